@@ -1,0 +1,112 @@
+"""The command line: one thin function a command. What is slow to import is imported inside."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightpaff.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Distil a language model twice, in pre-training and in fine-tuning, and prove the small one with numbers.",
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe in YAML; see the folder recipes/.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a key: --set student.layers=4. May come several times.")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="The run's directory; default runs/NAME.")]
+
+_FULL_DISK_REMEDY = "make room, then run again: what is done is kept"
+
+
+@app.command()
+def run(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = None) -> None:
+    """Do everything that the recipe says; what is done is reused, what was interrupted goes on."""
+    from rich.console import Console
+
+    from lightpaff.pipeline.run import run as run_recipe
+    from lightpaff.recipe import Recipe
+    from lightpaff.report.console import print_summary
+
+    result = run_recipe(Recipe.load(recipe, set_), output, command=_this_command())
+    print_summary(result.report, Console(), result.page)
+
+
+@app.command()
+def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = None) -> None:
+    """Show the steps, which are done, what they cost and how long they may take; trains nothing."""
+    import yaml
+
+    from lightpaff.pipeline.plan import print_plan
+    from lightpaff.pipeline.run import plan_run
+    from lightpaff.recipe import Recipe
+
+    loaded = Recipe.load(recipe, set_)
+    print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    planned, shop = plan_run(loaded, output)
+    print_plan(planned, shop)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON schema, for editors."""
+    from lightpaff.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as version_of
+
+    print(version_of("lightpaff"))
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line and exit code 2, a stop in 130."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        if not (line := _describe_disk_error(error)):
+            raise
+        _fail(line, 2)
+    except KeyboardInterrupt:
+        _fail(f"Stopped. Go on with: {_this_command()}", 130)
+    except Exception as error:
+        # Imported only here: the module is in memory by now if the error came from it.
+        stopped = sys.modules.get("lightpaff.training.interruption")
+        if stopped is None or not isinstance(error, stopped.StoppedError):
+            raise
+        _fail(f"{error}. Go on with: {_this_command()}", 130)
+
+
+def _describe_disk_error(error: OSError) -> str | None:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.filename or 'disk'}: {error.strerror}; {_FULL_DISK_REMEDY}"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{error.filename}: {error.strerror}; give another --output or change its permissions"
+    return None
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"lightpaff: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _this_command() -> str:
+    import shlex
+
+    return shlex.join(["lightpaff", *sys.argv[1:]])

@@ -1,0 +1,254 @@
+"""Rows out of text and table files, one after the other: memory holds a line or a record batch, never the file.
+
+Bad files are refused with the line at which they go wrong, not skipped over: a row that disappears silently changes
+what a run measures.
+"""
+
+import bz2
+import csv
+import functools
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any, Literal, cast
+
+import fsspec
+import zstandard
+
+from lightpaff.errors import UserError
+
+Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
+Row = dict[str, Any]
+NumberedRow = tuple[int, Row]
+
+TEXT_COLUMN = "text"
+"""The one column of a txt file."""
+
+_FORMATS: dict[str, Format] = {
+    ".txt": "txt",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+_FIRST_BYTES = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit, 128 Ki, is less than a long document
+_PARQUET_BATCH_ROWS = 1024
+_BLOCK_BYTES = 1 << 14
+
+
+def read_rows(file: str, format: Format | None, origin: str) -> Iterator[NumberedRow]:
+    """The rows of a file, with the line at which each starts (parquet: the row's number), counted from 1.
+
+    Every non-blank line of a txt file is a row with the column `text`. csv and tsv have a header line; all their
+    cells are strings, an empty one is None. In tsv files a quotation mark is a character like any other.
+
+    Args:
+        file: a local path or an fsspec URL; an ending .gz, .zst or .bz2 tells its compression.
+        format: how the rows are written; None: as the ending tells.
+        origin: what to call the file in messages.
+
+    Raises:
+        UserError: names `origin` and the line: a file that is missing, a directory, without rows, binary, not UTF-8,
+            not what its ending says, or broken.
+    """
+    ending, compression = _split_endings(file)
+    chosen = format or _FORMATS.get(ending)
+    if chosen is None:
+        known = ", ".join(name.removeprefix(".") for name in _FORMATS)
+        raise UserError(f"{origin}: the ending '{ending}' tells no format; add the key format with one of {known}")
+    if chosen == "parquet" and compression:
+        raise UserError(f"{origin}: a parquet file compresses its own columns; decompress the {compression} around it")
+    rows = 0
+    with _open_file(file, origin) as stored, _DECOMPRESSORS[compression](stored) as stream:
+        for row in _READERS[chosen](stream, origin):
+            rows += 1
+            yield row
+    if rows == 0:
+        raise UserError(f"{origin}: holds no rows; give a file with data, or leave this source out")
+
+
+def _split_endings(file: str) -> tuple[str, str]:
+    """The ending that tells the format and the one that tells the compression, each lower-cased or empty."""
+    path = PurePosixPath(file.lower())
+    compression = path.suffix if path.suffix in _DECOMPRESSORS else ""
+    return (path.with_suffix("") if compression else path).suffix, compression
+
+
+def _open_file(file: str, origin: str) -> IO[bytes]:
+    try:
+        return cast("IO[bytes]", fsspec.open(file, "rb").open())
+    except FileNotFoundError as error:
+        raise UserError(f"{origin}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{origin}: is a directory; name a file in it") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{origin}: cannot be opened ({error}); check the path and the permissions") from error
+
+
+def _decode_lines(stream: IO[bytes], origin: str) -> Iterator[str]:
+    """The lines of a UTF-8 text with their line ends; a byte order mark at the start is dropped."""
+    number = 0
+    try:
+        for number, line in enumerate(stream, start=1):
+            if number == 1:
+                _refuse_other_contents(line, origin)
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if b"\0" in line:
+                raise UserError(f"{origin}: is a binary file (NUL byte in line {number}); give UTF-8 text")
+            yield line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start + 1} of the line is 0x{error.object[error.start]:02x}"
+        raise UserError(f"{origin}: line {number} is not UTF-8 text ({byte}); convert the file to UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        place = f"after line {number}" if number else "from the start"
+        raise UserError(f"{origin}: cannot be read {place} ({error}); check its ending or get it anew") from error
+
+
+def _refuse_other_contents(first_line: bytes, origin: str) -> None:
+    for first_bytes, ending in _FIRST_BYTES.items():
+        if first_line.startswith(first_bytes) and not _is_text(first_line):
+            raise UserError(f"{origin}: is a binary file ({ending} by its first bytes); let its name end in {ending}")
+
+
+def _is_text(line: bytes) -> bool:
+    # A text may start with the letters BZh or PAR1.
+    try:
+        return "\0" not in line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _read_txt(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
+    for number, line in enumerate(_decode_lines(stream, origin), start=1):
+        if line.strip():
+            yield number, {TEXT_COLUMN: line.rstrip("\r\n")}
+
+
+def _read_jsonl(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
+    for number, line in enumerate(_decode_lines(stream, origin), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.rstrip("\r\n"))
+        except (ValueError, RecursionError) as error:
+            problem = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{origin}: line {number} is not JSON ({problem}); write one JSON object a line") from error
+        if not isinstance(row, dict):
+            found = f"a JSON {type(row).__name__}, not an object"
+            raise UserError(f'{origin}: line {number} is {found}; write lines such as {{"text": "..."}}')
+        yield number, row
+
+
+def _read_delimited(stream: IO[bytes], origin: str, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[NumberedRow]:
+    csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
+    # Lines keep their ends, so that one inside quotation marks belongs to the cell.
+    reader = csv.reader(_decode_lines(stream, origin), delimiter=delimiter, quoting=quoting, strict=True)
+    header: list[str] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(f"{origin}: the row at line {number} is broken ({error}); check its quotation") from error
+        if header and cells:
+            yield number, _row_of_cells(header, cells, f"{origin}: the row at line {number}")
+        elif cells:
+            header = _check_header(cells, origin)
+
+
+def _row_of_cells(header: list[str], cells: list[str], place: str) -> Row:
+    if len(cells) != len(header):
+        raise UserError(
+            f"{place} has {len(cells)} fields, the header {len(header)} ({', '.join(header)}); "
+            "check the delimiter and the quotation"
+        )
+    return {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+
+def _check_header(names: list[str], origin: str) -> list[str]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{origin}: the header names '{repeated[0]}' twice; give every column its own name")
+    return names
+
+
+def _read_parquet(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
+    import pyarrow  # slow to import, and only this format needs it
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{origin}: is a broken parquet file, after row {number} ({problem}); get it anew") from error
+
+
+class _ZstandardFile(io.RawIOBase):
+    """A zstandard file of one or more frames; unlike zstandard's own reader it notices a file that was cut short."""
+
+    def __init__(self, compressed: IO[bytes]) -> None:
+        self._compressed = compressed
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame = self._decompressor.decompressobj()
+        self._is_inside_frame = False
+        self._pending = memoryview(b"")  # slices of it are not copies
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._pending and (block := self._take_block()):
+            self._pending = memoryview(self._decompress(block))
+        count = min(len(buffer), len(self._pending))
+        buffer[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+    def _take_block(self) -> bytes:
+        """The next compressed bytes, empty at the end of the file; behind the end of a frame a new one starts."""
+        block = b""
+        if self._frame.eof:
+            block = self._frame.unused_data
+            self._frame = self._decompressor.decompressobj()
+            self._is_inside_frame = False
+        block = block or self._compressed.read(_BLOCK_BYTES)
+        if not block and self._is_inside_frame:
+            raise EOFError("the zstandard file ends in the middle of a frame")
+        self._is_inside_frame = bool(block)
+        return block
+
+    def _decompress(self, block: bytes) -> bytes:
+        try:
+            return self._frame.decompress(block)
+        except zstandard.ZstdError as error:
+            raise OSError(str(error)) from error
+
+
+def _open_zstandard(compressed: IO[bytes]) -> IO[bytes]:
+    return io.BufferedReader(_ZstandardFile(compressed))
+
+
+_DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    "": lambda stored: stored,
+    ".gz": lambda compressed: cast("IO[bytes]", gzip.GzipFile(fileobj=compressed)),
+    ".bz2": lambda compressed: cast("IO[bytes]", bz2.BZ2File(compressed)),
+    ".zst": _open_zstandard,
+}
+_READERS: dict[Format, Callable[[IO[bytes], str], Iterator[NumberedRow]]] = {
+    "txt": _read_txt,
+    "jsonl": _read_jsonl,
+    "csv": functools.partial(_read_delimited, delimiter=",", quoting=csv.QUOTE_MINIMAL),
+    "tsv": functools.partial(_read_delimited, delimiter="\t", quoting=csv.QUOTE_NONE),
+    "parquet": _read_parquet,
+}

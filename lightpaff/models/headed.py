@@ -1,0 +1,80 @@
+"""A plain transformers model seen as trunk -> target positions -> pre-head -> projection.
+
+Every family and every head is the same four steps, so the loss never needs more than the hidden states of the
+target positions and the rows of one weight matrix.
+
+Shapes: B examples, S tokens, P target positions, V classes, D hidden.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Where a model splits.
+
+    Attributes:
+        trunk: from the model's inputs to hidden_BSD, the states after its last layer.
+        pre_head: from hidden_PD to features_PD, what the projection takes (its width may differ from the trunk's).
+        projection: the attribute path of the `nn.Linear` from features_PD to logits.
+    """
+
+    trunk: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
+    pre_head: Callable[[PreTrainedModel, Tensor], Tensor]
+    projection: str
+
+
+class HeadedModel(nn.Module):
+    """A model with one head, whose logits are computed at the target positions only.
+
+    Attributes:
+        model: the transformers model; `model.save_pretrained` saves everything.
+        classes: V, the real classes; rows of a padded output layer beyond it are left out.
+    """
+
+    model: PreTrainedModel
+
+    def __init__(self, model: PreTrainedModel, layout: HeadLayout, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.layout = layout
+        self.classes = classes
+        rows = self._projection().out_features
+        assert 0 < classes <= rows, f"{classes} classes do not fit an output layer of {rows} rows"
+
+    def features(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
+        """What the projection takes at the target positions: features_PD.
+
+        Args:
+            inputs: the trunk's arguments by name (`input_ids` B x S, `attention_mask` B x S, ...).
+            positions_P: int64 indices into the B*S flattened tokens.
+        """
+        hidden_BSD = self.layout.trunk(self.model, inputs)
+        hidden_PD = hidden_BSD.flatten(0, 1).index_select(0, positions_P)
+        return self.layout.pre_head(self.model, hidden_PD)
+
+    @property
+    def weight_VD(self) -> Tensor:
+        """The projection's weight, real classes only."""
+        return self._projection().weight[: self.classes]
+
+    @property
+    def bias_V(self) -> Tensor | None:
+        """The projection's bias, real classes only; None where it has none."""
+        bias = self._projection().bias
+        return None if bias is None else bias[: self.classes]
+
+    def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
+        """The logits of the real classes at the target positions: logits_PV."""
+        return torch.nn.functional.linear(self.features(inputs, positions_P), self.weight_VD, self.bias_V)
+
+    def _projection(self) -> nn.Linear:
+        projection = attrgetter(self.layout.projection)(self.model)
+        assert isinstance(projection, nn.Linear)
+        return projection

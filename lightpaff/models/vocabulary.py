@@ -1,0 +1,103 @@
+"""Tokenizers: opened, and compared token by token.
+
+Teacher and student speak about the same classes only when every id means the same token to both.
+"""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from lightpaff.errors import UserError
+
+_REQUIRED_TOKENS = ("pad_token", "cls_token", "sep_token", "mask_token")
+_SHOWN_DIFFERENCES = 3
+
+# Upper case, accents, punctuation, digits and Chinese characters: what normalisers treat differently.
+_PROBE_TEXT = "The Café isn't OPEN at 12:30, NAÏVE visitors;\tsay 北京 — or 100%…"
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Open the tokenizer in a model's directory, without the network.
+
+    Raises:
+        UserError: the directory or its tokenizer is missing or unreadable, has no fast version, or lacks a special
+            token that encoders need.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such directory; give one that holds a model and its tokenizer")
+    remedy = "give a model directory with its tokenizer.json"
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        raise UserError(f"{path}: holds no tokenizer; {remedy}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    # The tokenizers library raises bare Exception for a broken file.
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its tokenizer cannot be read ({problem}); {remedy}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
+    missing = [name for name in _REQUIRED_TOKENS if getattr(tokenizer, name) is None]
+    if missing:
+        raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give the tokenizer of a BERT-like encoder")
+    return tokenizer
+
+
+def compare_vocabularies(
+    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, names: tuple[str, str]
+) -> None:
+    """Make sure that both tokenizers give every id the same meaning and cut text alike.
+
+    Args:
+        teacher: the teacher's tokenizer.
+        other: the one that has to agree.
+        names: what to call the two in the message.
+
+    Raises:
+        UserError: names the first differences and how many there are.
+    """
+    differences = _token_differences(teacher, other) + _special_differences(teacher, other)
+    if not differences and teacher(_PROBE_TEXT)["input_ids"] != other(_PROBE_TEXT)["input_ids"]:
+        differences = ["the tokens are the same, but text is cut differently (lower case, accents or special tokens)"]
+    if differences:
+        first = "; ".join(differences[:_SHOWN_DIFFERENCES])
+        raise UserError(
+            f"{names[1]}: its vocabulary is not that of {names[0]}: {len(differences)} differences, first ({names[0]} "
+            f"before {names[1]}): {first}; take models that share one tokenizer"
+        )
+
+
+def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
+    """V of the masked-token head: the tokenizer's ids; the rows of a padded output layer beyond them are no class.
+
+    Raises:
+        UserError: the model has fewer rows than the tokenizer has ids.
+    """
+    # Not len(): a vocabulary may have holes, and every id must be a class.
+    ids: int = max(tokenizer.get_vocab().values()) + 1
+    if config.vocab_size < ids:
+        raise UserError(
+            f"{config.name_or_path or config.model_type}: its vocab_size is {config.vocab_size}, "
+            f"fewer than the tokenizer's {ids} tokens; take the tokenizer that came with the model"
+        )
+    return ids
+
+
+def _token_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:
+    teacher_tokens, other_tokens = ({id_: token for token, id_ in t.get_vocab().items()} for t in (teacher, other))
+    return [
+        f"id {id_} is {_shown(teacher_tokens.get(id_))} and {_shown(other_tokens.get(id_))}"
+        for id_ in sorted(teacher_tokens.keys() | other_tokens.keys())
+        if teacher_tokens.get(id_) != other_tokens.get(id_)
+    ]
+
+
+def _special_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:
+    return [
+        f"{name} is {_shown(getattr(teacher, name))} and {_shown(getattr(other, name))}"
+        for name in (*_REQUIRED_TOKENS, "unk_token")
+        if getattr(teacher, name) != getattr(other, name)
+    ]
+
+
+def _shown(token: str | None) -> str:
+    return "nothing" if token is None else repr(token)

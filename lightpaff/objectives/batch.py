@@ -1,0 +1,42 @@
+"""The one batch that every objective makes, and everything after it takes.
+
+Shapes: B examples, S tokens, P target positions.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+NO_GOLD_LABEL = -100
+"""Marks a target position without a gold class: only the teacher's term applies there."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs with the positions to predict.
+
+    Attributes:
+        inputs: what the trunk takes, by argument name (`input_ids` B x S, `attention_mask` B x S, ...).
+        positions_P: int64 indices into the B*S flattened hidden states, ascending.
+        labels_P: int64 gold classes, `NO_GOLD_LABEL` where there is none; float32 scores for regression, NaN where
+            there is none.
+        example_ids_B: int64 row numbers of the examples in their data set.
+        draw: which corruption of the examples this is (the epoch, for MLM); 0 where nothing is drawn.
+    """
+
+    inputs: dict[str, Tensor]
+    positions_P: Tensor
+    labels_P: Tensor
+    example_ids_B: Tensor
+    draw: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return replace(
+            self,
+            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
+            positions_P=self.positions_P.to(device, non_blocking=True),
+            labels_P=self.labels_P.to(device, non_blocking=True),
+            example_ids_B=self.example_ids_B.to(device, non_blocking=True),
+        )

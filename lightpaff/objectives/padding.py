@@ -1,0 +1,21 @@
+"""Token sequences of different lengths as one rectangle.
+
+Shapes: B examples, S tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def pad_tokens(sequences: Sequence[np.ndarray], padding_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, B x S int64, padded on the right to the longest."""
+    longest = max(len(sequence) for sequence in sequences)
+    ids_BS = np.full((len(sequences), longest), padding_id, dtype=np.int64)
+    mask_BS = np.zeros((len(sequences), longest), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids_BS[row, : len(sequence)] = sequence
+        mask_BS[row, : len(sequence)] = 1
+    return {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}

@@ -1,0 +1,180 @@
+"""From a recipe to the graph of its steps: the paper's figure 1, with the control beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
+from lightpaff.pipeline.data_steps import corpus_step, task_step
+from lightpaff.pipeline.graph import Step
+from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
+from lightpaff.pipeline.training_steps import (
+    Start,
+    Workshop,
+    capture_step,
+    finetune_step,
+    initial_step,
+    predict_step,
+    pretrain_step,
+)
+from lightpaff.recipe import Task, Training
+
+Stage = Literal["pre-training", "fine-tuning"]
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step that trains, with what its cost depends on.
+
+    Attributes:
+        has_live_teacher: the teacher runs beside it, at every batch.
+    """
+
+    step: Step
+    arm: Arm
+    stage: Stage
+    task: Task | None
+    seed: int
+    training: Training
+    data: Step
+    has_live_teacher: bool
+
+
+@dataclass(frozen=True)
+class TaskSteps:
+    """The steps of one task. `predictions` are by arm and seed, `models` where the fine-tuned models are."""
+
+    task: Task
+    rows: Step
+    captured: Step
+    predictions: dict[tuple[Arm, int], Step]
+    models: dict[tuple[Arm, int], Start]
+    baseline: Step
+    latency: Step
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All steps of a run, each after its inputs."""
+
+    data: list[Step]
+    trainings: list[TrainingStep]
+    tasks: list[TaskSteps]
+    corpus: Step | None
+    steps: list[Step]
+
+
+def build_graph(shop: Workshop) -> Graph:
+    """Lay out a run; nothing is done yet."""
+    recipe = shop.recipe
+    small_arms = [STUDENT, CONTROL] if recipe.control else [STUDENT]
+    corpus = corpus_step(recipe, shop.inputs, shop.root) if recipe.pretraining else None
+    trainings: list[TrainingStep] = []
+    starts = _pretrain(shop, corpus, small_arms, trainings)
+    tasks = [_task_steps(shop, task, starts, small_arms, trainings) for task in recipe.tasks]
+    data = [*([corpus] if corpus else []), *(steps.rows for steps in tasks)]
+    ends = [*data]
+    for steps in tasks:
+        ends += [steps.baseline, *steps.predictions.values(), steps.latency]
+    return Graph(data, trainings, tasks, corpus, list(_in_order(ends)))
+
+
+def _pretrain(
+    shop: Workshop, corpus: Step | None, small_arms: list[Arm], trainings: list[TrainingStep]
+) -> dict[Arm, Start]:
+    """Stage one: where each arm stands before fine-tuning."""
+    recipe, inputs = shop.recipe, shop.inputs
+    if inputs.teacher is not None:
+        teacher = Start.of_fetched(inputs.teacher)
+    else:
+        teacher = Start.of_step(initial_step(shop, TEACHER, None))
+    if corpus is not None and recipe.teacher.pretraining is not None:
+        step = pretrain_step(shop, TEACHER, corpus, teacher, None)
+        trainings.append(
+            TrainingStep(
+                step,
+                TEACHER,
+                "pre-training",
+                None,
+                recipe.seeds.pretraining,
+                recipe.teacher.pretraining,
+                corpus,
+                has_live_teacher=False,
+            )
+        )
+        teacher = Start.of_step(step)
+    starts = {TEACHER: teacher}
+    if inputs.ready_student is not None:
+        initial = Start.of_fetched(inputs.ready_student)
+    else:
+        initial = Start.of_step(
+            initial_step(shop, STUDENT, teacher if recipe.student.initialisation == "teacher" else None)
+        )
+    for arm in small_arms:
+        starts[arm] = initial
+        if corpus is not None and recipe.pretraining is not None:
+            listens = arm.is_distilled and recipe.pretraining.distillation.weight > 0
+            step = pretrain_step(shop, arm, corpus, initial, teacher if listens else None)
+            trainings.append(
+                TrainingStep(
+                    step,
+                    arm,
+                    "pre-training",
+                    None,
+                    recipe.seeds.pretraining,
+                    recipe.pretraining.training,
+                    corpus,
+                    has_live_teacher=listens,
+                )
+            )
+            starts[arm] = Start.of_step(step)
+    return starts
+
+
+def _task_steps(
+    shop: Workshop, task: Task, starts: dict[Arm, Start], small_arms: list[Arm], trainings: list[TrainingStep]
+) -> TaskSteps:
+    """Stage two for one task, and what is measured of it."""
+    rows = task_step(task, shop.inputs, shop.root)
+    seeds = shop.recipe.seeds.fine_tuning
+    settings = shop.recipe.fine_tuning
+    models: dict[tuple[Arm, int], Start] = {}
+
+    def finetune(arm: Arm, seed: int, captured: Step | None) -> None:
+        step = finetune_step(shop, arm, task, rows, starts[arm], captured, seed)
+        training = settings.training if arm.is_small else settings.teacher_training or settings.training
+        trainings.append(TrainingStep(step, arm, "fine-tuning", task, seed, training, rows, has_live_teacher=False))
+        models[arm, seed] = Start.of_step(step)
+
+    if task.name in shop.inputs.task_teachers:
+        models[TEACHER, seeds[0]] = Start.of_fetched(shop.inputs.task_teachers[task.name])
+    else:
+        finetune(TEACHER, seeds[0], None)
+    teacher = models[TEACHER, seeds[0]]
+    captured = capture_step(shop, task, rows, teacher)
+    for seed in seeds:
+        for arm in small_arms:
+            finetune(arm, seed, captured if arm.is_distilled and settings.distillation.weight > 0 else None)
+    predictions = {
+        (arm, seed): predict_step(shop, arm, task, rows, model, seed) for (arm, seed), model in models.items()
+    }
+    # The control has the student's shape, so its speed is the student's.
+    latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
+    return TaskSteps(task, rows, captured, predictions, models, baseline_step(shop, task, rows), latency)
+
+
+def _in_order(ends: list[Step]) -> Iterator[Step]:
+    """Every step that `ends` need, once, inputs first."""
+    seen: set[str] = set()
+
+    def visit(step: Step) -> Iterator[Step]:
+        if step.fingerprint in seen:
+            return
+        for needed in step.inputs:
+            yield from visit(needed)
+        if step.fingerprint not in seen:
+            seen.add(step.fingerprint)
+            yield step
+
+    for end in ends:
+        yield from visit(end)

@@ -1,0 +1,125 @@
+"""Text to tokens: the pre-training corpus and the tasks' rows."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightpaff.data.cleaning import clean_text
+from lightpaff.data.corpus import prepare_corpus, text_of
+from lightpaff.data.sources import ResolvedSource, iterate_rows
+from lightpaff.data.task_data import Example, find_labels, read_examples, read_unlabelled, write_split
+from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
+from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.inputs import Inputs, source_identity
+from lightpaff.progress import progress_bar
+from lightpaff.recipe import Recipe, Task
+
+SEQUENCES = "sequences.arrow"
+CARD = "card.json"
+LABELS = "labels.json"
+SPLITS = ("train", "validation", "test")
+
+
+def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
+    """Read, clean, leak-check, tokenise and pack the pre-training text."""
+    assert recipe.pretraining is not None
+    length = recipe.pretraining.sequence_length
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        with progress_bar(step.name, None, "texts") as advance:
+            card = prepare_corpus(
+                inputs.sources.corpus,
+                inputs.tokenizer,
+                length,
+                _evaluation_texts(recipe, inputs),
+                place.result / SEQUENCES,
+                advance,
+            )
+        write_json_whole(place.result / CARD, {"name": "pre-training text", **card})
+        return {"sequences": card["facts"]["sequences"], "tokens": card["facts"]["tokens"]}
+
+    settings = {
+        "sources": source_identity(inputs.sources.corpus),
+        "tokenizer": inputs.tokenizer_identity,
+        "sequence_length": length,
+        "evaluated": [source_identity(_evaluated_sources(inputs, task)) for task in recipe.tasks],
+        "columns": [task.columns.model_dump() for task in recipe.tasks],
+    }
+    return Step("prepare the pre-training text", "corpus", settings, (), root, work)
+
+
+def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
+    """Check, label and tokenise a task's rows."""
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        labels = [] if task.objective == "regress" else find_labels(task, inputs.sources.train[task.name])
+        write_json_whole(place.result / LABELS, labels)
+        cards = []
+        with progress_bar(step.name, None, "rows") as advance:
+            for split in SPLITS:
+                if card := _write_split(task, split, labels, inputs, place.result, advance):
+                    cards.append(card)
+        write_json_whole(place.result / CARD, cards)
+        return {"labels": labels, **{card["split"]: card["facts"]["rows"] for card in cards}}
+
+    sources = inputs.sources
+    settings = {
+        "task": task.model_dump(include={"objective", "columns", "labels", "max_length"}),
+        "train": source_identity(sources.train[task.name]),
+        "unlabelled": source_identity(sources.unlabelled[task.name]),
+        "validation": source_identity(sources.validation[task.name]),
+        "test": source_identity(sources.test[task.name]),
+        "tokenizer": inputs.tokenizer_identity,
+    }
+    return Step(f"prepare the rows of {task.name}", "task", settings, (), root, work)
+
+
+def _write_split(
+    task: Task, split: str, labels: list[str], inputs: Inputs, result: Path, advance: Callable[[int], None]
+) -> dict[str, Any] | None:
+    sources: list[ResolvedSource] = getattr(inputs.sources, split)[task.name]
+    if not sources:
+        return None
+    dropped: Counter[str] = Counter()
+    examples: Iterator[Example] = read_examples(sources, task, labels, dropped, needs_labels=split != "train")
+    if split == "train":
+        examples = _both(examples, read_unlabelled(inputs.sources.unlabelled[task.name], task, dropped))
+    written = write_split(examples, inputs.tokenizer, task.max_length, result / f"{split}.arrow", advance)
+    facts: dict[str, Any] = {"sources": ", ".join(source.source.path for source in sources), **written["facts"]}
+    if not facts["rows"]:
+        raise UserError(
+            f"{facts['sources']}: no row of {task.name} ({split}) has a text in column '{task.columns.text}'; "
+            f"{dropped['empty text']} are empty: correct the file or set tasks.{task.name}.columns"
+        )
+    if task.objective == "classify":
+        counts = written["labels"]
+        facts.update({f"label {name}": counts[number] for number, name in enumerate(labels)})
+        if split == "train" and sum(counts[number] > 0 for number in range(len(labels))) < 2:
+            raise UserError(
+                f"{facts['sources']}: the training rows of {task.name} are all of one class; classification needs two"
+            )
+    if written["labels"][None]:
+        facts["without a label"] = written["labels"][None]
+    return {"name": f"{task.name}, {split}", "split": split, "facts": facts, "dropped": dict(dropped)}
+
+
+def _both(first: Iterator[Example], second: Iterator[Example]) -> Iterator[Example]:
+    yield from first
+    yield from second
+
+
+def _evaluated_sources(inputs: Inputs, task: Task) -> list[ResolvedSource]:
+    return [*inputs.sources.validation[task.name], *inputs.sources.test[task.name]]
+
+
+def _evaluation_texts(recipe: Recipe, inputs: Inputs) -> list[str]:
+    """Every text that a validation or test set holds: none of it may be in the pre-training text."""
+    texts = []
+    for task in recipe.tasks:
+        columns = [column for column in (task.columns.text, task.columns.text_pair) if column]
+        for source in _evaluated_sources(inputs, task):
+            for number, row in iterate_rows(source):
+                texts += [clean_text(text_of(row, column, source.source.path, number)) for column in columns]
+    return texts

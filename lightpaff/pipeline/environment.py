@@ -1,0 +1,48 @@
+"""What a result must say about where it was made."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+_PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "scikit-learn")
+
+
+def describe_environment(device: torch.device, precision: str) -> dict[str, str]:
+    """Versions and hardware, for the report."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "processor": describe_processor(torch.device("cpu")),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "device": describe_processor(device),
+        "training precision": "bf16 autocast" if precision == "bf16" else precision,
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": sys.version.split()[0],
+        **versions,
+    }
+
+
+def describe_processor(device: torch.device) -> str:
+    """The name of the GPU, or of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in _lines_of(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_runtime(device: torch.device) -> str:
+    """How models were timed."""
+    place = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return f"PyTorch float32, {place}"
+
+
+def _lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,177 @@
+"""What a run starts from, fetched and checked before anything is trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightpaff.data.sources import ResolvedSource, resolve
+from lightpaff.errors import UserError
+from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, lacks_head, read_config
+from lightpaff.models.fetching import FetchedModel, fetch_model
+from lightpaff.models.initialisation import check_sizes
+from lightpaff.models.shapes import longest_input, scratch_config, student_config
+from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
+from lightpaff.pipeline.graph import Step, run_step
+from lightpaff.pipeline.tokenizer_step import tokenizer_step
+from lightpaff.progress import console
+from lightpaff.recipe import Recipe, Source, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The data of a run, by use; `unlabelled` and `test` are empty where the recipe has none."""
+
+    corpus: list[ResolvedSource]
+    train: dict[str, list[ResolvedSource]]
+    unlabelled: dict[str, list[ResolvedSource]]
+    validation: dict[str, list[ResolvedSource]]
+    test: dict[str, list[ResolvedSource]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the steps read, besides each other's results.
+
+    Attributes:
+        teacher: the ready-made teacher; None when it is made here.
+        tokenizer: teacher's and students'.
+        tokenizer_step: where the tokenizer was trained here, that step.
+        teacher_config: the teacher's shape.
+        student_config: the student's shape.
+        ready_student: a ready-made small model to start from, where the recipe names one.
+        task_teachers: teachers that are fine-tuned already, by task.
+        vocabulary_size: V of the pre-training objective, without padded rows.
+    """
+
+    sources: Sources
+    teacher: FetchedModel | None
+    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer_step: Step | None
+    teacher_config: "PreTrainedConfig"
+    student_config: "PreTrainedConfig"
+    ready_student: FetchedModel | None
+    task_teachers: dict[str, FetchedModel]
+    vocabulary_size: int
+
+    @property
+    def tokenizer_identity(self) -> Any:
+        """What fingerprints say of the tokenizer: its vocabulary and rules, whole."""
+        backend = self.tokenizer.backend_tokenizer
+        return {"rules": backend.to_str(), "special": sorted(map(str, self.tokenizer.all_special_tokens))}
+
+
+def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
+    """Fetch and check a run's inputs; `root` is the folder of steps and downloads.
+
+    Raises:
+        UserError: for anything missing, unreadable or that does not fit together.
+    """
+    downloads = root / "downloads"
+    console.print("Fetching and checking the inputs")
+    sources = _resolve_sources(recipe, downloads)
+    teacher, tokenizer_path, made_here = _find_teacher(recipe, sources, root, downloads)
+    tokenizer = load_tokenizer(tokenizer_path)
+    if teacher is not None:
+        teacher_config = read_config(teacher.path, trust_remote_code=recipe.teacher.trust_remote_code)
+        _check_pretraining_head(recipe, teacher)
+    else:
+        assert recipe.teacher.from_scratch is not None
+        teacher_config = scratch_config(recipe.teacher.from_scratch, tokenizer)
+    _check_lengths(recipe, longest_input(teacher_config))
+    small = student_config(teacher_config, recipe.student)
+    if recipe.student.initialisation == "teacher":
+        check_sizes(small, teacher_config)
+    return Inputs(
+        sources=sources,
+        teacher=teacher,
+        tokenizer=tokenizer,
+        tokenizer_step=made_here,
+        teacher_config=teacher_config,
+        student_config=small,
+        ready_student=_find_ready_student(recipe, tokenizer, downloads),
+        task_teachers=_find_task_teachers(recipe, tokenizer, downloads),
+        vocabulary_size=number_of_classes(tokenizer, teacher_config),
+    )
+
+
+def source_identity(sources: list[ResolvedSource]) -> list[Any]:
+    """What fingerprints say of sources: their content and how it is read, not where it lies."""
+    return [{**source.source.model_dump(exclude={"path", "sha256"}), "sha256": source.sha256} for source in sources]
+
+
+def _resolve_sources(recipe: Recipe, downloads: Path) -> Sources:
+    def all_of(sources: list[Source]) -> list[ResolvedSource]:
+        return [resolve(source, downloads) for source in sources]
+
+    return Sources(
+        corpus=all_of(list(recipe.pretraining.corpus)) if recipe.pretraining else [],
+        train={task.name: all_of(task.train) for task in recipe.tasks},
+        unlabelled={task.name: all_of(task.unlabelled) for task in recipe.tasks},
+        validation={task.name: all_of([task.validation]) for task in recipe.tasks},
+        test={task.name: all_of([task.test] if task.test else []) for task in recipe.tasks},
+    )
+
+
+def _find_teacher(
+    recipe: Recipe, sources: Sources, root: Path, downloads: Path
+) -> tuple[FetchedModel | None, Path, Step | None]:
+    """The teacher, where its tokenizer is, and the step that trained the tokenizer."""
+    teacher = recipe.teacher
+    if teacher.from_scratch is not None:
+        step = tokenizer_step(teacher.from_scratch, sources.corpus, root)
+        return None, run_step(step).step.directory, step
+    assert teacher.source is not None
+    named = [teacher.source] if isinstance(teacher.source, str) else teacher.source
+    fetched = fetch_model(named, downloads, teacher.sha256, trust_remote_code=teacher.trust_remote_code)
+    return fetched, fetched.path, None
+
+
+def _check_lengths(recipe: Recipe, longest: int) -> None:
+    wanted = {f"tasks.{task.name}.max_length": task.max_length for task in recipe.tasks}
+    if recipe.pretraining is not None:
+        wanted["pretraining.sequence_length"] = recipe.pretraining.sequence_length
+    for key, length in wanted.items():
+        if length > longest:
+            raise UserError(f"{key} is {length}, but the teacher reads {longest} tokens at most; lower it")
+
+
+def _check_pretraining_head(recipe: Recipe, teacher: FetchedModel) -> None:
+    has_live_teacher = recipe.pretraining is not None and recipe.pretraining.distillation.weight > 0
+    if has_live_teacher and recipe.teacher.pretraining is None and lacks_head(teacher.path, MASKED_TOKENS):
+        raise UserError(
+            f"teacher.source: {teacher.origin} comes without a masked language modelling head, so it has nothing to "
+            "say in pre-training; add teacher.pretraining (a few hundred steps make one) or leave out pretraining"
+        )
+
+
+def _find_ready_student(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", downloads: Path) -> FetchedModel | None:
+    source = recipe.student.initialisation
+    if source in ("random", "teacher"):
+        return None
+    fetched = fetch_model([source], downloads)
+    compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", "student.initialisation"))
+    return fetched
+
+
+def _find_task_teachers(
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", downloads: Path
+) -> dict[str, FetchedModel]:
+    teachers = {}
+    for task in recipe.tasks:
+        if task.teacher is not None:
+            teachers[task.name] = _fetch_task_teacher(task, task.teacher, tokenizer, downloads)
+    return teachers
+
+
+def _fetch_task_teacher(task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path) -> FetchedModel:
+    fetched = fetch_model([source], downloads)
+    compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", f"tasks.{task.name}.teacher"))
+    if lacks_head(fetched.path, CLASSES):
+        raise UserError(
+            f"tasks.{task.name}.teacher: {fetched.origin} comes without a classification head, so it is not "
+            "fine-tuned; leave the key out to fine-tune the teacher here"
+        )
+    return fetched

@@ -1,0 +1,116 @@
+"""What the models are measured against: the clock, and a baseline that reads no language."""
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from lightpaff.data.draws import generator
+from lightpaff.data.task_data import TaskRows
+from lightpaff.evaluation.baseline import fit_tfidf_baseline
+from lightpaff.evaluation.latency import measure_latency, speed_ratio
+from lightpaff.files import write_json_whole
+from lightpaff.models.encoder import CLASSES, open_headed
+from lightpaff.objectives.classify import Classification
+from lightpaff.pipeline.environment import describe_processor, describe_runtime
+from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.training_steps import (
+    Start,
+    Workshop,
+    evaluation_splits,
+    labelled_rows,
+    task_objective,
+)
+from lightpaff.progress import console
+from lightpaff.recipe import Task
+from lightpaff.targets.teacher import store_targets
+
+LATENCY = "latency.json"
+_SECONDS = 20.0
+_BATCH_SIZE = 32
+
+
+def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
+    """TF-IDF with a linear model: what the task gives away without a language model."""
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        console.print(f"{step.name} ...")
+        train = task_objective(shop, task, rows, "train")
+        known = labelled_rows(train)
+        texts = TaskRows.open(rows.directory / "train.arrow").texts()
+        facts: dict[str, Any] = {}
+        for split in evaluation_splits(task):
+            evaluated = TaskRows.open(rows.directory / f"{split}.arrow").texts()
+            labels = train.labels_N[known]
+            baseline = fit_tfidf_baseline([texts[i] for i in known], labels, evaluated, train.number_of_classes)
+            store_targets(torch.from_numpy(baseline.logits_NV), place.result / f"{split}.safetensors")
+            facts = {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
+        return facts
+
+    settings = {"splits": evaluation_splits(task)}
+    return Step(f"fit the TF-IDF baseline for {task.name}", "baseline", settings, (rows,), shop.root, work)
+
+
+def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start]) -> Step:
+    """Time teacher and student on the task's own rows, in turn, in this process, in float32."""
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        console.print(f"{step.name}, {_SECONDS:.0f} s ...")
+        data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
+        device = shop.hardware.device
+        opened = {
+            name: open_headed(start.path, CLASSES, data.number_of_classes, device=device, attention="sdpa").model.eval()
+            for name, start in models.items()
+        }
+        measured = measure_latency(
+            {name: partial(_run, model) for name, model in opened.items()},
+            lambda count, turn: _inputs(data, count, turn, device),
+            _SECONDS,
+            _BATCH_SIZE,
+            device=device,
+        )
+        first = next(iter(measured))
+        content = {
+            "runtime": describe_runtime(device),
+            "models": {
+                name: {
+                    "median_ms": latency.median_ms,
+                    "p95_ms": latency.p95_ms,
+                    "throughput": latency.throughput_per_s,
+                    "rounds": latency.rounds,
+                }
+                for name, latency in measured.items()
+            },
+            "ratios": {
+                name: vars(speed_ratio(measured[first], latency)) for name, latency in measured.items() if name != first
+            },
+        }
+        write_json_whole(place.result / LATENCY, content)
+        return {}
+
+    settings = {
+        "processor": describe_processor(shop.hardware.device),
+        "runtime": describe_runtime(shop.hardware.device),
+        "models": {name: start.identity for name, start in models.items()},
+    }
+    inputs = (rows, *(step for start in models.values() for step in start.inputs))
+    return Step(f"measure the speed on {task.name}", "latency", settings, inputs, shop.root, work)
+
+
+def read_latency(step: Step) -> dict[str, Any]:
+    """What `latency_step` measured."""
+    content: dict[str, Any] = json.loads((step.directory / LATENCY).read_text())
+    return content
+
+
+def _run(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> object:
+    return model(**inputs).logits
+
+
+def _inputs(data: Classification, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """`count` rows drawn at random: the lengths are the task's own."""
+    ids = generator("order", 0, turn, count).integers(len(data.lengths_N), size=count)
+    return data.batch(np.sort(ids), draw=0).to(device).inputs

@@ -1,0 +1,347 @@
+"""From the results of a run's steps to what its report shows."""
+
+import datetime
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lightpaff.data.task_data import TaskRows
+from lightpaff.evaluation.agreement import agreement, mean_kl
+from lightpaff.evaluation.calibration import expected_calibration_error
+from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
+from lightpaff.evaluation.metrics import Predictions, score
+from lightpaff.models.encoder import CLASSES
+from lightpaff.models.shapes import count_parameters, shape_of
+from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
+from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
+from lightpaff.pipeline.data_steps import CARD
+from lightpaff.pipeline.environment import describe_environment
+from lightpaff.pipeline.graph import DoneStep, Step
+from lightpaff.pipeline.measuring_steps import read_latency
+from lightpaff.pipeline.plan import flops_of, workload_of
+from lightpaff.pipeline.training_steps import (
+    TRAINING,
+    Start,
+    Workshop,
+    evaluation_splits,
+    read_labels,
+    task_objective,
+)
+from lightpaff.recipe import Recipe
+from lightpaff.report.rows import (
+    AgreementLine,
+    Comparison,
+    ComputeLine,
+    Curve,
+    DataCard,
+    Disagreement,
+    ReportData,
+    Row,
+    SpeedRatio,
+    StepLine,
+    TaskFacts,
+    ValidationPoint,
+)
+from lightpaff.report.rows import Arm as ReportedArm
+from lightpaff.targets.teacher import load_targets
+
+_DISAGREEMENTS_SHOWN = 12
+_COMPARED: list[tuple[ReportedArm, ReportedArm]] = [
+    ("student", "teacher"),
+    ("student", "control"),
+    ("control", "teacher"),
+    ("student", "tfidf"),
+    ("teacher", "tfidf"),
+]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose steps are all done."""
+
+    shop: Workshop
+    graph: Graph
+    done: dict[str, DoneStep]
+    command: str
+
+
+def report_data(finished: Finished) -> ReportData:
+    """Everything that the report shows of a finished run."""
+    shop, graph = finished.shop, finished.graph
+    recipe = shop.recipe
+    return ReportData(
+        name=recipe.name,
+        title=f"{recipe.name}: a teacher, its student and the control",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        summary=_summary(finished),
+        tasks=[_task_facts(steps) for steps in graph.tasks],
+        rows=[row for steps in graph.tasks for row in _rows(finished, steps)],
+        curves=[_curve(training) for training in graph.trainings],
+        disagreements=[line for steps in graph.tasks for line in _disagreements(shop, steps)],
+        data_cards=list(_data_cards(graph)),
+        comparisons=[line for steps in graph.tasks for line in _comparisons(shop, steps)],
+        agreement=[line for steps in graph.tasks for line in _agreement(shop, steps)],
+        speed_ratios=[_speed_ratio(steps) for steps in graph.tasks],
+        steps=[
+            StepLine(step.name, finished.done[step.fingerprint].seconds, finished.done[step.fingerprint].reused)
+            for step in graph.steps
+        ],
+        compute=[_compute_line(shop, training) for training in graph.trainings],
+        environment={
+            **describe_environment(shop.hardware.device, shop.hardware.precision),
+            "seeds": f"pre-training {recipe.seeds.pretraining}, fine-tuning {recipe.seeds.fine_tuning}",
+            "recipe fingerprint": recipe.fingerprint(),
+        },
+        recipe_yaml=yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
+        command=finished.command,
+    )
+
+
+def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
+    """The fine-tuning seed with the best validation score, and its student."""
+    metric = steps.task.metric_names[0]
+
+    def validation_score(seed: int) -> float:
+        return score(metric, read_predictions(shop, steps, steps.predictions[STUDENT, seed], "validation"))
+
+    seed = max(shop.recipe.seeds.fine_tuning, key=validation_score)
+    return seed, steps.models[STUDENT, seed]
+
+
+def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Predictions:
+    """A model's logits for a split, with the gold labels."""
+    labels_N = task_objective(shop, steps.task, steps.rows, split).labels_N
+    return Predictions(load_targets(step.directory / f"{split}.safetensors").numpy(), labels_N)
+
+
+def _summary(finished: Finished) -> dict[str, str]:
+    shop = finished.shop
+    recipe = shop.recipe
+    teacher = shop.inputs.teacher.origin if shop.inputs.teacher else "pre-trained here"
+    pretraining = recipe.pretraining
+    facts = {
+        "teacher": f"{teacher}, {_describe(shop.inputs.teacher_config)}",
+        "student": f"{_describe(shop.inputs.student_config)}, started from {_describe_start(recipe)}",
+        "distillation in pre-training": (
+            f"λ = {pretraining.distillation.weight:g}, temperature {pretraining.distillation.temperature:g}"
+            if pretraining
+            else "no pre-training stage"
+        ),
+        "distillation in fine-tuning": (
+            f"λ = {recipe.fine_tuning.distillation.weight:g}, "
+            f"temperature {recipe.fine_tuning.distillation.temperature:g}"
+        ),
+    }
+    if recipe.control:
+        facts["control"] = "the same student, data and steps, with λ = 0 in both stages"
+    for steps in finished.graph.tasks:
+        if len(recipe.seeds.fine_tuning) > 1:
+            seed, _ = best_student(shop, steps)
+            facts[f"delivered student, {steps.task.name}"] = f"seed {seed}, the best on the validation set"
+    return facts
+
+
+def _describe(config: Any) -> str:
+    shape = shape_of(config)
+    size = f"{shape.layers} x {shape.hidden_size}, {shape.heads} heads, {shape.feed_forward} feed-forward"
+    return f"{config.model_type} {size}"
+
+
+def _describe_start(recipe: Recipe) -> str:
+    known = {"random": "random weights", "teacher": "evenly spaced layers of its teacher"}
+    return known.get(recipe.student.initialisation, recipe.student.initialisation)
+
+
+def _task_facts(steps: TaskSteps) -> TaskFacts:
+    task = steps.task
+    classes = len(read_labels(steps.rows)) or 1
+    return TaskFacts(task.name, task.objective, task.metric_names[0], evaluation_splits(task)[-1], classes)
+
+
+def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
+    """One row an arm, seed, split and metric; with several seeds also their mean."""
+    shop = finished.shop
+    latency = read_latency(steps.latency)
+    for split in evaluation_splits(steps.task):
+        for arm in (TEACHER, STUDENT, CONTROL):
+            own = {seed: step for (other, seed), step in steps.predictions.items() if other == arm}
+            if not own:
+                continue
+            read = {seed: read_predictions(shop, steps, step, split) for seed, step in own.items()}
+            costs = {**_size(shop, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
+            for metric in steps.task.metric_names:
+                for seed, predictions in read.items():
+                    yield _row(arm.name, steps, split, metric, predictions, seed=seed, **costs)
+                if len(read) > 1:
+                    yield _mean_row(arm.name, steps, split, metric, list(read.values()), **costs)
+        predictions = read_predictions(shop, steps, steps.baseline, split)
+        facts = finished.done[steps.baseline.fingerprint].facts
+        for metric in steps.task.metric_names:
+            costs = {"parameters": facts["parameters"], "runtime": "scikit-learn", "command": finished.command}
+            yield _row("tfidf", steps, split, metric, predictions, seed=None, **costs)
+
+
+def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, predictions: Predictions, **more: Any) -> Row:
+    interval = bootstrap_interval(metric, predictions)
+    return Row(
+        arm,
+        steps.task.name,
+        split,
+        metric,
+        value=score(metric, predictions),
+        interval=(interval.low, interval.high),
+        examples=len(predictions.labels_N),
+        **more,
+    )
+
+
+def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list[Predictions], **more: Any) -> Row:
+    values = [score(metric, predictions) for predictions in several]
+    interval = bootstrap_interval(metric, several)
+    return Row(
+        arm,
+        steps.task.name,
+        split,
+        metric,
+        value=statistics.fmean(values),
+        interval=(interval.low, interval.high),
+        spread=statistics.stdev(values),
+        examples=len(several[0].labels_N),
+        **more,
+    )
+
+
+def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
+    config = shop.inputs.student_config if arm.is_small else shop.inputs.teacher_config
+    classes = len(read_labels(steps.rows)) or 1
+    folder = steps.models[arm, seed].path
+    return {
+        "parameters": count_parameters(config, CLASSES, classes).total,
+        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+    }
+
+
+def _speed(latency: dict[str, Any], arm: Arm) -> dict[str, Any]:
+    own = latency["models"]["student" if arm.is_small else "teacher"]
+    return {**{name: own[name] for name in ("median_ms", "p95_ms", "throughput")}, "runtime": latency["runtime"]}
+
+
+def _curve(training: TrainingStep) -> Curve:
+    progress = json.loads((training.step.directory / TRAINING).read_text())
+    history = progress["history"]
+    is_distilled = any(record["kl"] for record in history)
+    return Curve(
+        arm=training.arm.name,
+        stage=training.stage,
+        task=training.task.name if training.task else None,
+        seed=training.seed,
+        steps=[record["step"] for record in history],
+        training_loss=[record["loss"] for record in history],
+        nll=[record["nll"] for record in history],
+        kl=[record["kl"] for record in history] if is_distilled else [],
+        validation=[
+            ValidationPoint(record["step"], name, value)
+            for record in progress["evaluations"]
+            for name, value in record.items()
+            if name not in ("step", "score")
+        ],
+    )
+
+
+def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
+    """The rows on which teacher and delivered student differ, the surest student first."""
+    if steps.task.objective == "regress":
+        return
+    split = evaluation_splits(steps.task)[-1]
+    teacher = read_predictions(shop, steps, _teacher_step(steps), split)
+    student = read_predictions(shop, steps, steps.predictions[STUDENT, best_student(shop, steps)[0]], split)
+    texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
+    labels = read_labels(steps.rows)
+    differing = [row for row in range(len(texts)) if teacher.classes_N[row] != student.classes_N[row]]
+    differing.sort(key=lambda row: -student.probabilities_NV[row].max())
+    for row in differing[:_DISAGREEMENTS_SHOWN]:
+        yield Disagreement(
+            task=steps.task.name,
+            text=texts[row][0],
+            text_pair=texts[row][1],
+            label=labels[int(teacher.labels_N[row])],
+            teacher_label=labels[teacher.classes_N[row]],
+            teacher_probability=float(teacher.probabilities_NV[row].max()),
+            student_label=labels[student.classes_N[row]],
+            student_probability=float(student.probabilities_NV[row].max()),
+        )
+
+
+def _teacher_step(steps: TaskSteps) -> Step:
+    return next(step for (arm, _), step in steps.predictions.items() if arm == TEACHER)
+
+
+def _data_cards(graph: Graph) -> Iterator[DataCard]:
+    for step in graph.data:
+        content = json.loads((step.directory / CARD).read_text())
+        for card in content if isinstance(content, list) else [content]:
+            yield DataCard(card["name"], card["facts"], card["dropped"])
+
+
+def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
+    """Student against teacher, control and baseline, control against teacher, on the reported split."""
+    split, metric = evaluation_splits(steps.task)[-1], steps.task.metric_names[0]
+    seeds = shop.recipe.seeds.fine_tuning
+    several: dict[ReportedArm, list[Predictions]] = {
+        "teacher": [read_predictions(shop, steps, _teacher_step(steps), split)],
+        "tfidf": [read_predictions(shop, steps, steps.baseline, split)],
+    }
+    for arm in (STUDENT, CONTROL):
+        if (arm, seeds[0]) in steps.predictions:
+            several[arm.name] = [read_predictions(shop, steps, steps.predictions[arm, seed], split) for seed in seeds]
+    for first, second in _COMPARED:
+        if first in several and second in several:
+            found = paired_difference(metric, several[first], several[second])
+            yield Comparison(
+                steps.task.name,
+                split,
+                metric,
+                first,
+                second,
+                found.value,
+                found.low,
+                found.high,
+            )
+
+
+def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
+    split = evaluation_splits(steps.task)[-1]
+    is_classification = steps.task.objective == "classify"
+    teacher = read_predictions(shop, steps, _teacher_step(steps), split)
+    error = expected_calibration_error(teacher) if is_classification else None
+    yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
+    first_seed = shop.recipe.seeds.fine_tuning[0]
+    for arm in (STUDENT, CONTROL):
+        if (arm, first_seed) in steps.predictions:
+            own = read_predictions(shop, steps, steps.predictions[arm, first_seed], split)
+            yield AgreementLine(
+                steps.task.name,
+                split,
+                arm.name,
+                agreement=agreement(teacher, own),
+                mean_kl=mean_kl(teacher, own) if is_classification else None,
+                calibration_error=expected_calibration_error(own) if is_classification else None,
+            )
+
+
+def _speed_ratio(steps: TaskSteps) -> SpeedRatio:
+    latency = read_latency(steps.latency)
+    found = latency["ratios"]["student"]
+    runtime = latency["runtime"]
+    return SpeedRatio(
+        steps.task.name, "student", runtime, "teacher", runtime, found["value"], found["low"], found["high"]
+    )
+
+
+def _compute_line(shop: Workshop, training: TrainingStep) -> ComputeLine:
+    own, teacher = flops_of(shop, training, workload_of(shop, training))
+    return ComputeLine(training.arm.name, training.stage, training.task.name if training.task else None, own, teacher)

@@ -1,0 +1,166 @@
+"""A run: inputs, plan, steps, report, and the student ready to use.
+
+    RUN/run.json              what this directory is: the recipe's fingerprint, and where each step's result is
+    RUN/recipe.yaml           the recipe with its defaults
+    RUN/report/               index.html, report.md, report.json, report_data.json
+    RUN/student/              the student; with several tasks, a folder for each
+
+Steps are kept beside the runs, in `steps`, so that runs share them.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightpaff.errors import UserError
+from lightpaff.files import whole_directory, write_json_whole, write_whole
+from lightpaff.pipeline.build import Graph, build_graph
+from lightpaff.pipeline.graph import DoneStep, run_step
+from lightpaff.pipeline.inputs import gather_inputs
+from lightpaff.pipeline.outcome import Finished, best_student, report_data
+from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
+from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.progress import console
+from lightpaff.recipe import Recipe
+from lightpaff.report.page import write_report
+from lightpaff.report.rows import ReportData
+from lightpaff.training.device import choose_hardware
+
+STEPS = "steps"
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        directory: the run's directory.
+        page: the report.
+        student: a transformers directory; with several tasks, the folder that holds one for each.
+        report: the report's content.
+    """
+
+    directory: Path
+    page: Path
+    student: Path
+    report: ReportData
+
+
+def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> RunResult:
+    """Do everything that a recipe says, reusing what is done and resuming what was interrupted.
+
+    Args:
+        recipe: see `Recipe.load`.
+        output: the run's directory; left out, `runs/NAME`.
+        command: how the report says that it can be made again.
+
+    Raises:
+        UserError: for bad input or a bad machine state, in one line.
+        StoppedError: after Ctrl-C; the same call goes on.
+    """
+    directory = default_output(recipe, output)
+    _claim(directory, recipe)
+    shop, graph, data = prepare(recipe, directory)
+    plan = make_plan(shop, graph)
+    print_plan(plan, shop)
+    require_disk_space(plan, shop)
+    done = {**data}
+    for step in graph.steps:
+        if step.fingerprint not in done:
+            done[step.fingerprint] = run_step(step)
+    finished = Finished(shop, graph, done, command or f"lightpaff run {directory / 'recipe.yaml'}")
+    return _deliver(finished, directory)
+
+
+def prepare(recipe: Recipe, directory: Path) -> tuple[Workshop, Graph, dict[str, DoneStep]]:
+    """Check a run's inputs and prepare its data; nothing is trained."""
+    root = directory.parent / STEPS
+    _make_writable(root)
+    hardware = choose_hardware(recipe)
+    shop = Workshop(recipe, gather_inputs(recipe, root), hardware, root)
+    graph = build_graph(shop)
+    return shop, graph, {step.fingerprint: run_step(step) for step in graph.data}
+
+
+def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Workshop]:
+    """Plan a run: fetches and prepares the data, probes the speed, trains nothing."""
+    shop, graph, _ = prepare(recipe, default_output(recipe, output))
+    return make_plan(shop, graph), shop
+
+
+def default_output(recipe: Recipe, output: str | Path | None) -> Path:
+    """Where a run goes."""
+    return Path(output) if output is not None else Path("runs") / recipe.name
+
+
+def _claim(directory: Path, recipe: Recipe) -> None:
+    """Make the run's directory this recipe's.
+
+    Raises:
+        UserError: when it belongs to another recipe, or is something else.
+    """
+    content = recipe.model_dump(mode="json")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        _require_same_recipe(directory, content)
+        return
+    _make_writable(directory)
+    write_whole(directory / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
+    write_json_whole(directory / RUN, {"recipe_fingerprint": recipe.fingerprint(), "recipe": content})
+
+
+def _require_same_recipe(directory: Path, content: dict[str, Any]) -> None:
+    remedy = "give another --output, or delete it"
+    try:
+        recorded = json.loads((directory / RUN).read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{directory}: is not empty and holds no readable {RUN}, so it is no run; {remedy}") from error
+    changed = _differences(recorded, content)
+    if changed:
+        raise UserError(f"{directory}: holds a run of another recipe ({'; '.join(changed[:3])}); {remedy}")
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in sorted({*old, *new})
+            for line in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if old == new else [f"{key}: {old!r} there, {new!r} now"]
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); give another --output") from error
+
+
+def _deliver(finished: Finished, directory: Path) -> RunResult:
+    shop, graph = finished.shop, finished.graph
+    for steps in graph.tasks:
+        _, student = best_student(shop, steps)
+        target = directory / "student" if len(graph.tasks) == 1 else directory / "student" / steps.task.name
+        with whole_directory(target, {"copied from": str(student.path)}) as folder:
+            shutil.copytree(student.path, folder, dirs_exist_ok=True)
+    data = report_data(finished)
+    write_report(data, directory / "report")
+    write_json_whole(
+        directory / RUN,
+        {
+            "recipe_fingerprint": shop.recipe.fingerprint(),
+            "recipe": shop.recipe.model_dump(mode="json"),
+            "steps": {step.name: step.directory.name for step in graph.steps},
+        },
+    )
+    page = directory / "report" / "index.html"
+    console.print(f"Done: {page}")
+    return RunResult(directory, page, directory / "student", data)

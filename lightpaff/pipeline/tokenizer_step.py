@@ -1,0 +1,32 @@
+"""Training a tokenizer, for a teacher that is made here."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lightpaff.data.corpus import read_corpus
+from lightpaff.data.sources import ResolvedSource
+from lightpaff.models.tokenizers import train_tokenizer
+from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.recipe import FromScratch
+
+
+def tokenizer_step(from_scratch: FromScratch, corpus: list[ResolvedSource], root: Path) -> Step:
+    """Train a tokenizer on the pre-training corpus."""
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        tokenizer = train_tokenizer(
+            read_corpus(corpus, Counter()),
+            from_scratch.vocabulary_size,
+            from_scratch.lowercase,
+            from_scratch.max_length,
+            from_scratch.architecture,
+        )
+        tokenizer.save_pretrained(place.result)
+        return {"tokens": len(tokenizer)}
+
+    settings = {
+        "from_scratch": from_scratch.model_dump(include={"vocabulary_size", "lowercase", "max_length", "architecture"}),
+        "corpus": [{**s.source.model_dump(exclude={"path", "sha256"}), "sha256": s.sha256} for s in corpus],
+    }
+    return Step("train the tokenizer", "tokenizer", settings, (), root, work)

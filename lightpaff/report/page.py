@@ -1,0 +1,97 @@
+"""The report as files: one self-contained page, the same as Markdown, and the numbers as JSON."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lightpaff.files import write_json_whole, write_whole
+from lightpaff.report import formats
+from lightpaff.report.markdown import card_facts, render_markdown
+from lightpaff.report.measured import ARM_ORDER
+from lightpaff.report.plots import Chart, plot_comparisons, plot_learning_curves, plot_quality_against_latency
+from lightpaff.report.rows import Disagreement, ReportData, Row, aggregate_over_seeds, report_to_json, to_json
+from lightpaff.report.tables import agreement_table, comparison_table, compute_table, latency_table, main_table
+from lightpaff.report.verdict import headline_cards, write_verdict
+
+PAGE = "index.html"
+_MOST_TEXT = 480
+
+WhoIsRight = Literal["student is right", "teacher is right", "both are wrong"]
+
+
+def write_report(data: ReportData, directory: Path) -> None:
+    """Write index.html, report.md, report.json (a list of rows) and report_data.json (everything) into `directory`.
+
+    Each file is written whole. Where several seeds were run, report.json also has their means (rows without a seed).
+
+    Raises:
+        UserError: when a number is not finite or a field is of another type than declared; then nothing is written.
+    """
+    rows, everything = to_json(_with_means(data.rows)), report_to_json(data)
+    page, markdown = render_page(data), render_markdown(data)
+    write_json_whole(directory / "report.json", rows)
+    write_json_whole(directory / "report_data.json", everything)
+    write_whole(directory / "report.md", markdown)
+    write_whole(directory / PAGE, page)
+
+
+def render_page(data: ReportData) -> str:
+    """The page: no scripts, nothing from the network, all text escaped. The same data gives the same bytes."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["formats"] = formats
+    return environment.get_template("page.html.jinja").render(_page_content(data)) + "\n"
+
+
+def who_is_right(example: Disagreement) -> WhoIsRight:
+    """Whose answer is the gold label."""
+    if example.student_label == example.label:
+        return "student is right"
+    return "teacher is right" if example.teacher_label == example.label else "both are wrong"
+
+
+def _page_content(data: ReportData) -> dict[str, Any]:
+    arms = {row.arm for row in data.rows} | {curve.arm for curve in data.curves}
+    latency = {task.name: latency_table(data, task) for task in data.tasks}
+    return {
+        "data": data,
+        "arms": [arm for arm in ARM_ORDER if arm in arms],
+        "verdict": write_verdict(data),
+        "cards": headline_cards(data),
+        "main_tables": {task.name: main_table(data, task) for task in data.tasks},
+        "latency_tables": {name: table for name, table in latency.items() if table.lines},
+        "comparisons": comparison_table(data),
+        "comparison_charts": _embed(plot_comparisons(data)),
+        "curves": _embed(plot_learning_curves(data)),
+        "latency_charts": _embed(plot_quality_against_latency(data)),
+        "agreement": agreement_table(data),
+        "compute": compute_table(data),
+        "examples": [
+            (example, who_is_right(example), _shorten(example.text), _shorten(example.text_pair or ""))
+            for example in data.disagreements
+        ],
+        "data_cards": [(card.name, card_facts(card)) for card in data.data_cards],
+        "longest_step": max((step.seconds for step in data.steps), default=0.0),
+        "total_seconds": sum(step.seconds for step in data.steps if not step.reused),
+    }
+
+
+def _with_means(rows: list[Row]) -> list[Row]:
+    return rows + [row for row in aggregate_over_seeds(rows) if row not in rows]
+
+
+def _embed(charts: list[Chart]) -> list[tuple[str, Markup]]:
+    # matplotlib has escaped the text within; everything else on the page is escaped by the template.
+    return [(chart.title, Markup(chart.svg)) for chart in charts]
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT].rsplit(" ", 1)[0] + " …"

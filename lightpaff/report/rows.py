@@ -1,0 +1,294 @@
+"""What a report is made of: typed rows of plain values, which go to JSON and come back the same.
+
+The pipeline fills a `ReportData`; everything else in this room only reads it. Scores are fractions (0.925) or
+correlations, times are in the unit their name says, sizes are in bytes.
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lightpaff.errors import UserError
+
+Arm = Literal["teacher", "student", "control", "tfidf"]
+Stage = Literal["pre-training", "fine-tuning"]
+
+Content = TypeVar("Content")
+
+
+class _Checked:
+    """How the dataclasses below are read from JSON: no unknown keys, no NaN."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Row(_Checked):
+    """One score of one model, with what the model costs."""
+
+    arm: Arm
+    task: str
+    split: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None = None
+    """95 %, over the evaluation rows."""
+    seed: int | None = None
+    """None: the mean over the fine-tuning seeds, or nothing random was involved."""
+    spread: float | None = None
+    """The standard deviation over the seeds; only where several were run."""
+    examples: int = 0
+    """How many evaluation rows the score is about."""
+    parameters: int | None = None
+    bytes: int | None = None
+    """Of the stored weights."""
+    median_ms: float | None = None
+    """For one example at a time."""
+    p95_ms: float | None = None
+    throughput: float | None = None
+    """Examples a second, in batches."""
+    runtime: str = ""
+    """Such as "pytorch float32, 2 threads". A model that runs in several ways has rows for each."""
+    command: str = ""
+    """What makes this row again."""
+
+
+@dataclass(frozen=True)
+class TaskFacts(_Checked):
+    """What a task is, and which of its rows count."""
+
+    name: str
+    objective: Literal["classify", "regress"]
+    metric: str
+    """The metric that chose the checkpoint: the headline speaks of it."""
+    split: str
+    """The split that is reported. Where it is "validation", it chose the checkpoint too, and the page says so."""
+    classes: int = 1
+
+
+@dataclass(frozen=True)
+class ValidationPoint(_Checked):
+    """One evaluation during a training."""
+
+    step: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Curve(_Checked):
+    """The course of one training; the lists of losses are as long as `steps`, or empty where there is none."""
+
+    arm: Arm
+    stage: Stage
+    task: str | None
+    """None in pre-training."""
+    seed: int
+    steps: list[int]
+    training_loss: list[float]
+    """What was minimised: (1-λ)·nll + λ·(cross entropy to the teacher)."""
+    nll: list[float]
+    """Negative log likelihood of the gold classes, in nats."""
+    kl: list[float]
+    """KL(teacher || student), in nats; empty without a teacher."""
+    validation: list[ValidationPoint]
+
+
+@dataclass(frozen=True)
+class Disagreement(_Checked):
+    """One evaluation row about which teacher and student differ; probabilities are those of their own answers."""
+
+    task: str
+    text: str
+    text_pair: str | None
+    label: str
+    teacher_label: str
+    teacher_probability: float
+    student_label: str
+    student_probability: float
+
+
+@dataclass(frozen=True)
+class DataCard(_Checked):
+    """Where data came from, how much there is, and what was dropped for which reason."""
+
+    name: str
+    facts: dict[str, str | int | float]
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Comparison(_Checked):
+    """First arm minus second arm on the same rows, with the 95 % interval of the paired difference."""
+
+    task: str
+    split: str
+    metric: str
+    first_arm: Arm
+    second_arm: Arm
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AgreementLine(_Checked):
+    """How far a model says what its teacher says, and whether its confidence can be believed."""
+
+    task: str
+    split: str
+    arm: Arm
+    agreement: float | None = None
+    """The share of rows with the teacher's answer; for a regression the correlation. None for the teacher itself."""
+    mean_kl: float | None = None
+    """In nats."""
+    calibration_error: float | None = None
+    """Expected calibration error, 15 bins, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class SpeedRatio(_Checked):
+    """How many times as fast the first is as the second, one example at a time, with its 95 % interval."""
+
+    task: str
+    first_arm: Arm
+    first_runtime: str
+    second_arm: Arm
+    second_runtime: str
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class StepLine(_Checked):
+    """A step of the pipeline."""
+
+    name: str
+    seconds: float
+    """When it was done; 0 is fine for a step that was only looked up."""
+    reused: bool = False
+    """Done in an earlier run, and kept."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ComputeLine(_Checked):
+    """What a training took, in floating point operations."""
+
+    arm: Arm
+    stage: Stage
+    task: str | None
+    training_flops: float
+    teacher_flops: float = 0.0
+    """To ask the teacher for its soft targets."""
+
+
+@dataclass(frozen=True)
+class ReportData(_Checked):
+    """Everything that the report shows.
+
+    Rows of the same arm, task, split, metric and runtime that differ in the seed are summed up by the report itself
+    (`aggregate_over_seeds`), unless a row without a seed is already there.
+    """
+
+    name: str
+    title: str
+    created: str
+    """UTC, ISO 8601."""
+    summary: dict[str, str]
+    """A few facts in words, such as teacher: "bert-base-uncased, 12 layers x 768"."""
+    tasks: list[TaskFacts]
+    rows: list[Row]
+    curves: list[Curve]
+    disagreements: list[Disagreement]
+    data_cards: list[DataCard]
+    comparisons: list[Comparison]
+    agreement: list[AgreementLine]
+    speed_ratios: list[SpeedRatio]
+    steps: list[StepLine]
+    compute: list[ComputeLine]
+    environment: dict[str, str]
+    """Versions, hardware, seeds, the recipe's fingerprint."""
+    recipe_yaml: str
+    command: str
+    """What makes this report again."""
+
+
+def aggregate_over_seeds(rows: Iterable[Row]) -> list[Row]:
+    """One row for each arm, task, split, metric and runtime: the mean over its seeds, and their spread.
+
+    A group that already has a row without a seed keeps that row; a group of one row keeps it as it is. Costs are
+    those of the first row that has them. Intervals are dropped where seeds are averaged: they were about one seed.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.arm, row.task, row.split, row.metric, row.runtime), []).append(row)
+    return [_aggregate_group(group) for group in groups.values()]
+
+
+def _aggregate_group(group: list[Row]) -> Row:
+    whole = [row for row in group if row.seed is None]
+    if whole or len(group) == 1:
+        return (whole or group)[0]
+    values = [row.value for row in group]
+
+    def first_known(name: str) -> Any:
+        return next((found for row in group if (found := getattr(row, name)) is not None), None)
+
+    costs = {name: first_known(name) for name in ("parameters", "bytes", "median_ms", "p95_ms", "throughput")}
+    return replace(
+        group[0],
+        value=statistics.fmean(values),
+        spread=statistics.stdev(values),
+        seed=None,
+        interval=None,
+        **costs,
+    )
+
+
+_ROWS = TypeAdapter(list[Row])
+_REPORT = TypeAdapter(ReportData)
+
+
+def to_json(rows: list[Row]) -> list[dict[str, Any]]:
+    """The rows as plain dicts for `json.dumps`.
+
+    Raises:
+        UserError: when a value is not finite (JSON has no NaN) or of another type than declared.
+    """
+    checked = from_json([asdict(row) for row in rows], "report rows")
+    return list(_ROWS.dump_python(checked, mode="json"))
+
+
+def from_json(content: list[dict[str, Any]], name: str = "report.json") -> list[Row]:
+    """The rows again; `name` is what an error calls them.
+
+    Raises:
+        UserError: names the first row and field that is missing, unknown or of another type.
+    """
+    return _check(_ROWS, content, name)
+
+
+def report_to_json(data: ReportData) -> dict[str, Any]:
+    """The whole report as plain dicts and lists; raises as `to_json` does."""
+    return dict(_REPORT.dump_python(_check(_REPORT, asdict(data), "report data"), mode="json"))
+
+
+def report_from_json(content: dict[str, Any], name: str = "report_data.json") -> ReportData:
+    """The whole report again; raises as `from_json` does."""
+    return _check(_REPORT, content, name)
+
+
+def _check(adapter: TypeAdapter[Content], content: object, name: str) -> Content:
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        found = repr(problem["input"])[:80]
+        message = f"{name}: {place}: {problem['msg']}; found {found}. Make the report again from its run"
+        raise UserError(message) from error

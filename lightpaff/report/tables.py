@@ -1,0 +1,195 @@
+"""From rows to tables of text, which the page, the Markdown file and the terminal show alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from lightpaff.report import formats
+from lightpaff.report.measured import (
+    MeasuredModel,
+    measured_models,
+    reference_teacher,
+    share_of_teacher,
+    size_ratio,
+    speed_ratio,
+)
+from lightpaff.report.rows import Arm, ReportData, TaskFacts
+
+UNKNOWN = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, and what is said beside it in a lower voice."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table; the arm gives it its colour."""
+
+    cells: list[Cell]
+    arm: Arm | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text. The first column names the line, the others are numbers (aligned right) if `numeric`."""
+
+    caption: str
+    columns: list[str]
+    lines: list[Line]
+    numeric: bool = True
+
+
+def main_table(data: ReportData, task: TaskFacts) -> Table:
+    """The models of a task: scores, size, speed, and each against the teacher. Columns without a value are left out."""
+    models = measured_models(data, task)
+    teacher = reference_teacher(models)
+    metrics = list(dict.fromkeys([task.metric, *(metric for model in models for metric in model.rows)]))
+    columns: dict[str, Callable[[MeasuredModel], Cell]] = {
+        **{metric: partial(_score, metric=metric) for metric in metrics},
+        "of teacher": lambda model: _cell(share_of_teacher(teacher, model, task.metric), formats.percent),
+        "parameters": lambda model: _cell(model.parameters, formats.count),
+        "size": lambda model: _cell(model.bytes, formats.megabytes),
+        "smaller": lambda model: _cell(size_ratio(teacher, model), _times),
+        "latency": lambda model: _cell(model.median_ms, formats.milliseconds),
+        "faster": lambda model: _cell(speed_ratio(teacher, model), _times),
+    }
+    return _build_table(_main_caption(data, task, models), columns, models)
+
+
+def latency_table(data: ReportData, task: TaskFacts) -> Table:
+    """The times of every model that was timed."""
+    models = [model for model in measured_models(data, task) if model.median_ms is not None]
+    columns: dict[str, Callable[[MeasuredModel], Cell]] = {
+        "median": lambda model: _cell(model.median_ms, formats.milliseconds),
+        "95th percentile": lambda model: _cell(model.p95_ms, formats.milliseconds),
+        "examples/s in batches": lambda model: _cell(model.throughput, formats.per_second),
+        "times as fast as the teacher": lambda model: _speed_with_interval(data, task, model, models),
+    }
+    caption = "One example at a time, and in batches. The models took turns in the same process."
+    return _build_table(caption, columns, models)
+
+
+def comparison_table(data: ReportData) -> Table:
+    """Every paired difference with its interval, and what it allows to say."""
+    lines = [
+        Line(
+            [
+                Cell(_comparison_name(found.first_arm, found.second_arm), f"{found.task}, {found.metric}"),
+                Cell(formats.signed_points(found.difference)),
+                Cell(formats.signed_interval(found.low, found.high)),
+                Cell(reading(found.low, found.high)),
+            ],
+            found.first_arm,
+        )
+        for found in data.comparisons
+    ]
+    caption = "Paired on the same rows; 95 % bootstrap interval over the rows, in points."
+    return Table(caption, ["compared", "difference", "95 % interval", "reading"], lines)
+
+
+def reading(low: float, high: float) -> str:
+    """What the interval of a difference allows to say."""
+    return "better" if low > 0 else "worse" if high < 0 else "no measurable difference"
+
+
+def agreement_table(data: ReportData) -> Table:
+    """How far the models say what the teacher says, and how far their confidence can be believed."""
+    lines = [
+        Line(
+            [
+                Cell(formats.ARM_NAMES[found.arm], f"{found.task}, {found.split}"),
+                _cell(found.agreement, formats.percent),
+                _cell(found.mean_kl, lambda value: f"{value:.3f}"),
+                _cell(found.calibration_error, formats.percent),
+            ],
+            found.arm,
+        )
+        for found in data.agreement
+    ]
+    columns = ["model", "same answer as the teacher", "KL to the teacher (nats)", "calibration error"]
+    return Table("", columns, lines)
+
+
+def compute_table(data: ReportData) -> Table:
+    """What each training took, the teacher's answers included."""
+    lines = [
+        Line(
+            [
+                Cell(formats.ARM_NAMES[found.arm], ", ".join(filter(None, [found.stage, found.task]))),
+                Cell(formats.flops(found.training_flops)),
+                Cell(formats.flops(found.teacher_flops) if found.teacher_flops else UNKNOWN),
+                Cell(formats.flops(found.training_flops + found.teacher_flops)),
+            ],
+            found.arm,
+        )
+        for found in data.compute
+    ]
+    return Table("", ["training", "own", "asking the teacher", "together"], lines)
+
+
+def _build_table(
+    caption: str, columns: dict[str, Callable[[MeasuredModel], Cell]], models: list[MeasuredModel]
+) -> Table:
+    content = {name: [make_cell(model) for model in models] for name, make_cell in columns.items()}
+    known = {name: cells for name, cells in content.items() if any(cell.text != UNKNOWN for cell in cells)}
+    lines = [
+        Line(
+            [Cell(formats.ARM_NAMES[model.arm], model.runtime), *(cells[place] for cells in known.values())], model.arm
+        )
+        for place, model in enumerate(models)
+    ]
+    return Table(caption, ["model", *known], lines)
+
+
+def _main_caption(data: ReportData, task: TaskFacts, models: list[MeasuredModel]) -> str:
+    rows = [row for model in models for row in model.rows.values()]
+    parts = ["Scores are in points (0.925 is 92.5)"]
+    if examples := max((row.examples for row in rows), default=0):
+        parts[0] += f", on {examples:,} rows of the {task.split} set"
+    if any(row.interval for row in rows):
+        parts.append("brackets are 95 % intervals over the rows")
+    seeds = {row.seed for row in data.rows if row.task == task.name and row.seed is not None}
+    if any(row.spread is not None for row in rows):
+        over = f" over {len(seeds)} seeds" if len(seeds) > 1 else " over the seeds"
+        parts.append(f"\N{PLUS-MINUS SIGN} is the standard deviation{over}")
+    teacher = reference_teacher(models)
+    if teacher is not None and teacher.runtime:
+        parts.append(f"smaller and faster are against the teacher in {teacher.runtime}")
+    return "; ".join(parts) + "."
+
+
+def _score(model: MeasuredModel, metric: str) -> Cell:
+    row = model.rows.get(metric)
+    if row is None:
+        return Cell(UNKNOWN)
+    spread = f" \N{PLUS-MINUS SIGN} {formats.points(row.spread)}" if row.spread is not None else ""
+    return Cell(formats.points(row.value) + spread, formats.interval(*row.interval) if row.interval else "")
+
+
+def _speed_with_interval(data: ReportData, task: TaskFacts, model: MeasuredModel, models: list[MeasuredModel]) -> Cell:
+    teacher = reference_teacher(models)
+    if teacher is None or model == teacher:
+        return Cell(UNKNOWN)
+    for found in data.speed_ratios:
+        ends = (found.task, found.first_arm, found.first_runtime, found.second_arm, found.second_runtime)
+        if ends == (task.name, model.arm, model.runtime, teacher.arm, teacher.runtime):
+            note = f"[{formats.ratio(found.low)}, {formats.ratio(found.high)}]"
+            return Cell(_times(found.ratio), note)
+    return _cell(speed_ratio(teacher, model), _times)
+
+
+def _comparison_name(first: Arm, second: Arm) -> str:
+    return f"{formats.ARM_NAMES[first]} \N{MINUS SIGN} {formats.ARM_NAMES[second].lower()}".replace("tf-idf", "TF-IDF")
+
+
+def _times(value: float) -> str:
+    return f"{formats.ratio(value)}\N{MULTIPLICATION SIGN}"
+
+
+def _cell(value: float | None, write: Callable[..., str]) -> Cell:
+    return Cell(UNKNOWN) if value is None else Cell(write(value))

@@ -1,0 +1,54 @@
+"""Where and in which precision training runs."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from lightpaff.errors import UserError
+from lightpaff.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device and the precision of a run.
+
+    Attributes:
+        device: what tensors live on.
+        precision: `bf16` (autocast; weights and optimiser stay float32) or `float32`.
+    """
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context in which the forward pass runs."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation of transformers: on CPUs the plain one trains fastest at BERT's lengths."""
+        return "eager" if self.device.type == "cpu" else "sdpa"
+
+
+def choose_hardware(recipe: Recipe) -> Hardware:
+    """The recipe's device and precision, `auto` resolved on this machine.
+
+    Raises:
+        UserError: when the recipe asks for a device that is not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if recipe.device == "cuda" and not has_cuda:
+        raise UserError("device: 'cuda' is not available on this machine; set device to cpu or auto")
+    wanted = "cuda" if has_cuda and recipe.device != "cpu" else "cpu"
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(wanted) else "float32"
+    return Hardware(torch.device(wanted), precision)
+
+
+def _has_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions bf16 is emulated, and slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported())

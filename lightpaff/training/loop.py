@@ -1,0 +1,314 @@
+"""The one training loop: pre-training and fine-tuning, teacher, student and control.
+
+What differs between them is the objective, the teacher and the starting model. Everything random is a function of the
+seed and the step, so that a resumed run takes the very steps that an uninterrupted one takes.
+
+Shapes: P target positions, N examples.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightpaff.data.batch_order import BatchOrder
+from lightpaff.errors import UserError
+from lightpaff.models.headed import HeadedModel
+from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
+from lightpaff.objectives.objective import Objective
+from lightpaff.progress import progress_bar
+from lightpaff.recipe import Distillation, Training
+from lightpaff.targets.soft_targets import SoftTargets
+from lightpaff.targets.teacher import Teacher
+from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
+from lightpaff.training.device import Hardware
+from lightpaff.training.interruption import StoppedError, StopRequest
+from lightpaff.training.loss import LossSums, distillation_loss
+from lightpaff.training.optimiser import create_optimiser
+from lightpaff.training.schedule import learning_rate
+from lightpaff.training.score_loss import score_loss
+
+_RECORDS_A_RUN = 200
+_SUMS = ("total", "nll", "kl", "count", "gold_count", "gradient_norm", "steps")
+
+Validate = Callable[[HeadedModel], dict[str, float]]
+"""Evaluates a model on the validation set; `score`, higher is better, chooses the best checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One run of the loop.
+
+    Attributes:
+        description: for the person who waits.
+        model: what is trained, on its device.
+        data: the objective over its data set.
+        example_ids: the examples to train on.
+        teacher: who gives the soft targets.
+        settings: budget, learning rate and the like.
+        distillation: λ and temperature; λ = 0 with `NoTeacher` is ordinary training.
+        seed: of the order of examples and of dropout.
+        validate: how the best checkpoint is chosen.
+        checkpoints: the folder for checkpoints.
+        fingerprint: of everything above; a checkpoint with another one is refused.
+        hardware: device and precision.
+    """
+
+    description: str
+    model: HeadedModel
+    data: Objective
+    example_ids: np.ndarray
+    teacher: Teacher
+    settings: Training
+    distillation: Distillation
+    seed: int
+    validate: Validate
+    checkpoints: Path
+    fingerprint: str
+    hardware: Hardware
+
+
+def train(job: TrainingJob) -> Progress:
+    """Train `job.model` in place, resuming from its newest checkpoint; it ends with the best weights.
+
+    Raises:
+        UserError: when the loss or a gradient is not finite, or a checkpoint does not fit.
+        StoppedError: after Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    accelerator = Accelerator(cpu=job.hardware.device.type == "cpu")
+    order = BatchOrder(
+        job.data.lengths_N,
+        job.example_ids,
+        job.settings.batch_size,
+        job.settings.micro_batch_tokens,
+        job.seed,
+        ranks=accelerator.num_processes,
+        rank=accelerator.process_index,
+    )
+    total_steps = count_steps(job.settings, job.data.lengths_N[job.example_ids], order.steps_per_epoch)
+    module = accelerator.prepare(_LossModule(job.model))
+    optimiser = create_optimiser(job.model, job.settings)
+    restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
+    progress, best = restored or (Progress(), {})
+    loop = _Loop(job, accelerator, module, optimiser, progress, best, total_steps)
+    inputs = _StepInputs(job.data, order, job.distillation)
+    loop.run(DataLoader(inputs, batch_size=None, sampler=range(progress.step, total_steps)))
+    load_weights(job.model, loop.best)
+    return progress
+
+
+def count_steps(settings: Training, lengths_N: np.ndarray, steps_per_epoch: int) -> int:
+    """Optimiser steps of a budget in steps, tokens or epochs."""
+    if settings.steps is not None:
+        return settings.steps
+    if settings.tokens is not None:
+        return max(1, math.ceil(settings.tokens / (float(lengths_N.mean()) * settings.batch_size)))
+    assert settings.epochs is not None
+    return max(1, round(settings.epochs * steps_per_epoch))
+
+
+class _LossModule(nn.Module):
+    """The forward pass with the loss, in one module: what data-parallel wrappers need."""
+
+    def __init__(self, model: HeadedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, soft_targets: SoftTargets | None, distillation: Distillation) -> LossSums:
+        features_PD = self.model.features(batch.inputs, batch.positions_P)
+        weight_VD, bias_V = self.model.weight_VD, self.model.bias_V
+        if self.model.classes == 1:
+            return score_loss(features_PD, weight_VD, bias_V, batch.labels_P, soft_targets, distillation.weight)
+        return distillation_loss(
+            features_PD, weight_VD, bias_V, batch.labels_P, soft_targets, distillation.weight, distillation.temperature
+        )
+
+
+@dataclass(frozen=True)
+class _StepInput:
+    """What this rank takes in one optimiser step; counted here, where asking does not wait for the device."""
+
+    step: int
+    batches: list[Batch]
+    local_num_tokens: int
+    local_num_positions: int
+    local_num_targets: int
+
+    def to(self, device: torch.device) -> "_StepInput":
+        return replace(self, batches=[batch.to(device) for batch in self.batches])
+
+
+class _StepInputs(Dataset[_StepInput]):
+    """The input of each optimiser step, by its number."""
+
+    def __init__(self, data: Objective, order: BatchOrder, distillation: Distillation) -> None:
+        self._data, self._order, self._distillation = data, order, distillation
+
+    def __getitem__(self, step: int) -> _StepInput:
+        epoch, pieces = self._order.micro_batches(step)
+        batches = [self._data.batch(ids, draw=epoch) for ids in pieces]
+        return _StepInput(
+            step,
+            batches,
+            local_num_tokens=sum(int(self._data.lengths_N[ids].sum()) for ids in pieces),
+            local_num_positions=sum(len(batch.positions_P) for batch in batches),
+            local_num_targets=sum(_count_targets(batch, self._distillation) for batch in batches),
+        )
+
+
+@dataclass
+class _Loop:
+    job: TrainingJob
+    accelerator: Accelerator
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    progress: Progress
+    best: dict[str, Tensor]
+    total_steps: int
+
+    def run(self, inputs: DataLoader[_StepInput]) -> None:
+        job, progress, settings = self.job, self.progress, self.job.settings
+        record_every = max(1, self.total_steps // _RECORDS_A_RUN)
+        evaluation_steps = _evenly_spread(self.total_steps, settings.evaluations)
+        seconds_before, started = progress.seconds, time.monotonic()
+        last_saved = started
+        sums = _Sums(progress.running, job.hardware.device)
+        with (
+            StopRequest() as stop,
+            progress_bar(job.description, self.total_steps, "steps", progress.step) as advance,
+        ):
+            for step_input in inputs:
+                sums.add(self._take_step(step_input.to(job.hardware.device)))
+                progress.step = step_input.step + 1
+                progress.tokens += step_input.local_num_tokens
+                progress.targets += step_input.local_num_positions
+                progress.seconds = seconds_before + time.monotonic() - started
+                if progress.step % record_every == 0 or progress.step == self.total_steps:
+                    self._record(sums)
+                if progress.step in evaluation_steps:
+                    self._evaluate()
+                advance(1, self._note())
+                is_time = time.monotonic() - last_saved >= settings.checkpoint_seconds
+                if (is_time or stop.received) and progress.step < self.total_steps:
+                    self._save(sums)
+                    last_saved = time.monotonic()
+                if stop.received and progress.step < self.total_steps:
+                    raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")
+
+    def _take_step(self, step_input: _StepInput) -> Tensor:
+        """One optimiser step; the sums in the order of `_SUMS`, over all ranks, on the device."""
+        job, device = self.job, self.job.hardware.device
+        job.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(job.settings, step_input.step, self.total_steps)
+        local_num_targets = torch.tensor(step_input.local_num_targets, device=device)
+        global_num_targets = self.accelerator.reduce(local_num_targets, "sum").clamp(min=1)
+        sums = torch.zeros(5, dtype=torch.float64, device=device)
+        for number, batch in enumerate(step_input.batches):
+            # Seeded by place, not carried along: a resumed run needs no generator state.
+            torch.manual_seed(_place_seed(job.seed, step_input.step, number, self.accelerator.process_index))
+            is_last = number == len(step_input.batches) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
+                with job.hardware.autocast():
+                    losses: LossSums = self.module(batch, job.teacher.targets(batch), job.distillation)
+                # Ranks average their gradients; the sum over ranks is wanted.
+                self.accelerator.backward(losses.total * (self.accelerator.num_processes / global_num_targets))
+            values = (losses.total, losses.nll, losses.kl, losses.count, losses.gold_count)
+            sums += torch.stack([value.detach().double() for value in values])
+        norm = nn.utils.clip_grad_norm_(job.model.parameters(), job.settings.max_gradient_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return torch.cat([self.accelerator.reduce(sums, "sum"), torch.stack([norm.double(), torch.ones_like(sums[0])])])
+
+    def _record(self, sums: "_Sums") -> None:
+        values = sums.take()
+        self._require_finite(values)
+        count, gold, steps = max(values["count"], 1.0), max(values["gold_count"], 1.0), values["steps"]
+        self.progress.history.append(
+            {
+                "step": self.progress.step,
+                "loss": values["total"] / count,
+                "nll": values["nll"] / gold,
+                "kl": values["kl"] / count,
+                "gradient_norm": values["gradient_norm"] / steps,
+                "learning_rate": float(self.optimiser.param_groups[0]["lr"]),
+            }
+        )
+
+    def _require_finite(self, values: dict[str, float]) -> None:
+        if math.isfinite(values["total"]) and math.isfinite(values["gradient_norm"]):
+            return
+        raise UserError(
+            f"{self.job.description}: the loss is not finite (NaN or infinite) by step {self.progress.step}; lower the "
+            f"learning rate (now {self.job.settings.learning_rate:g}) or set precision to float32; earlier "
+            "checkpoints are kept"
+        )
+
+    def _evaluate(self) -> None:
+        self.job.model.eval()
+        values = self.job.validate(self.job.model)
+        self.progress.evaluations.append({"step": self.progress.step, **values})
+        if self.progress.best_score is None or values["score"] > self.progress.best_score:
+            self.progress.best_score, self.progress.best_step = values["score"], self.progress.step
+            self.best = weights_of(self.job.model)
+
+    def _save(self, sums: "_Sums") -> None:
+        self.progress.running = sums.values()
+        self._require_finite(self.progress.running)
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.job.checkpoints, self.job.fingerprint, self.job.model, self.optimiser, self.best, self.progress
+            )
+
+    def _note(self) -> str:
+        parts = [f"loss {self.progress.history[-1]['loss']:.3f}"] if self.progress.history else []
+        parts += [f"best {self.progress.best_score:.4f}"] if self.progress.best_score is not None else []
+        return "  ".join(parts)
+
+
+class _Sums:
+    """Sums over steps, kept on the device until somebody asks: no wait for the device in every step."""
+
+    def __init__(self, running: dict[str, float], device: torch.device) -> None:
+        self._device = device
+        self._sums = torch.tensor(
+            [running.get(name, 0.0) for name in _SUMS],
+            dtype=torch.float64,
+            device=None if device.type == "mps" else device,
+        )
+
+    def add(self, sums: Tensor) -> None:
+        self._sums += sums
+
+    def values(self) -> dict[str, float]:
+        return dict(zip(_SUMS, self._sums.tolist(), strict=True))
+
+    def take(self) -> dict[str, float]:
+        values = self.values()
+        self._sums.zero_()
+        return values
+
+
+def _count_targets(batch: Batch, distillation: Distillation) -> int:
+    """Positions that the loss speaks about: with a teacher all of them, else those with a gold label."""
+    if distillation.weight > 0:
+        return len(batch.positions_P)
+    if batch.labels_P.is_floating_point():
+        return int((~batch.labels_P.isnan()).sum())
+    return int(batch.labels_P.ne(NO_GOLD_LABEL).sum())
+
+
+def _evenly_spread(total: int, count: int) -> set[int]:
+    return {math.ceil(total * (i + 1) / count) for i in range(count)}
+
+
+def _place_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, micro_batch, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,257 @@
+"""The distillation loss over the target positions of a batch, without ever holding all their logits.
+
+LightPAFF's loss (arXiv 2004.12817) in sums: (1 - λ) · nll + λ · T² · KL(teacher || student), the factor T² as in
+Hinton et al. 2015. The gradient at the logits is known in closed form, so one walk over chunks of positions gives the
+loss and every gradient. `reference_loss.py` says the same in plain autograd.
+
+Shapes: P target positions, C positions of one chunk, V classes, D hidden.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.targets.soft_targets import Projected, SoftTargets
+
+DEFAULT_CHUNK_SIZE = 256
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over target positions, never means: the training loop divides by the global number of targets.
+
+    Attributes:
+        total: differentiable scalar, (1 - λ) · nll + λ · T² · kl; float32 (float64 for float64 features).
+        nll: detached scalar, the sum of -log P(gold class) in nats, over the positions with a gold label.
+        kl: detached scalar, the sum of KL(teacher || student) at temperature T in nats; 0 without soft targets.
+        count: int64 scalar, the positions with a gold label or soft targets.
+        gold_count: int64 scalar, the positions with a gold label.
+    """
+
+    total: Tensor
+    nll: Tensor
+    kl: Tensor
+    count: Tensor
+    gold_count: Tensor
+
+
+def distillation_loss(
+    features_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_P: Tensor,
+    soft_targets: SoftTargets | None,
+    weight: float,
+    temperature: float = 1.0,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> LossSums:
+    """The loss of the student with the logits features_PD @ weight_VD.T + bias_V, and its gradients.
+
+    Matrix products follow autocast; softmax and KL are in float32, or float64 for float64 features. No more than one
+    chunk x V of logits is in memory, and nothing waits for the device.
+
+    Args:
+        features_PD: what the student's output layer takes, at the target positions.
+        weight_VD: the output layer's weight; a slice or a tied embedding is fine.
+        bias_V: its bias, or None.
+        labels_P: int64 gold classes, `NO_GOLD_LABEL` where there is none.
+        soft_targets: the teacher's logits at the same positions; no gradient goes there. None is plain training.
+        weight: λ, from 0 (the teacher's term is only measured) to 1 (the gold term is only measured).
+        temperature: T, softens teacher and student in the teacher's term.
+        chunk_size: positions at a time; the result does not depend on it.
+
+    Raises:
+        ValueError: `weight` is not 0 though there are no soft targets.
+    """
+    require_teacher(soft_targets, weight)
+    assert chunk_size > 0, chunk_size
+    has_gold_P = labels_P != NO_GOLD_LABEL
+    gold_count = has_gold_P.sum()
+    count = gold_count if soft_targets is None else torch.full_like(gold_count, len(labels_P))
+    if not torch.is_grad_enabled():
+        # Function.needs_input_grad does not know of no_grad: parameters would get gradients that nobody reads.
+        features_PD, weight_VD, bias_V = features_PD.detach(), weight_VD.detach(), _detached(bias_V)
+    settings = _Settings(weight, temperature, chunk_size)
+    total, nll, kl = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
+    return LossSums(total, nll, kl, count, gold_count)
+
+
+def require_teacher(soft_targets: SoftTargets | None, weight: float) -> None:
+    """Refuse a teacher's term without a teacher.
+
+    Raises:
+        ValueError: `weight` is not 0 though there are no soft targets.
+    """
+    if soft_targets is None and weight != 0:
+        raise ValueError(f"weight is {weight:g} without soft targets; give a teacher's soft targets or weight 0")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    weight: float
+    temperature: float
+    chunk_size: int
+
+
+@dataclass(frozen=True)
+class _ChunkTerms:
+    """What one chunk adds to the sums; the gradient is that of the total at the chunk's logits."""
+
+    nll: Tensor
+    kl: Tensor
+    gradient_CV: Tensor | None
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Computes the gradients together with the loss, while a chunk's logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features_PD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_P: Tensor,
+        soft_targets: SoftTargets | None,
+        settings: _Settings,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        product_dtype, exact_dtype = _product_dtype(features_PD), _exact_dtype(features_PD)
+        products = _Products(features_PD, weight_VD, bias_V, product_dtype, ctx.needs_input_grad[:3])
+        targets = _at_autocast_precision(soft_targets)
+        nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
+        kl = torch.zeros_like(nll)
+        # Autocast finds nothing left to cast in here: it would do so again in every chunk.
+        for start in range(0, len(labels_P), settings.chunk_size):
+            stop = min(start + settings.chunk_size, len(labels_P))
+            terms = _chunk_terms(
+                products.logits(start, stop),
+                labels_P[start:stop],
+                None if targets is None else targets.chunk(start, stop).logits_PV,
+                settings,
+                exact_dtype,
+                any(products.needed),
+            )
+            nll += terms.nll
+            kl += terms.kl
+            if terms.gradient_CV is not None:
+                products.add_gradient(start, stop, terms.gradient_CV)
+        total = (1 - settings.weight) * nll + settings.weight * settings.temperature**2 * kl
+        ctx.save_for_backward(products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V)
+        ctx.dtypes = (features_PD.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
+        ctx.mark_non_differentiable(nll, kl)
+        return total, nll, kl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        # Not in place: a kept graph may come here again, and a new tensor becomes .grad without another copy.
+        scaled = [None if gradient is None else (gradient * grad_total).to(dtype) for gradient, dtype in gradients]
+        return *scaled, None, None, None
+
+
+class _Products:
+    """The matrix products around the logits: forward a chunk at a time, backward summed over the chunks."""
+
+    def __init__(
+        self,
+        features_PD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        product_dtype: torch.dtype,
+        needed: tuple[bool, ...],
+    ) -> None:
+        self.needed = needed
+        self.features_PD = features_PD.to(product_dtype)
+        self.weight_VD = weight_VD.to(product_dtype)
+        self.bias_V = None if bias_V is None else bias_V.to(product_dtype)
+        needs_features, needs_weight, needs_bias = needed
+        exact_dtype = _exact_dtype(features_PD)
+        self.grad_features_PD = torch.empty_like(features_PD) if needs_features else None
+        self.grad_weight_VD = torch.zeros_like(weight_VD, dtype=exact_dtype) if needs_weight else None
+        self.grad_bias_V = torch.zeros_like(bias_V, dtype=exact_dtype) if bias_V is not None and needs_bias else None
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """The student's logits at positions start..stop-1: C x V."""
+        return functional.linear(self.features_PD[start:stop], self.weight_VD, self.bias_V)
+
+    def add_gradient(self, start: int, stop: int, gradient_CV: Tensor) -> None:
+        """Carry the gradient at those logits to the inputs that need one."""
+        if self.grad_bias_V is not None:
+            self.grad_bias_V += gradient_CV.sum(0)
+        product_CV = gradient_CV.to(self.weight_VD.dtype)
+        if self.grad_features_PD is not None:
+            self.grad_features_PD[start:stop] = product_CV @ self.weight_VD
+        if self.grad_weight_VD is None:
+            return
+        if self.grad_weight_VD.dtype == product_CV.dtype:
+            self.grad_weight_VD.addmm_(product_CV.T, self.features_PD[start:stop])
+        else:
+            self.grad_weight_VD += product_CV.T @ self.features_PD[start:stop]
+
+
+def _chunk_terms(
+    logits_CV: Tensor,
+    labels_C: Tensor,
+    teacher_logits_CV: Tensor | None,
+    settings: _Settings,
+    exact_dtype: torch.dtype,
+    needs_gradient: bool,
+) -> _ChunkTerms:
+    """The sums of one chunk and (1-λ)(softmax(z) - onehot(y)) + λT(softmax(z/T) - softmax(t/T)) at its logits z."""
+    log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
+    has_gold_C = labels_C != NO_GOLD_LABEL
+    gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
+    nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
+    gradient_CV: Tensor | None = None
+    if needs_gradient and settings.weight < 1:
+        share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * (1 - settings.weight)
+        gradient_CV = log_p_CV.exp().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1)
+    if teacher_logits_CV is None:
+        return _ChunkTerms(nll, torch.zeros_like(nll), gradient_CV)
+
+    assert teacher_logits_CV.shape == logits_CV.shape, (teacher_logits_CV.shape, logits_CV.shape)
+    if settings.temperature != 1:
+        log_p_CV = functional.log_softmax(logits_CV.to(exact_dtype) / settings.temperature, 1)
+        teacher_logits_CV = teacher_logits_CV.to(exact_dtype) / settings.temperature
+    log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
+    q_CV = log_q_CV.exp()
+    kl = log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
+    if needs_gradient and settings.weight > 0:
+        soft_CV = log_p_CV.exp_().sub_(q_CV)
+        scale = settings.weight * settings.temperature
+        gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
+    return _ChunkTerms(nll, kl, gradient_CV)
+
+
+def _at_autocast_precision(soft_targets: SoftTargets | None) -> SoftTargets | None:
+    if not isinstance(soft_targets, Projected):
+        return soft_targets
+    dtype = _product_dtype(soft_targets.features_PD)
+    bias_V = soft_targets.bias_V
+    return Projected(
+        soft_targets.features_PD.to(dtype),
+        soft_targets.weight_VD.to(dtype),
+        None if bias_V is None else bias_V.to(dtype),
+    )
+
+
+def _product_dtype(features: Tensor) -> torch.dtype:
+    """What autocast would multiply in; like autocast, leaves float64 alone."""
+    device_type = features.device.type
+    if features.dtype == torch.float64 or not torch.is_autocast_enabled(device_type):
+        return features.dtype
+    return torch.get_autocast_dtype(device_type)
+
+
+def _exact_dtype(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()

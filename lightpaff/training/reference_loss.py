@@ -1,0 +1,49 @@
+"""The loss of `loss.py` in plain autograd, all logits at once: what the fused one is tested and timed against.
+
+Shapes: P target positions, V classes, D hidden.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.targets.soft_targets import SoftTargets
+from lightpaff.training.loss import LossSums, require_teacher
+
+
+def distillation_loss(
+    features_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_P: Tensor,
+    soft_targets: SoftTargets | None,
+    weight: float,
+    temperature: float = 1.0,
+    chunk_size: int = 0,
+) -> LossSums:
+    """The same sums as `lightpaff.training.loss.distillation_loss`; `chunk_size` is accepted and not used.
+
+    Raises:
+        ValueError: `weight` is not 0 though there are no soft targets.
+    """
+    require_teacher(soft_targets, weight)
+    logits_PV = _at_least_float32(functional.linear(features_PD, weight_VD, bias_V))
+    has_gold_P = labels_P != NO_GOLD_LABEL
+    nll = functional.cross_entropy(logits_PV, labels_P, ignore_index=NO_GOLD_LABEL, reduction="sum")
+    if soft_targets is None:
+        return LossSums(nll, nll.detach(), torch.zeros_like(nll), has_gold_P.sum(), has_gold_P.sum())
+
+    with torch.no_grad():
+        teacher_logits_PV = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV)
+        log_q_PV = functional.log_softmax(teacher_logits_PV / temperature, dim=1)
+    log_p_PV = functional.log_softmax(logits_PV / temperature, dim=1)
+    kl = (log_q_PV.exp() * (log_q_PV - log_p_PV)).sum()
+    total = (1 - weight) * nll + weight * temperature**2 * kl
+    return LossSums(
+        total, nll.detach(), kl.detach(), torch.full_like(has_gold_P.sum(), len(labels_P)), has_gold_P.sum()
+    )
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

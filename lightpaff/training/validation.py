@@ -1,0 +1,51 @@
+"""How the loop chooses the best checkpoint: `score`, higher is better.
+
+Shapes: N examples.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lightpaff.data.batch_order import sequential_batches
+from lightpaff.evaluation.metrics import Predictions, score
+from lightpaff.models.headed import HeadedModel
+from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.objective import Objective
+from lightpaff.recipe import Metric
+from lightpaff.targets.teacher import predict
+from lightpaff.training.device import Hardware
+from lightpaff.training.loss import distillation_loss
+
+_VALIDATION_DRAW = 2**31
+"""A corruption that no epoch draws: the held-out text is masked in the same places every time."""
+
+
+@torch.no_grad()
+def validate_masked_tokens(
+    data: Objective, example_ids: np.ndarray, tokens_at_once: int, hardware: Hardware, model: HeadedModel
+) -> dict[str, float]:
+    """The mean negative log likelihood of the held-out targets, in nats; its negative is the score."""
+    nll = torch.zeros((), dtype=torch.float64, device=hardware.device)
+    count = 0
+    for ids in sequential_batches(data.lengths_N, example_ids, tokens_at_once):
+        batch = data.batch(ids, draw=_VALIDATION_DRAW).to(hardware.device)
+        with hardware.autocast():
+            features_PD = model.features(batch.inputs, batch.positions_P)
+            sums = distillation_loss(features_PD, model.weight_VD, model.bias_V, batch.labels_P, None, weight=0.0)
+        nll += sums.nll
+        count += len(batch.positions_P)
+    mean = float(nll) / count
+    return {"score": -mean, "nll": mean}
+
+
+def validate_task(
+    data: Classification, metrics: Sequence[Metric], tokens_at_once: int, hardware: Hardware, model: HeadedModel
+) -> dict[str, float]:
+    """The task's metrics on the validation rows; the first one is the score."""
+    with hardware.autocast():
+        logits_NV = predict(model, data, tokens_at_once, hardware.device)
+    predictions = Predictions(logits_NV.numpy(), data.labels_N)
+    values: dict[str, float] = {name: score(name, predictions) for name in metrics}
+    return {"score": values[metrics[0]], **values}

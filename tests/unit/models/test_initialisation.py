@@ -1,0 +1,150 @@
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from lightpaff.errors import UserError
+from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS
+from lightpaff.models.initialisation import LAYER_LISTS, create_student, evenly_spaced
+from lightpaff.models.shapes import student_config
+from lightpaff.recipe import Shape
+
+VOCABULARY = 23
+
+
+def make_config(architecture: str, layers: int = 6) -> Any:
+    sizes = {"hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 12}
+    if architecture == "distilbert":
+        sizes = {"dim": 8, "n_layers": layers, "n_heads": 2, "hidden_dim": 12}
+    return AutoConfig.for_model(
+        architecture, vocab_size=VOCABULARY, pad_token_id=0, max_position_embeddings=16, **sizes
+    )
+
+
+def save_teacher(path: Path, architecture: str, layers: int = 6) -> PreTrainedModel:
+    teacher = HEADS[MASKED_TOKENS].from_config(make_config(architecture, layers))
+    with torch.no_grad():
+        # Fresh norms and biases are all alike: a swapped one would not show.
+        for parameter in teacher.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    teacher.save_pretrained(path)
+    return teacher
+
+
+def start_student(architecture: str, teacher_path: Path | None, **sizes: Any) -> PreTrainedModel:
+    settings: dict[str, Any] = {"head": MASKED_TOKENS, "classes": VOCABULARY, "seed": 0, **sizes}
+    shape = Shape.model_validate(
+        {"layers": 3, **{key: settings.pop(key) for key in sizes if key in Shape.model_fields}}
+    )
+    return create_student(
+        student_config(make_config(architecture), shape),
+        initialisation="random" if teacher_path is None else "teacher",
+        teacher_path=teacher_path,
+        attention="eager",
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(
+    ("teacher_layers", "student_layers", "expected"),
+    [(6, 3, [0, 3, 5]), (12, 6, [0, 2, 4, 7, 9, 11]), (12, 3, [0, 6, 11]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
+)
+def test_the_chosen_layers(teacher_layers: int, student_layers: int, expected: list[int]) -> None:
+    assert evenly_spaced(teacher_layers, student_layers) == expected
+
+
+@given(data=st.data(), teacher_layers=st.integers(2, 60))
+def test_the_chosen_layers_are_spread_from_first_to_last(data: st.DataObject, teacher_layers: int) -> None:
+    student_layers = data.draw(st.integers(2, teacher_layers))
+    chosen = evenly_spaced(teacher_layers, student_layers)
+    steps = {later - earlier for earlier, later in pairwise(chosen)}
+    assert (chosen[0], chosen[-1], len(chosen)) == (0, teacher_layers - 1, student_layers)
+    assert min(steps) >= 1
+    assert max(steps) - min(steps) <= 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_student_has_the_chosen_layers_of_its_teacher(architecture: str, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path, architecture)
+    student = start_student(architecture, tmp_path)
+    teacher_state, layers = teacher.state_dict(), LAYER_LISTS[architecture]
+    chosen = {f"{layers}.{place}.": f"{layers}.{layer}." for place, layer in enumerate([0, 3, 5])}
+    copied_from_layers = 0
+    for name, tensor in student.state_dict().items():
+        source = name
+        for here, there in chosen.items():
+            if name.startswith(here):
+                source = there + name.removeprefix(here)
+                copied_from_layers += 1
+        assert torch.equal(tensor, teacher_state[source]), name
+    assert copied_from_layers > 3 * 5
+    assert len(list(student.get_submodule(layers).children())) == 3
+
+
+def test_modernberts_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path, "modernbert")
+    student = start_student("modernbert", tmp_path, layers=4)
+    kinds = teacher.config.layer_types
+    assert student.config.layer_types == [kinds[layer] for layer in (0, 2, 3, 5)]
+    assert student.config.layer_types == ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    assert student(input_ids=torch.ones(1, 4, dtype=torch.int64)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_random_weights_follow_the_seed(architecture: str) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (start_student(architecture, None, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_head_that_the_teacher_lacks_follows_the_seed(tmp_path: Path) -> None:
+    teacher = AutoModel.from_config(make_config("bert"))
+    teacher.save_pretrained(tmp_path)
+    first, again, other = (start_student("bert", tmp_path, seed=seed) for seed in (0, 0, 1))
+    name = "cls.predictions.transform.dense.weight"
+    assert torch.equal(first.get_parameter(name), again.get_parameter(name))
+    assert not torch.equal(first.get_parameter(name), other.get_parameter(name))
+    assert torch.equal(other.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+
+
+def test_the_tie_survives(tmp_path: Path) -> None:
+    save_teacher(tmp_path, "bert")
+    student = start_student("bert", tmp_path)
+    assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
+
+
+def test_labels_and_dropout_reach_the_config(tmp_path: Path) -> None:
+    save_teacher(tmp_path, "bert")
+    for path in (None, tmp_path):
+        student = start_student("bert", path, head=CLASSES, classes=2, labels=["no", "yes"], dropout=0.3)
+        assert student.config.id2label == {0: "no", 1: "yes"}
+        assert student.config.hidden_dropout_prob == 0.3
+        assert not student.training
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden_size": 4}, r"student\.hidden_size is 4 and the teacher's 8"),
+        ({"hidden_size": 16}, r"student\.hidden_size is 16 and the teacher's 8"),
+        ({"heads": 1}, r"student\.heads is 1 and the teacher's 2"),
+        ({"feed_forward": 6}, r"student\.feed_forward is 6 and the teacher's 12"),
+        ({"layers": 7}, r"student\.layers is 7 and the teacher has 6"),
+    ],
+)
+def test_other_sizes_than_the_teachers_are_refused_with_the_remedy(
+    sizes: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    save_teacher(tmp_path, "bert")
+    with pytest.raises(UserError, match=message) as caught:
+        start_student("bert", tmp_path, **sizes)
+    assert "set student.initialisation to random" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert start_student("bert", None, **sizes)

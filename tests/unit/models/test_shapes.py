@@ -1,0 +1,166 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from lightpaff.errors import UserError
+from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS
+from lightpaff.models.shapes import (
+    count_parameters,
+    forward_flops_per_token,
+    scratch_config,
+    shape_of,
+    student_config,
+    training_flops_per_token,
+)
+from lightpaff.recipe import FromScratch, Shape
+
+VOCABULARY = 101
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(VOCABULARY - 5))]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {token: id_ for id_, token in enumerate(TOKENS)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]")),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def make_teacher(architecture: str, **sizes: int) -> Any:
+    given = {"layers": 6, "hidden_size": 32, "heads": 4, "feed_forward": 96, "max_length": 16, **sizes}
+    return scratch_config(FromScratch.model_validate({"architecture": architecture, **given}), make_tokenizer())
+
+
+def sizes_of(shape: Shape) -> tuple[int | None, ...]:
+    return shape.layers, shape.hidden_size, shape.heads, shape.feed_forward
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sizes_left_out_are_the_teachers(architecture: str) -> None:
+    teacher = make_teacher(architecture)
+    before = teacher.to_dict()
+    assert sizes_of(shape_of(student_config(teacher, Shape(layers=3)))) == (3, 32, 4, 96)
+    assert teacher.to_dict() == before
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_narrower_student_keeps_head_size_and_ratio(architecture: str) -> None:
+    student = student_config(make_teacher(architecture), Shape(layers=2, hidden_size=16))
+    assert sizes_of(shape_of(student)) == (2, 16, 2, 48)
+    assert student.vocab_size == VOCABULARY
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_given_sizes_win(architecture: str) -> None:
+    shape = Shape(layers=1, hidden_size=24, heads=6, feed_forward=10)
+    assert sizes_of(shape_of(student_config(make_teacher(architecture), shape))) == (1, 24, 6, 10)
+
+
+@given(layers=st.integers(1, 9), heads=st.integers(1, 6), head_size=st.integers(1, 4).map(lambda half: 2 * half))
+def test_every_consistent_shape_is_taken(layers: int, heads: int, head_size: int) -> None:
+    shape = Shape(layers=layers, hidden_size=heads * head_size, heads=heads)
+    for architecture in ("bert", "modernbert"):
+        student = student_config(make_teacher(architecture), shape)
+        assert count_parameters(student, MASKED_TOKENS, VOCABULARY).total > 0
+
+
+def test_heads_have_to_divide_the_hidden_size() -> None:
+    with pytest.raises(UserError, match=r"student\.heads is 5, which does not divide the hidden size 32"):
+        student_config(make_teacher("bert"), Shape(layers=1, heads=5))
+
+
+def test_a_hidden_size_that_breaks_the_head_size_asks_for_heads() -> None:
+    with pytest.raises(UserError, match=r"hidden_size is 20, no multiple of the teacher's head size 8; set student\.h"):
+        student_config(make_teacher("bert"), Shape(layers=1, hidden_size=20))
+
+
+def test_rotary_embeddings_need_even_heads() -> None:
+    shape = Shape(layers=1, hidden_size=12, heads=4)
+    with pytest.raises(UserError, match=r"student\.heads is 4, which makes heads of 3"):
+        student_config(make_teacher("modernbert"), shape)
+    assert shape_of(student_config(make_teacher("bert"), shape)).heads == 4
+
+
+def test_electras_embedding_size_follows_only_where_it_did() -> None:
+    teacher = make_teacher("electra")
+    assert student_config(teacher, Shape(layers=1, hidden_size=16)).embedding_size == 16
+    teacher.embedding_size = 8
+    assert student_config(teacher, Shape(layers=1, hidden_size=16)).embedding_size == 8
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4, 6, 8])
+def test_modernberts_kinds_of_layers_follow_its_layers(layers: int) -> None:
+    pattern = ["full_attention", "sliding_attention", "sliding_attention"] * 3
+    assert student_config(make_teacher("modernbert"), Shape(layers=layers)).layer_types == pattern[:layers]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_student_config_survives_saving(architecture: str, tmp_path: Any) -> None:
+    student = student_config(make_teacher(architecture), Shape(layers=2, hidden_size=16))
+    student.save_pretrained(tmp_path)
+    assert sizes_of(shape_of(AutoConfig.from_pretrained(tmp_path))) == (2, 16, 2, 48)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_teacher_from_nothing_has_the_tokenizers_ids(architecture: str) -> None:
+    config = make_teacher(architecture)
+    assert sizes_of(shape_of(config)) == (6, 32, 4, 96)
+    assert (config.vocab_size, config.pad_token_id) == (VOCABULARY, 0)
+    assert config.max_position_embeddings == (17 if architecture == "roberta" else 16)
+    if architecture in ("roberta", "modernbert"):
+        assert (config.bos_token_id, config.eos_token_id) == (2, 3)
+
+
+def test_a_teacher_from_nothing_needs_heads_that_divide() -> None:
+    with pytest.raises(UserError, match=r"teacher\.from_scratch\.heads is 5"):
+        make_teacher("bert", heads=5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_parameters_are_those_of_the_built_model(architecture: str, head: str) -> None:
+    config = make_teacher(architecture, layers=2)
+    classes = VOCABULARY if head == MASKED_TOKENS else 3
+    count = count_parameters(config, head, classes)
+    if head == CLASSES:
+        config.num_labels = classes
+    model = HEADS[head].from_config(config)
+    assert count.total == model.num_parameters()
+    assert 0 < count.trunk_without_embeddings < count.total - count.embeddings
+
+
+def test_parameters_of_bert_by_hand() -> None:
+    count = count_parameters(make_teacher("bert", layers=2), MASKED_TOKENS, VOCABULARY)
+    layer = 4 * (32 * 32 + 32) + (32 * 96 + 96) + (96 * 32 + 32) + 2 * 2 * 32
+    assert count.embeddings == (VOCABULARY + 16 + 2) * 32
+    assert count.trunk_without_embeddings == 2 * layer + 2 * 32
+    head = (32 * 32 + 32) + 2 * 32 + VOCABULARY
+    assert count.total == count.embeddings + count.trunk_without_embeddings + head
+
+
+def test_flops_of_bert_by_hand() -> None:
+    config = make_teacher("bert", layers=2)
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 96) + 0.25 * (32 * 32 + 32 * VOCABULARY)
+    expected = 6 * weights + 12 * 2 * 32 * 16
+    settings: dict[str, Any] = {"sequence_length": 16, "target_share": 0.25}
+    assert training_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **settings) == expected
+    assert forward_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **settings) == expected / 3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_flops_grow_with_the_share_of_targets_by_the_head_alone(architecture: str) -> None:
+    config = make_teacher(architecture)
+    none, half, all_ = (
+        training_flops_per_token(config, MASKED_TOKENS, VOCABULARY, sequence_length=16, target_share=share)
+        for share in (0.0, 0.5, 1.0)
+    )
+    assert all_ - none == 6 * (32 * 32 + 32 * VOCABULARY)
+    assert half - none == (all_ - none) / 2
