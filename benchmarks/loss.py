@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-sizes", type=int, nargs="+", default=HIDDEN_SIZES)
     parser.add_argument("--positions", type=int, default=POSITIONS)
     parser.add_argument("--classes", type=int, default=CLASSES)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     return parser.parse_args()
 

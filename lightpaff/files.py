@@ -20,20 +20,27 @@ MANIFEST = "manifest.json"
 _HASH_BLOCK_BYTES = 1 << 20
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write `content` to `path` so that a reader sees all of it or what was there before."""
-    data = content.encode() if isinstance(content, str) else content
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; that file takes the name `path` only when the block ends well.
+
+    A file already at `path` is replaced at that moment; when the block raises, it stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_directory(path.parent)
+    _flush(path.parent)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path` so that a reader sees all of it or what was there before."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json_whole(path: Path, content: Any) -> None:
@@ -64,7 +71,7 @@ def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
     files = {
         str(path.relative_to(directory)): {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != directory / MANIFEST
     }
     write_json_whole(directory / MANIFEST, {"facts": facts, "files": files})
 
@@ -108,20 +115,18 @@ def _replace_directory(new: Path, path: Path) -> None:
     if path.exists():
         os.replace(path, aside)
     os.replace(new, path)
-    _flush_directory(path.parent)
+    _flush(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    _flush_directory(directory)
+    for path in (*directory.rglob("*"), directory):
+        _flush(path)
 
 
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Have a file's content, or a directory's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from lightpaff.data.draws import generator
+from lightpaff.errors import UserError
 
 _BATCHES_SORTED_TOGETHER = 64
 """Examples of this many batches are sorted by length together: little padding, and batches still differ by epoch."""
@@ -24,6 +25,9 @@ class BatchOrder:
         seed: of the order.
         ranks: processes that share each batch; with more than one, an epoch's last incomplete batch is left out.
         rank: this process.
+
+    Raises:
+        UserError: when a batch has fewer examples than there are ranks.
     """
 
     def __init__(
@@ -37,6 +41,11 @@ class BatchOrder:
         rank: int = 0,
     ) -> None:
         assert len(example_ids) > 0
+        if min(batch_size, len(example_ids)) < ranks:
+            raise UserError(
+                f"batch_size: {batch_size} of {len(example_ids)} examples do not give each of {ranks} ranks one; "
+                "start fewer ranks, raise batch_size or add examples"
+            )
         self._lengths_N, self._example_ids = lengths_N, example_ids
         self._batch_size = min(batch_size, len(example_ids))
         self._micro_batch_tokens, self._seed = micro_batch_tokens, seed
@@ -73,8 +82,8 @@ class BatchOrder:
         batch = batch[np.argsort(self._lengths_N[batch], kind="stable")]
         shares = [batch[rank :: self._ranks] for rank in range(self._ranks)]
         longest = max(int(self._lengths_N[batch].max()), 1)
-        fewest = math.ceil(len(shares[0]) * longest / self._micro_batch_tokens)
-        pieces = min(max(fewest, 1), len(shares[-1]))
+        at_once = max(self._micro_batch_tokens // longest, 1)
+        pieces = min(math.ceil(len(shares[0]) / at_once), len(shares[-1]))
         return list(np.array_split(shares[self._rank], pieces))
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, Literal, cast
 import fsspec
 import zstandard
 
-from lightpaff.errors import UserError
+from lightpaff.errors import UserError, one_line
 
 Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
 Row = dict[str, Any]
@@ -190,7 +190,7 @@ def _read_parquet(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
                 number += 1
                 yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
         raise UserError(f"{origin}: is a broken parquet file, after row {number} ({problem}); get it anew") from error
 
 

@@ -1,12 +1,9 @@
 """From a source in the recipe to its rows: found or downloaded once, checked, read, filtered, split and cut."""
 
-import contextlib
 import hashlib
 import itertools
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +15,8 @@ from lightpaff.data.readers import NumberedRow, Row, read_rows
 from lightpaff.data.splits import part_of
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
 from lightpaff.data.wheels import fetch_wheel, parse_wheel_source, read_wheel_file
-from lightpaff.errors import UserError
-from lightpaff.files import sha256_of_file, write_whole
+from lightpaff.errors import UserError, one_line
+from lightpaff.files import sha256_of_file, whole_file, write_whole
 from lightpaff.recipe import Source
 
 HUB_PREFIX = "hub:"
@@ -133,11 +130,11 @@ def _store_url(url: str, downloads: Path) -> Path:
     if stored.is_file():
         return stored
     try:
-        with fsspec.open(url, "rb") as remote, _whole_file(stored) as temporary, open(temporary, "wb") as local:
+        with fsspec.open(url, "rb") as remote, whole_file(stored) as temporary, open(temporary, "wb") as local:
             shutil.copyfileobj(remote, local)
     except Exception as error:  # every file system of fsspec raises its own
         remedy = "check the address and the network, or give a local copy"
-        raise UserError(f"{url}: cannot be downloaded ({_one_line(error)}); {remedy}") from error
+        raise UserError(f"{url}: cannot be downloaded ({one_line(error)}); {remedy}") from error
     return stored
 
 
@@ -155,25 +152,7 @@ def _store_hub_rows(source: Source, downloads: Path) -> Path:
         rows = datasets.load_dataset(name, source.hub_subset, split=source.hub_split)
     except Exception as error:  # errors of datasets, of the Hub and of its HTTP library alike
         remedy = "check the name, hub_subset, hub_split and the network, or give a local file"
-        raise UserError(f"{source.path}: cannot be had from the Hub ({_one_line(error)}); {remedy}") from error
-    with _whole_file(stored) as temporary:
+        raise UserError(f"{source.path}: cannot be had from the Hub ({one_line(error)}); {remedy}") from error
+    with whole_file(stored) as temporary:
         rows.to_parquet(str(temporary))
     return stored
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; the file takes the name `path` only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

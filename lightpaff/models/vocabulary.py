@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from lightpaff.errors import UserError
+from lightpaff.errors import UserError, one_line
 
 _REQUIRED_TOKENS = ("pad_token", "cls_token", "sep_token", "mask_token")
 _SHOWN_DIFFERENCES = 3
@@ -32,8 +32,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     # The tokenizers library raises bare Exception for a broken file.
     except Exception as error:
-        problem = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: its tokenizer cannot be read ({problem}); {remedy}") from error
+        raise UserError(f"{path}: its tokenizer cannot be read ({one_line(error)}); {remedy}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
     missing = [name for name in _REQUIRED_TOKENS if getattr(tokenizer, name) is None]

@@ -29,8 +29,8 @@ class Progress:
         best_score: of the best evaluation, higher is better; None before the first.
         best_step: when that was.
         seconds: spent in training, over all interruptions.
-        targets: target positions seen.
-        tokens: non-padding tokens seen.
+        targets: target positions seen up to the last record, by all ranks.
+        tokens: non-padding tokens likewise.
         history: one record a logging interval.
         evaluations: one record an evaluation.
         running: sums since the last record.

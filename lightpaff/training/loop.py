@@ -37,7 +37,7 @@ from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
 
 _RECORDS_A_RUN = 200
-_SUMS = ("total", "nll", "kl", "count", "gold_count", "gradient_norm", "steps")
+_SUMS = ("total", "nll", "kl", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
 
 Validate = Callable[[HeadedModel], dict[str, float]]
 """Evaluates a model on the validation set; `score`, higher is better, chooses the best checkpoint."""
@@ -188,8 +188,6 @@ class _Loop:
             for step_input in inputs:
                 sums.add(self._take_step(step_input.to(job.hardware.device)))
                 progress.step = step_input.step + 1
-                progress.tokens += step_input.local_num_tokens
-                progress.targets += step_input.local_num_positions
                 progress.seconds = seconds_before + time.monotonic() - started
                 if progress.step % record_every == 0 or progress.step == self.total_steps:
                     self._record(sums)
@@ -226,16 +224,21 @@ class _Loop:
         norm = nn.utils.clip_grad_norm_(job.model.parameters(), job.settings.max_gradient_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return torch.cat([self.accelerator.reduce(sums, "sum"), torch.stack([norm.double(), torch.ones_like(sums[0])])])
+        seen = sums.new_tensor([step_input.local_num_tokens, step_input.local_num_positions])
+        global_sums = self.accelerator.reduce(torch.cat([sums, seen]), "sum")
+        return torch.cat([global_sums, torch.stack([norm.double(), torch.ones_like(sums[0])])])
 
     def _record(self, sums: "_Sums") -> None:
         values = sums.take()
         self._require_finite(values)
+        self.progress.tokens += int(values["tokens"])
+        self.progress.targets += int(values["positions"])
         count, gold, steps = max(values["count"], 1.0), max(values["gold_count"], 1.0), values["steps"]
         self.progress.history.append(
             {
                 "step": self.progress.step,
-                "loss": values["total"] / count,
+                # What each step divides by: without the teacher's term, the positions with a gold label.
+                "loss": values["total"] / (count if self.job.distillation.weight > 0 else gold),
                 "nll": values["nll"] / gold,
                 "kl": values["kl"] / count,
                 "gradient_norm": values["gradient_norm"] / steps,

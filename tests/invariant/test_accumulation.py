@@ -1,0 +1,65 @@
+"""A batch gives the same step however it is cut into micro-batches."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lightpaff.data.batch_order import BatchOrder
+from lightpaff.training.checkpoint import weights_of
+from lightpaff.training.loop import TrainingJob, train
+
+AT_ONCE, ONE_BY_ONE = 8 * 17, 1
+"""Tokens of a micro-batch: enough for the whole batch, and so few that each example stands alone."""
+JOBS = [
+    (kind, weight) for kind in ("mlm", "classes", "partly labelled", "scores", "partly scored") for weight in (0.0, 0.5)
+]
+
+
+def micro_batches_of(job: TrainingJob) -> list[int]:
+    settings = job.settings
+    order = BatchOrder(job.data.lengths_N, job.example_ids, settings.batch_size, settings.micro_batch_tokens, job.seed)
+    return [len(order.micro_batches(step)[1]) for step in range(3)]
+
+
+@pytest.mark.parametrize(("kind", "weight"), JOBS)
+def test_1x8_equals_8x1(
+    kind: str, weight: float, make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
+) -> None:
+    whole = make_job(kind, weight=weight, steps=3, micro_batch_tokens=AT_ONCE)
+    cut = make_job(kind, weight=weight, steps=3, micro_batch_tokens=ONE_BY_ONE)
+    assert micro_batches_of(whole) == [1] * 3
+    assert micro_batches_of(cut) == [8] * 3
+    start = weights_of(whole.model)
+    progress, other = train(whole), train(cut)
+    assert largest_difference(weights_of(whole.model), start) > 1e-3
+    assert largest_difference(weights_of(whole.model), weights_of(cut.model)) < 1e-5
+    assert len(progress.history) == 3
+    for record, other_record in zip(progress.history, other.history, strict=True):
+        assert other_record == pytest.approx(record, rel=1e-4, abs=1e-5)
+    assert (progress.tokens, progress.targets) == (other.tokens, other.targets)
+
+
+@pytest.mark.parametrize("kind", ["partly labelled", "partly scored"])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_the_divisor_is_what_the_loss_speaks_about(
+    kind: str, weight: float, make_job: Callable[..., TrainingJob]
+) -> None:
+    record = train(make_job(kind, weight=weight, steps=1, batch_size=24, micro_batch_tokens=50)).history[0]
+    # Six of 24 rows have no label. T² = 4 belongs to classes; for scores there is no temperature.
+    factor = 4.0 if kind == "partly labelled" else 1.0
+    expected = (1 - weight) * record["nll"] * 18 / (24 if weight else 18) + weight * factor * record["kl"]
+    assert record["loss"] == pytest.approx(expected, rel=1e-6)
+    assert record["kl"] > 0.01
+
+
+def test_rows_without_labels_teach_nothing_without_a_teacher(
+    make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
+) -> None:
+    everything = make_job("partly labelled", weight=0.0, steps=1, batch_size=24)
+    labelled = make_job("partly labelled", weight=0.0, steps=1, batch_size=18)
+    labelled = replace(labelled, example_ids=np.flatnonzero(np.arange(24) % 4 != 1))
+    norms = [train(job).history[0]["gradient_norm"] for job in (everything, labelled)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    assert largest_difference(weights_of(everything.model), weights_of(labelled.model)) < 1e-5
