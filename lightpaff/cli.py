@@ -110,3 +110,7 @@ def _this_command() -> str:
     import shlex
 
     return shlex.join(["lightpaff", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,191 @@
-"""What every test needs: no network, one thread, seeded generators, tiny models."""
+"""What every test needs: no network, one thread, seeded generators, tiny models, a tiny run and the command line."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+import yaml
+
+GOOD = ["bright", "clever", "funny", "gentle", "grand", "lovely", "superb", "warm"]
+BAD = ["awful", "boring", "clumsy", "dull", "empty", "lazy", "sour", "weak"]
+OTHER = [first + second for first in ("ba", "ke", "mi", "tor", "lun") for second in ("da", "nor", "pel", "sim", "vot")]
+
+TINY_RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "teacher": {
+        "from_scratch": {
+            "layers": 2,
+            "hidden_size": 32,
+            "heads": 2,
+            "feed_forward": 64,
+            "vocabulary_size": 160,
+            "max_length": 32,
+        },
+        "pretraining": {"steps": 4, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 2},
+    },
+    "student": {"layers": 1, "initialisation": "teacher"},
+    "pretraining": {
+        "corpus": ["corpus.txt"],
+        "sequence_length": 16,
+        "validation_fraction": 0.1,
+        "training": {"steps": 4, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 2},
+    },
+    "tasks": [{"name": "toy", "train": "train.jsonl", "validation": "validation.jsonl", "max_length": 16}],
+    "fine_tuning": {"training": {"steps": 5, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 2}},
+    "device": "cpu",
+    "precision": "float32",
+}
+"""Every stage, in seconds; the files are those of `write_synthetic_data`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def message(self) -> str:
+        """The one line that says what is wrong and what to do, without the program's name."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith("lightpaff: ")]
+        assert len(lines) == 1, f"expected one line from lightpaff, found {lines}; all of it:\n{self.stderr}"
+        assert self.stderr.endswith(f"{lines[0]}\n"), f"the line is not the last one:\n{self.stderr}"
+        assert "Traceback" not in self.stderr
+        return lines[0].removeprefix("lightpaff: ")
+
+
+@dataclass(frozen=True)
+class TinyRecipe:
+    """A recipe that can be changed key by key, in a folder with its data."""
+
+    folder: Path
+    content: dict[str, Any]
+
+    def set(self, key: str, value: Any) -> "TinyRecipe":
+        """Change `key.path`; a number counts the places of a list."""
+        *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
+        place: Any = self.content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+        return self
+
+    def write(self, name: str = "recipe.yaml") -> Path:
+        """The YAML file."""
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(self.content, sort_keys=False))
+        return path
+
+    @property
+    def output(self) -> Path:
+        """A place for the run beside the recipe."""
+        return self.folder / "runs" / "tiny"
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def draw_sentence(random: np.random.Generator, label: int) -> str:
+    """Three to eight words, of them one to three good ones for label 1, bad ones for label 0."""
+    telling = random.choice(GOOD if label else BAD, size=random.integers(1, 4))
+    words = [*telling, *random.choice(OTHER, size=random.integers(2, 6))]
+    return " ".join(random.permutation(words))
+
+
+def write_synthetic_data(folder: Path, train: int = 96, validation: int = 48) -> None:
+    """Write corpus.txt, train.jsonl, validation.jsonl, unlabelled.jsonl, pairs and scores: some words decide the label.
+
+    A pair's label says whether both sentences are of one kind; a score is the share of good words.
+    """
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = [draw_sentence(random, number % 2) + " ." for number in range(300)]
+    (folder / "corpus.txt").write_text("\n".join(corpus) + "\n")
+    for name, count in (("train", train), ("validation", validation), ("unlabelled", 32)):
+        labels = random.permutation(np.arange(count) % 2)
+        rows = [{"sentence": draw_sentence(random, label), "label": int(label)} for label in labels]
+        write_rows(folder / f"{name}.jsonl", rows if name != "unlabelled" else [{"sentence": r["sentence"]} for r in rows])
+        pairs = [
+            {"first": row["sentence"], "second": draw_sentence(random, kind), "same": "yes" if kind == row["label"] else "no"}
+            for row, kind in zip(rows, random.integers(2, size=count), strict=True)
+        ]
+        write_rows(folder / f"{name}_pairs.jsonl", pairs)
+        scores = [{"sentence": row["sentence"], "score": _share_of_good_words(row["sentence"])} for row in rows]
+        write_rows(folder / f"{name}_scores.jsonl", scores)
+
+
+def _share_of_good_words(sentence: str) -> float:
+    words = sentence.split()
+    return sum(word in GOOD for word in words) / len(words)
+
+
+def run_command(*arguments: str | Path) -> Outcome:
+    """Run `lightpaff ARGUMENTS` in this process."""
+    from lightpaff import cli
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        patch.setattr(sys, "argv", ["lightpaff", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    code = ended.value.code
+    assert isinstance(code, int | None)
+    return Outcome(code or 0, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(autouse=True)
 def _seeded_and_single_threaded() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def _quick_latency() -> Iterator[None]:
+    from lightpaff.pipeline import measuring_steps
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring_steps, "_SECONDS", 0.2)
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_cli(_quick_latency: None) -> Callable[..., Outcome]:
+    """Run `lightpaff ARGUMENTS` in this process, with a short measurement of the speed."""
+    return run_command
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> TinyRecipe:
+    """A recipe of seconds with its data, in a folder of its own."""
+    write_synthetic_data(tmp_path)
+    return TinyRecipe(tmp_path, deepcopy(TINY_RECIPE))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, _quick_latency: None) -> TinyRecipe:
+    """The tiny recipe run to its end, once for all tests: do not change what is in its folder."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    write_synthetic_data(folder)
+    recipe = TinyRecipe(folder, deepcopy(TINY_RECIPE))
+    outcome = run_command("run", recipe.write(), "--output", recipe.output)
+    assert outcome.code == 0, outcome.stderr
+    return recipe

@@ -22,7 +22,6 @@ from lightpaff.pipeline.data_steps import CARD
 from lightpaff.pipeline.environment import describe_environment
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
-from lightpaff.pipeline.plan import flops_of, workload_of
 from lightpaff.pipeline.training_steps import (
     TRAINING,
     Start,
@@ -31,6 +30,7 @@ from lightpaff.pipeline.training_steps import (
     read_labels,
     task_objective,
 )
+from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.recipe import Recipe
 from lightpaff.report.rows import (
     AgreementLine,

@@ -9,6 +9,7 @@ Steps are kept beside the runs, in `steps`, so that runs share them.
 """
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
         UserError: for bad input or a bad machine state, in one line.
         StoppedError: after Ctrl-C; the same call goes on.
     """
+    _require_one_process()
     directory = default_output(recipe, output)
     _claim(directory, recipe)
     shop, graph, data = prepare(recipe, directory)
@@ -96,6 +98,15 @@ def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Wo
 def default_output(recipe: Recipe, output: str | Path | None) -> Path:
     """Where a run goes."""
     return Path(output) if output is not None else Path("runs") / recipe.name
+
+
+def _require_one_process() -> None:
+    # Ranks that share a step's lock would wait for each other for ever.
+    if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(
+            f"WORLD_SIZE is {ranks}: a run is one process so far (the training loop itself takes ranks); start it without "
+            "torchrun or accelerate launch"
+        )
 
 
 def _claim(directory: Path, recipe: Recipe) -> None:

@@ -94,7 +94,7 @@ def train(job: TrainingJob) -> Progress:
         rank=accelerator.process_index,
     )
     total_steps = count_steps(job.settings, job.data.lengths_N[job.example_ids], order.steps_per_epoch)
-    module = accelerator.prepare(_LossModule(job.model))
+    module = accelerator.prepare(LossModule(job.model))
     optimiser = create_optimiser(job.model, job.settings)
     restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
     progress, best = restored or (Progress(), {})
@@ -115,7 +115,7 @@ def count_steps(settings: Training, lengths_N: np.ndarray, steps_per_epoch: int)
     return max(1, round(settings.epochs * steps_per_epoch))
 
 
-class _LossModule(nn.Module):
+class LossModule(nn.Module):
     """The forward pass with the loss, in one module: what data-parallel wrappers need."""
 
     def __init__(self, model: HeadedModel) -> None:

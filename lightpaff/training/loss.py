@@ -7,6 +7,7 @@ loss and every gradient. `reference_loss.py` says the same in plain autograd.
 Shapes: P target positions, C positions of one chunk, V classes, D hidden.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,8 +128,7 @@ class _ChunkedLoss(torch.autograd.Function):
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
         kl = torch.zeros_like(nll)
         # Autocast finds nothing left to cast in here: it would do so again in every chunk.
-        for start in range(0, len(labels_P), settings.chunk_size):
-            stop = min(start + settings.chunk_size, len(labels_P))
+        for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
             terms = _chunk_terms(
                 products.logits(start, stop),
                 labels_P[start:stop],
@@ -228,6 +228,13 @@ def _chunk_terms(
         scale = settings.weight * settings.temperature
         gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
     return _ChunkTerms(nll, kl, gradient_CV)
+
+
+def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Starts and stops of as few chunks as possible: every chunk reads and writes a whole V x D gradient."""
+    chunks = -(-positions // chunk_size)
+    for chunk in range(chunks):
+        yield positions * chunk // chunks, positions * (chunk + 1) // chunks
 
 
 def _at_autocast_precision(soft_targets: SoftTargets | None) -> SoftTargets | None:

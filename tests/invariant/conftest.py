@@ -18,7 +18,7 @@ from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.mlm import MaskedLanguageModelling
 from lightpaff.objectives.objective import Objective
 from lightpaff.recipe import Distillation, Training
-from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher, predict, store_targets
+from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher, predict, store_targets
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob
 
@@ -38,7 +38,11 @@ CLASSES_OF = {"mlm": VOCABULARY, "classes": 3, "partly labelled": 3, "scores": 1
 
 @dataclass(frozen=True)
 class JobMaker:
-    """Makes jobs that differ in nothing but what is asked for."""
+    """Makes jobs that differ in nothing but what is asked for.
+
+    Models are in float64 unless another type is asked for: in float32, Adam turns the rounding errors of gradients that
+    are 0 (those of attention's key biases) into whole steps.
+    """
 
     folder: Path
     made: list[TrainingJob] = field(default_factory=list)
@@ -50,6 +54,7 @@ class JobMaker:
         weight: float,
         dropout: float = 0.0,
         model_seed: int = 1,
+        dtype: torch.dtype = torch.float64,
         checkpoints: str | None = None,
         validate: Callable[[HeadedModel], dict[str, float]] | None = None,
         **settings: Any,
@@ -57,10 +62,10 @@ class JobMaker:
         data = make_data(kind, self.folder)
         job = TrainingJob(
             description="tiny",
-            model=make_model(kind, model_seed, dropout),
+            model=make_model(kind, model_seed, dropout).to(dtype),
             data=data,
             example_ids=np.arange(EXAMPLES),
-            teacher=make_teacher(kind, data, self.folder),
+            teacher=make_teacher(kind, data, self.folder, dtype),
             settings=Training.model_validate({"learning_rate": 3e-3, "batch_size": 8, "evaluations": 1, **settings}),
             distillation=Distillation(weight=weight, temperature=2.0),
             seed=3,
@@ -129,9 +134,9 @@ def make_model(kind: str, seed: int, dropout: float = 0.0, layers: int = 2) -> H
     return split_model(model, MASKED_TOKENS if kind == "mlm" else CLASSES, CLASSES_OF[kind])
 
 
-def make_teacher(kind: str, data: Objective, folder: Path) -> Teacher:
+def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype) -> Teacher:
     """Live for masked tokens, stored for classes and scores."""
-    teacher = make_model(kind, seed=2, layers=3)
+    teacher = make_model(kind, seed=2, layers=3).to(dtype)
     if kind == "mlm":
         return LiveTeacher(teacher)
     path = folder / "soft_targets.safetensors"

@@ -87,12 +87,15 @@ class RecordOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
         self.largest = 0
+        self.copied_sizes: list[int] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         self.names.append(str(operation))
         if isinstance(result, Tensor):
             self.largest = max(self.largest, result.numel())
+            if "_to_copy" in str(operation):
+                self.copied_sizes.append(result.numel())
         return result
 
     def products(self) -> int:
@@ -313,6 +316,29 @@ def test_bf16_autocast_is_as_near_to_the_exact_gradient_as_the_reference(targets
         error, plain_error = relative_error(found, wanted), relative_error(plain, wanted)
         assert 1e-5 < error < 0.02, f"{name}: {error}; bf16 has 8 bits, and less would mean that autocast was ignored"
         assert error < 2 * plain_error + 1e-3, f"{name}: fused {error}, reference {plain_error}"
+
+
+def test_bf16_weight_gradient_is_summed_over_chunks_in_float32() -> None:
+    """Many small chunks, all pulling the same way: a bf16 sum would stop growing once an addend is below its step."""
+    positions, classes = 1000, 3
+    features_PD = torch.rand(positions, HIDDEN)
+    leaves = [torch.randn(classes, HIDDEN).requires_grad_(), torch.zeros(classes).requires_grad_()]
+    labels_P = torch.zeros(positions, dtype=torch.int64)
+    exact = gradients_of(plain_loss(features_PD, *leaves, labels_P, None, 0.0).total, *leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = fused_loss(features_PD, *leaves, labels_P, None, 0.0, 1.0, 1)
+    for found, wanted in zip(gradients_of(sums.total, *leaves), exact, strict=True):
+        assert relative_error(found, wanted.double()) < 0.005
+
+
+def test_autocast_casts_the_weights_once_not_once_a_chunk() -> None:
+    classes = 101
+    inputs = make_inputs(3 * CHUNK, classes, dtype=torch.float32)
+    leaves = (inputs.features_PD, inputs.weight_VD, inputs.bias_V)
+    with torch.autocast("cpu", torch.bfloat16), RecordOperations() as record:
+        fused_loss(*leaves, inputs.labels_P, inputs.projected, 0.3, 2.5, CHUNK)
+    assert record.copied_sizes.count(classes * HIDDEN) == 1
+    assert record.copied_sizes.count(classes * TEACHER_HIDDEN) == 1
 
 
 def test_float32_gradient_stays_exact_near_the_teacher() -> None:

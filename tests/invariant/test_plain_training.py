@@ -1,0 +1,77 @@
+"""With λ = 0 the loop is ordinary training: transformers' own loss, torch's own AdamW, the same batches.
+
+Shapes: B examples, S tokens.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightpaff.data.batch_order import BatchOrder
+from lightpaff.objectives.batch import Batch
+from lightpaff.targets.teacher import NoTeacher
+from lightpaff.training.checkpoint import weights_of
+from lightpaff.training.loop import TrainingJob, train
+from lightpaff.training.schedule import learning_rate
+
+STEPS = 4
+SETTINGS = {"steps": STEPS, "micro_batch_tokens": 50, "weight_decay": 0.1, "max_gradient_norm": 0.5, "warmup": 0.25}
+
+
+def train_plainly(job: TrainingJob, model: PreTrainedModel) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step, with whole batches."""
+    settings = job.settings
+    decayed = [p for name, p in model.named_parameters() if not name.endswith("bias") and "LayerNorm" not in name]
+    others = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=settings.weight_decay)
+    order = BatchOrder(job.data.lengths_N, job.example_ids, settings.batch_size, 10_000, job.seed)
+    model.train()
+    records = []
+    for step in range(STEPS):
+        epoch, pieces = order.micro_batches(step)
+        batch = job.data.batch(pieces[0], draw=epoch)
+        assert len(pieces) == 1
+        loss = model(**batch.inputs, labels=plain_labels(batch, job.data.head)).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(settings, step, STEPS)
+        optimiser.step()
+        optimiser.zero_grad()
+        records.append((float(loss.detach()), float(norm)))
+    return records
+
+
+def plain_labels(batch: Batch, head: str) -> Tensor:
+    if head == "classes":
+        return batch.labels_P
+    labels_BS = torch.full_like(batch.inputs["input_ids"], -100)
+    labels_BS.view(-1)[batch.positions_P] = batch.labels_P
+    return labels_BS
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classes", "scores"])
+@pytest.mark.parametrize("asks_the_teacher", [False, True])
+def test_lambda_zero_is_plain_training(
+    kind: str,
+    asks_the_teacher: bool,
+    make_job: Callable[..., TrainingJob],
+    largest_difference: Callable[..., float],
+) -> None:
+    job = make_job(kind, weight=0.0, **SETTINGS)
+    if not asks_the_teacher:
+        job = TrainingJob(**{**vars(job), "teacher": NoTeacher()})
+    plain = make_job(kind, weight=0.0, **SETTINGS).model.model
+    # transformers compares scores and labels in one type.
+    expected = train_plainly(job, plain.float() if kind == "scores" else plain)
+    history = train(job).history
+    assert [record["loss"] for record in history] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+    assert [record["nll"] for record in history] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+    assert [record["gradient_norm"] for record in history] == pytest.approx([norm for _, norm in expected], rel=1e-4)
+    weights = {name.removeprefix("model."): tensor for name, tensor in weights_of(job.model).items()}
+    assert largest_difference(weights, weights_of(plain)) < (1e-4 if kind == "scores" else 1e-8)
+    assert expected[0][0] != pytest.approx(expected[-1][0], rel=1e-2)

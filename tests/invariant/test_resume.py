@@ -1,0 +1,117 @@
+"""A training that is stopped and resumed takes the very steps of one that is not."""
+
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightpaff.models.headed import HeadedModel
+from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.objective import Objective
+from lightpaff.training import loop
+from lightpaff.training.checkpoint import Progress, weights_of
+from lightpaff.training.interruption import StoppedError
+from lightpaff.training.loop import TrainingJob, train
+
+BATCH_SIZE = 8
+
+
+@dataclass
+class StoppingData:
+    """The same data, with a Ctrl-C while step `last_step` is prepared; each example is a micro-batch."""
+
+    data: Objective
+    last_step: int
+    head: str
+    number_of_classes: int
+    lengths_N: np.ndarray
+    calls: int = 0
+
+    def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
+        self.calls += 1
+        if self.calls == self.last_step * BATCH_SIZE:
+            signal.raise_signal(signal.SIGINT)
+        return self.data.batch(example_ids, draw)
+
+
+def jumping_score(model: HeadedModel) -> dict[str, float]:
+    """A function of the weights whose best value comes at any step, not at the last."""
+    total = sum(float(parameter.detach().double().abs().sum()) for parameter in model.parameters())
+    return {"score": math.sin(50 * total)}
+
+
+def stopped(job: TrainingJob, taken: int, stop_at: int) -> TrainingJob:
+    data = StoppingData(job.data, stop_at - taken, job.data.head, job.data.number_of_classes, job.data.lengths_N)
+    return replace(job, data=data)
+
+
+def what_was_done(progress: Progress) -> dict[str, Any]:
+    return {name: value for name, value in asdict(progress).items() if name not in ("seconds", "running")}
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classes"])
+@pytest.mark.parametrize("stops", [[5], [2, 3, 9]], ids=str)
+@pytest.mark.parametrize("records_a_run", [10, 3])
+def test_ten_steps_equal_five_stop_and_five(
+    kind: str,
+    stops: list[int],
+    records_a_run: int,
+    make_job: Callable[..., TrainingJob],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Fewer records than steps: sums between two records outlive the stop too.
+    monkeypatch.setattr(loop, "_RECORDS_A_RUN", records_a_run)
+    settings: dict[str, Any] = {"steps": 10, "micro_batch_tokens": 1, "batch_size": BATCH_SIZE, "evaluations": 4}
+    settings |= {"weight": 0.5, "dropout": 0.1, "dtype": torch.float32, "validate": jumping_score}
+    whole = make_job(kind, **settings)
+    expected = train(whole)
+
+    taken = 0
+    for stop_at in stops:
+        job = make_job(kind, **settings, checkpoints="stopped", model_seed=taken + 1)
+        with pytest.raises(StoppedError, match=f"stopped and saved at step {stop_at}"):
+            train(stopped(job, taken, stop_at))
+        assert [path.name for path in job.checkpoints.iterdir()] == [f"step-{stop_at:09d}"]
+        taken = stop_at
+    # Another model to start from: everything must come from the checkpoint.
+    resumed = make_job(kind, **settings, checkpoints="stopped", model_seed=99)
+    progress = train(resumed)
+
+    assert what_was_done(progress) == what_was_done(expected)
+    assert progress.step == 10
+    assert len(progress.history) == (10 if records_a_run == 10 else 4)
+    assert len(progress.evaluations) == 4
+    assert progress.best_step < 10
+    weights, others = weights_of(whole.model), weights_of(resumed.model)
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, others[name]), name
+
+
+def test_dropout_was_on(make_job: Callable[..., TrainingJob]) -> None:
+    with_dropout, without = (
+        train(make_job("classes", weight=0.5, dropout=dropout, steps=2)).history for dropout in (0.1, 0.0)
+    )
+    assert with_dropout != without
+
+
+def test_a_stop_in_the_last_step_is_no_stop(make_job: Callable[..., TrainingJob]) -> None:
+    job = stopped(make_job("classes", weight=0.0, steps=2, micro_batch_tokens=1), taken=0, stop_at=2)
+    assert train(job).step == 2
+    assert not job.checkpoints.exists()
+
+
+def test_the_best_weights_are_kept_not_the_last(make_job: Callable[..., TrainingJob]) -> None:
+    settings: dict[str, Any] = {"weight": 0.0, "evaluations": 6, "validate": jumping_score, "schedule": "wsd"}
+    job = make_job("classes", **settings, steps=6)
+    progress = train(job)
+    scores = [record["score"] for record in progress.evaluations]
+    assert progress.best_score == max(scores)
+    assert progress.best_step == 1 + int(np.argmax(scores))
+    assert jumping_score(job.model)["score"] == max(scores)
+    assert scores[-1] < max(scores)
