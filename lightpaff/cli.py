@@ -1,5 +1,6 @@
 """The command line: one thin function a command. What is slow to import is imported inside."""
 
+import errno
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lightpaff.errors import UserError
+from lightpaff.files import FULL_DISK
 
 app = typer.Typer(
     add_completion=False,
@@ -23,6 +25,7 @@ SetOption = Annotated[
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="The run's directory; default runs/NAME.")]
 
+_STOPPED = 130
 _FULL_DISK_REMEDY = "make room, then run again: what is done is kept"
 
 
@@ -75,26 +78,27 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app()
+    except SystemExit as ended:
+        # Typer turns Ctrl-C into this code, and says nothing.
+        if ended.code == _STOPPED:
+            _fail(f"Stopped. Go on with: {_this_command()}", _STOPPED)
+        raise
     except UserError as error:
         _fail(str(error), 2)
     except OSError as error:
         if not (line := _describe_disk_error(error)):
             raise
         _fail(line, 2)
-    except KeyboardInterrupt:
-        _fail(f"Stopped. Go on with: {_this_command()}", 130)
     except Exception as error:
         # Imported only here: the module is in memory by now if the error came from it.
         stopped = sys.modules.get("lightpaff.training.interruption")
         if stopped is None or not isinstance(error, stopped.StoppedError):
             raise
-        _fail(f"{error}. Go on with: {_this_command()}", 130)
+        _fail(f"{error}. Go on with: {_this_command()}", _STOPPED)
 
 
 def _describe_disk_error(error: OSError) -> str | None:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL_DISK:
         return f"{error.filename or 'disk'}: {error.strerror}; {_FULL_DISK_REMEDY}"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.filename}: {error.strerror}; give another --output or change its permissions"
@@ -102,7 +106,7 @@ def _describe_disk_error(error: OSError) -> str | None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"lightpaff: {message}", file=sys.stderr)
+    print(f"lightpaff: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(code)
 
 

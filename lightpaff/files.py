@@ -5,9 +5,11 @@ moment leaves the old content or the new one, never a part.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,7 +19,12 @@ from typing import Any
 from lightpaff.errors import UserError
 
 MANIFEST = "manifest.json"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors that more room would mend."""
+
 _HASH_BLOCK_BYTES = 1 << 20
+# safetensors, tokenizers and shutil.copytree raise errors of their own, with the system's number in their text.
+_ERROR_NUMBER = re.compile(r"(?:os error|\[Errno) (\d+)")
 
 
 @contextlib.contextmanager
@@ -29,9 +36,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
+        with _named_when_full(path):
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _flush(path.parent)
@@ -58,10 +66,11 @@ def whole_directory(path: Path, facts: dict[str, Any] | None = None) -> Iterator
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     temporary.mkdir()
     try:
-        yield temporary
-        write_manifest(temporary, facts or {})
-        _flush_tree(temporary)
-        _replace_directory(temporary, path)
+        with _named_when_full(path):
+            yield temporary
+            write_manifest(temporary, facts or {})
+            _flush_tree(temporary)
+            _replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -107,6 +116,22 @@ def sha256_of_file(path: Path) -> str:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _named_when_full(path: Path) -> Iterator[None]:
+    """Let an error of a full disk be an OSError that names `path`; the outermost name, which people know, wins."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := _ERROR_NUMBER.search(str(error))):
+            number = int(found[1])
+        if number not in FULL_DISK:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _replace_directory(new: Path, path: Path) -> None:

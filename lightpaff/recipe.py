@@ -15,6 +15,9 @@ from lightpaff.errors import UserError
 
 Schedule = Literal["linear", "cosine", "wsd"]
 Precision = Literal["auto", "float32", "bf16"]
+_TYPES_IN_LOCATIONS = ("str", "int", "float", "list[str]")
+"""Where a key may hold several types, pydantic adds the type it tried to the key."""
+
 Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 
 
@@ -75,8 +78,9 @@ def _path_as_source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-AnySource = Annotated[Source, BeforeValidator(_path_as_source)]
-AnyCorpusSource = Annotated[CorpusSource, BeforeValidator(_path_as_source)]
+# The input types are for the JSON schema: an editor must know the short form too.
+AnySource = Annotated[Source, BeforeValidator(_path_as_source, json_schema_input_type=str | Source)]
+AnyCorpusSource = Annotated[CorpusSource, BeforeValidator(_path_as_source, json_schema_input_type=str | CorpusSource)]
 
 
 class Distillation(Section):
@@ -204,7 +208,14 @@ class Task(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     objective: Literal["classify", "regress"] = "classify"
-    train: Annotated[list[AnySource], Field(min_length=1), BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+    train: Annotated[
+        list[AnySource],
+        Field(min_length=1),
+        BeforeValidator(
+            lambda value: value if isinstance(value, list) else [value],
+            json_schema_input_type=list[str | Source] | str | Source,
+        ),
+    ]
     validation: AnySource
     test: AnySource | None = None
     """Left out, the validation set is also what is reported, and the report says so."""
@@ -308,6 +319,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such recipe; give the path of a YAML file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a directory; give the path of a YAML file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give a YAML file") from error
     except yaml.YAMLError as error:
@@ -352,7 +365,7 @@ def _list_item(place: list[Any], index: str, override: str) -> Any:
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part not in ("Source", "CorpusSource"))
+    key = ".".join(str(part) for part in problem["loc"] if part not in _TYPES_IN_LOCATIONS)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, problem["loc"][:-1])

@@ -57,7 +57,7 @@ class EncoderHead:
 
 
 def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
-    hidden_BSD: Tensor = model.base_model(**inputs).last_hidden_state
+    hidden_BSD: Tensor = model.base_model(**without_unknown_segments(model, inputs)).last_hidden_state
     return hidden_BSD
 
 
@@ -151,6 +151,13 @@ DROPOUTS: dict[str, tuple[str, ...]] = {
     "modernbert": ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"),
 }
 """The names of an architecture's dropout probabilities in its config."""
+
+
+def without_unknown_segments(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs as this model takes them: a teacher may tell two sentences apart where its student does not."""
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        return inputs
+    return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
 def split_model(model: PreTrainedModel, head: str, classes: int) -> HeadedModel:

@@ -93,6 +93,11 @@ def _write_split(
             f"{facts['sources']}: no row of {task.name} ({split}) has a text in column '{task.columns.text}'; "
             f"{dropped['empty text']} are empty: correct the file or set tasks.{task.name}.columns"
         )
+    if split == "train" and written["labels"][None] == facts["rows"]:
+        raise UserError(
+            f"{facts['sources']}: no training row of {task.name} has a label in column '{task.columns.label}'; "
+            f"set tasks.{task.name}.columns.label"
+        )
     if task.objective == "classify":
         counts = written["labels"]
         facts.update({f"label {name}": counts[number] for number, name in enumerate(labels)})

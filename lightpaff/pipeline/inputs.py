@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, lacks_head, read_config
+from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, lacks_head, read_config, tensor_names
 from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
-from lightpaff.models.shapes import longest_input, scratch_config, student_config
+from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
 from lightpaff.pipeline.graph import Step, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
@@ -80,10 +80,10 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     else:
         assert recipe.teacher.from_scratch is not None
         teacher_config = scratch_config(recipe.teacher.from_scratch, tokenizer)
-    _check_lengths(recipe, longest_input(teacher_config))
-    small = student_config(teacher_config, recipe.student)
-    if recipe.student.initialisation == "teacher":
-        check_sizes(small, teacher_config)
+    ready_student = _find_ready_student(recipe, tokenizer, downloads)
+    small = _find_student_config(recipe, teacher_config, ready_student)
+    for name, config in (("teacher", teacher_config), ("student", small)):
+        _check_lengths(recipe, name, longest_input(config))
     return Inputs(
         sources=sources,
         teacher=teacher,
@@ -91,7 +91,7 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         tokenizer_step=made_here,
         teacher_config=teacher_config,
         student_config=small,
-        ready_student=_find_ready_student(recipe, tokenizer, downloads),
+        ready_student=ready_student,
         task_teachers=_find_task_teachers(recipe, tokenizer, downloads),
         vocabulary_size=number_of_classes(tokenizer, teacher_config),
     )
@@ -126,16 +126,42 @@ def _find_teacher(
     assert teacher.source is not None
     named = [teacher.source] if isinstance(teacher.source, str) else teacher.source
     fetched = fetch_model(named, downloads, teacher.sha256, trust_remote_code=teacher.trust_remote_code)
+    _require_readable(fetched)
     return fetched, fetched.path, None
 
 
-def _check_lengths(recipe: Recipe, longest: int) -> None:
+def _require_readable(model: FetchedModel) -> None:
+    """Refuse now what would otherwise be noticed only when the model is opened, hours later."""
+    read_config(model.path)
+    tensor_names(model.path)
+
+
+def _find_student_config(
+    recipe: Recipe, teacher_config: "PreTrainedConfig", ready: FetchedModel | None
+) -> "PreTrainedConfig":
+    if ready is None:
+        config = student_config(teacher_config, recipe.student)
+        if recipe.student.initialisation == "teacher":
+            check_sizes(config, teacher_config)
+        return config
+    config = read_config(ready.path)
+    found = shape_of(config).model_dump()
+    for field, wanted in recipe.student.model_dump(include=set(found), exclude_none=True).items():
+        if wanted != found[field]:
+            raise UserError(
+                f"student.{field} is {wanted}, but {ready.origin} has {found[field]}; set student.{field} to that, or "
+                "another student.initialisation"
+            )
+    return config
+
+
+def _check_lengths(recipe: Recipe, name: str, longest: int) -> None:
     wanted = {f"tasks.{task.name}.max_length": task.max_length for task in recipe.tasks}
     if recipe.pretraining is not None:
         wanted["pretraining.sequence_length"] = recipe.pretraining.sequence_length
     for key, length in wanted.items():
         if length > longest:
-            raise UserError(f"{key} is {length}, but the teacher reads {longest} tokens at most; lower it")
+            raise UserError(f"{key} is {length}, but the {name} reads {longest} tokens at most; lower it")
 
 
 def _check_pretraining_head(recipe: Recipe, teacher: FetchedModel) -> None:
@@ -152,7 +178,9 @@ def _find_ready_student(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", do
     if source in ("random", "teacher"):
         return None
     fetched = fetch_model([source], downloads)
+    _require_readable(fetched)
     compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", "student.initialisation"))
+    number_of_classes(tokenizer, read_config(fetched.path))
     return fetched
 
 
@@ -168,6 +196,7 @@ def _find_task_teachers(
 
 def _fetch_task_teacher(task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path) -> FetchedModel:
     fetched = fetch_model([source], downloads)
+    _require_readable(fetched)
     compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", f"tasks.{task.name}.teacher"))
     if lacks_head(fetched.path, CLASSES):
         raise UserError(

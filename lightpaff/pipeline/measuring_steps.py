@@ -13,7 +13,7 @@ from lightpaff.data.task_data import TaskRows
 from lightpaff.evaluation.baseline import fit_tfidf_baseline
 from lightpaff.evaluation.latency import measure_latency, speed_ratio
 from lightpaff.files import write_json_whole
-from lightpaff.models.encoder import CLASSES, open_headed
+from lightpaff.models.encoder import CLASSES, open_headed, without_unknown_segments
 from lightpaff.objectives.classify import Classification
 from lightpaff.pipeline.environment import describe_processor, describe_runtime
 from lightpaff.pipeline.graph import Step, Workplace
@@ -107,7 +107,7 @@ def read_latency(step: Step) -> dict[str, Any]:
 
 
 def _run(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> object:
-    return model(**inputs).logits
+    return model(**without_unknown_segments(model, inputs)).logits
 
 
 def _inputs(data: Classification, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:

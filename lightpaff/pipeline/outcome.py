@@ -14,7 +14,7 @@ from lightpaff.evaluation.agreement import agreement, mean_kl
 from lightpaff.evaluation.calibration import expected_calibration_error
 from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
 from lightpaff.evaluation.metrics import Predictions, score
-from lightpaff.models.encoder import CLASSES
+from lightpaff.models.encoder import CLASSES, read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
@@ -216,11 +216,10 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
 
 
 def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
-    config = shop.inputs.student_config if arm.is_small else shop.inputs.teacher_config
-    classes = len(read_labels(steps.rows)) or 1
     folder = steps.models[arm, seed].path
+    config = read_config(folder, trust_remote_code=shop.recipe.teacher.trust_remote_code)
     return {
-        "parameters": count_parameters(config, CLASSES, classes).total,
+        "parameters": count_parameters(config, CLASSES, config.num_labels).total,
         "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     }
 

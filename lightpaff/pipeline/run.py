@@ -33,6 +33,7 @@ from lightpaff.training.device import choose_hardware
 
 STEPS = "steps"
 RUN = "run.json"
+RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     """
     _require_one_process()
     directory = default_output(recipe, output)
-    _claim(directory, recipe)
+    _require_free(directory, recipe)
     shop, graph, data = prepare(recipe, directory)
+    # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
+    _claim(directory, recipe)
     plan = make_plan(shop, graph)
     print_plan(plan, shop)
     require_disk_space(plan, shop)
@@ -75,7 +78,7 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     for step in graph.steps:
         if step.fingerprint not in done:
             done[step.fingerprint] = run_step(step)
-    finished = Finished(shop, graph, done, command or f"lightpaff run {directory / 'recipe.yaml'}")
+    finished = Finished(shop, graph, done, command or f"lightpaff run {directory / RECIPE} --output {directory}")
     return _deliver(finished, directory)
 
 
@@ -104,24 +107,43 @@ def _require_one_process() -> None:
     # Ranks that share a step's lock would wait for each other for ever.
     if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise UserError(
-            f"WORLD_SIZE is {ranks}: a run is one process so far (the training loop itself takes ranks); start it without "
-            "torchrun or accelerate launch"
+            f"WORLD_SIZE is {ranks}: a run is one process so far (the training loop itself takes ranks); start it "
+            "without torchrun or accelerate launch"
         )
 
 
-def _claim(directory: Path, recipe: Recipe) -> None:
-    """Make the run's directory this recipe's.
+def _require_free(directory: Path, recipe: Recipe) -> None:
+    """Make sure that a run's directory is this recipe's, or nobody's.
 
     Raises:
         UserError: when it belongs to another recipe, or is something else.
     """
-    content = recipe.model_dump(mode="json")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        _require_same_recipe(directory, content)
-        return
+    if _is_taken(directory):
+        _require_same_recipe(directory, recipe.model_dump(mode="json"))
+    if directory.exists():
+        _make_writable(directory)
+
+
+def _is_taken(directory: Path) -> bool:
+    if directory.exists() and not directory.is_dir():
+        return True
+    # Hidden files are what a killed process leaves.
+    return directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir())
+
+
+def _claim(directory: Path, recipe: Recipe) -> None:
+    """Make the run's directory this recipe's, and free it of what a killed process left."""
     _make_writable(directory)
-    write_whole(directory / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
-    write_json_whole(directory / RUN, {"recipe_fingerprint": recipe.fingerprint(), "recipe": content})
+    for leftover in (*directory.rglob(".*.part"), *directory.rglob(".*.old")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    content = recipe.model_dump(mode="json")
+    # First, because without it the directory is no run.
+    if not (directory / RUN).exists():
+        write_json_whole(directory / RUN, {"recipe_fingerprint": recipe.fingerprint(), "recipe": content})
+    write_whole(directory / RECIPE, yaml.safe_dump(content, sort_keys=False))
 
 
 def _require_same_recipe(directory: Path, content: dict[str, Any]) -> None:

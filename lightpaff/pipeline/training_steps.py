@@ -273,7 +273,8 @@ def task_objective(shop: Workshop, task: Task, rows: Step, split: str) -> Classi
     else:
         labels_N = np.where(np.isnan(opened.labels_N), NO_GOLD_LABEL, opened.labels_N).astype(np.int64)
         classes = len(read_labels(rows))
-    has_segments = getattr(shop.inputs.teacher_config, "type_vocab_size", 0) > 1
+    configs = (shop.inputs.teacher_config, shop.inputs.student_config)
+    has_segments = any(getattr(config, "type_vocab_size", 0) > 1 for config in configs)
     return Classification(
         opened.tokens,
         labels_N,

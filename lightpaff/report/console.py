@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from lightpaff.report import formats
 from lightpaff.report.rows import Arm, ReportData
-from lightpaff.report.tables import Table, main_table
+from lightpaff.report.tables import Table, keep_columns, main_table
 from lightpaff.report.verdict import Kind, write_verdict
 
+_WIDE_ENOUGH = 115
+_COLUMNS_WHERE_NARROW = ["of teacher", "size", "latency", "faster"]
 _ARM_STYLES: dict[Arm, str] = {"teacher": "blue", "student": "bold green", "control": "yellow", "tfidf": "dim"}
 _MARKS: dict[Kind, tuple[str, str]] = {
     "good": ("+", "green"),
     "bad": ("-", "red"),
-    "neutral": ("=", "blue"),
+    "neutral": ("*", "blue"),
     "caution": ("!", "yellow"),
 }
 
@@ -25,7 +28,12 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
     console.print()
     console.print(Text(data.title, style="bold"))
     for task in data.tasks:
-        console.print(_to_rich(main_table(data, task), f"{task.name}, {task.split} set"))
+        table = main_table(data, task)
+        if not table.lines:
+            continue
+        if console.width < _WIDE_ENOUGH:
+            table = keep_columns(table, [task.metric, *_COLUMNS_WHERE_NARROW])
+        console.print(_to_rich(table, f"{task.name}, {task.split} set"))
     for sentence in write_verdict(data):
         mark, style = _MARKS[sentence.kind]
         # Text, not markup: a task's name or an interval in brackets is not a style.
@@ -36,9 +44,15 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
 
 
 def _to_rich(table: Table, title: str) -> RichTable:
-    shown = RichTable(title=Text(title), title_justify="left", caption=Text(table.caption), caption_justify="left")
+    shown = RichTable(
+        title=Text(title),
+        title_justify="left",
+        caption=Text(table.caption),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     for place, name in enumerate(table.columns):
-        shown.add_column(Text(name), justify="right" if place else "left")
+        shown.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
     for line in table.lines:
         style = _ARM_STYLES[line.arm] if line.arm else ""
         shown.add_row(

@@ -38,7 +38,7 @@ def ratio(value: float) -> str:
 
 
 def count(value: int) -> str:
-    """109482240 -> 109M"""
+    """109482240 -> 109.5M"""
     return _with_unit(value, _COUNT_UNITS, str(value))
 
 
@@ -80,6 +80,12 @@ def fact(value: str | int | float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
+def comparison_name(first_arm: str, second_arm: str) -> str:
+    """Student - control"""
+    second = ARM_NAMES[second_arm]
+    return f"{ARM_NAMES[first_arm]} {_MINUS} {second if second.isupper() else second.lower()}"
+
+
 def joined(parts: list[str]) -> str:
     """a, b and c"""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
@@ -92,14 +98,8 @@ def _rounded(value: float) -> float:
 def _with_unit(value: float, units: tuple[tuple[float, str], ...], small: str) -> str:
     for size, unit in units:
         if value >= size:
-            scaled = value / size
-            return (
-                f"{scaled:.0f}{unit}"
-                if scaled >= 999.5
-                else f"{scaled:.3g}{unit}"
-                if scaled < 100
-                else f"{scaled:.1f}{unit}"
-            )
+            digits = 4 if value >= 100 * size else 3
+            return f"{value / size:.{digits}g}{unit}"
     return small
 
 

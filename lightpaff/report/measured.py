@@ -65,11 +65,11 @@ def headline_student(models: list[MeasuredModel]) -> MeasuredModel | None:
 
 
 def size_ratio(teacher: MeasuredModel | None, model: MeasuredModel) -> float | None:
-    """How many times smaller the stored weights are; by parameters where the bytes are not known."""
+    """How many times smaller the stored weights are; by parameters where the teacher's bytes are not known."""
     if teacher is None:
         return None
-    if teacher.bytes and model.bytes:
-        return teacher.bytes / model.bytes
+    if teacher.bytes:
+        return teacher.bytes / model.bytes if model.bytes else None
     return teacher.parameters / model.parameters if teacher.parameters and model.parameters else None
 
 

@@ -16,7 +16,7 @@ from lightpaff.report.tables import agreement_table, comparison_table, compute_t
 from lightpaff.report.verdict import headline_cards, write_verdict
 
 PAGE = "index.html"
-_MOST_TEXT = 480
+_MOST_TEXT = 360
 
 WhoIsRight = Literal["student is right", "teacher is right", "both are wrong"]
 
@@ -58,7 +58,7 @@ def who_is_right(example: Disagreement) -> WhoIsRight:
 
 
 def _page_content(data: ReportData) -> dict[str, Any]:
-    arms = {row.arm for row in data.rows} | {curve.arm for curve in data.curves}
+    arms = {curve.arm for curve in data.curves}
     latency = {task.name: latency_table(data, task) for task in data.tasks}
     return {
         "data": data,
@@ -70,7 +70,7 @@ def _page_content(data: ReportData) -> dict[str, Any]:
         "comparisons": comparison_table(data),
         "comparison_charts": _embed(plot_comparisons(data)),
         "curves": _embed(plot_learning_curves(data)),
-        "latency_charts": _embed(plot_quality_against_latency(data)),
+        "latency_charts": {name: _embed([chart]) for name, chart in plot_quality_against_latency(data).items()},
         "agreement": agreement_table(data),
         "compute": compute_table(data),
         "examples": [

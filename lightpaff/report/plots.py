@@ -15,9 +15,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from lightpaff.report import formats
-from lightpaff.report.measured import ARM_ORDER, measured_models
+from lightpaff.report.measured import ARM_ORDER, MeasuredModel, measured_models
 from lightpaff.report.rows import Arm, Comparison, Curve, ReportData, TaskFacts
 
 _INK, _FAINT = "#a1b2c3", "#a1b2c4"
@@ -31,7 +32,7 @@ _CSS_COLOURS = {_INK: "var(--muted)", _FAINT: "var(--line)"} | {
     colour: f"var(--{arm})" for arm, colour in _ARM_COLOURS.items()
 }
 _LINE_STYLES: dict[Arm, str] = {"teacher": "-", "student": "-", "control": "--", "tfidf": ":"}
-_MOST_POINTS = 150
+_MOST_POINTS = 60
 _LARGEST_MARKER = 1000.0  # in square points
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "lightpaff",
@@ -65,24 +66,24 @@ class Chart:
 
 
 def plot_learning_curves(data: ReportData) -> list[Chart]:
-    """For each stage and task: the loss on gold labels, the KL to the teacher, and each validation metric."""
+    """For each stage and task: the loss on gold labels, the KL to the teacher, and the validation metric."""
     groups: dict[tuple[str, str | None], list[Curve]] = {}
     for curve in data.curves:
         groups.setdefault((curve.stage, curve.task), []).append(curve)
     charts = []
     for (stage, task), curves in groups.items():
-        where = f"{stage}, {task}" if task else stage
-        for title, points_of in _measures(curves).items():
+        where = f"{stage}, {task}" if task and len(data.tasks) > 1 else stage
+        for title, points_of in _measures(curves, _chosen_metrics(data, curves)).items():
             lines = [(curve, *points_of(curve)) for curve in curves]
             if any(len(values) > 1 for _, _, values in lines):
                 charts.append(_draw_curves(f"{where}: {title}", lines))
     return charts
 
 
-def plot_quality_against_latency(data: ReportData) -> list[Chart]:
-    """For each task with timed models: the score against the latency, the marker's area being the stored size."""
-    charts = (_draw_quality_against_latency(data, task) for task in data.tasks)
-    return [chart for chart in charts if chart is not None]
+def plot_quality_against_latency(data: ReportData) -> dict[str, Chart]:
+    """For each task with two timed models or more: the score against the latency, the stored size as the area."""
+    charts = {task.name: _draw_quality_against_latency(data, task) for task in data.tasks}
+    return {name: chart for name, chart in charts.items() if chart is not None}
 
 
 def plot_comparisons(data: ReportData) -> list[Chart]:
@@ -98,7 +99,14 @@ def plot_comparisons(data: ReportData) -> list[Chart]:
 PointsOf = Callable[[Curve], tuple[list[int], list[float]]]
 
 
-def _measures(curves: list[Curve]) -> dict[str, PointsOf]:
+def _chosen_metrics(data: ReportData, curves: list[Curve]) -> list[str]:
+    """The task's first metric, where the curves have it; else all that they have."""
+    recorded = list(dict.fromkeys(point.metric for curve in curves for point in curve.validation))
+    first = [task.metric for task in data.tasks if task.name == curves[0].task and task.metric in recorded]
+    return first or recorded
+
+
+def _measures(curves: list[Curve], metrics: list[str]) -> dict[str, PointsOf]:
     measures: dict[str, PointsOf] = {}
     if any(curve.nll for curve in curves):
         measures["loss on gold labels"] = lambda curve: _thin_out(curve.steps, curve.nll)
@@ -106,7 +114,7 @@ def _measures(curves: list[Curve]) -> dict[str, PointsOf]:
         measures["training loss"] = lambda curve: _thin_out(curve.steps, curve.training_loss)
     if any(curve.kl for curve in curves):
         measures["KL to the teacher (nats)"] = lambda curve: _thin_out(curve.steps, curve.kl)
-    for metric in dict.fromkeys(point.metric for curve in curves for point in curve.validation):
+    for metric in metrics:
         measures[f"validation {metric}"] = lambda curve, metric=metric: _validation_points(curve, metric)  # type: ignore[misc]
     return measures
 
@@ -117,7 +125,7 @@ def _validation_points(curve: Curve, metric: str) -> tuple[list[int], list[float
 
 
 def _thin_out(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
-    """Means of neighbours, so that a long run stays a readable line and a small file."""
+    """Means of neighbours, so that a long and noisy run stays a readable line and a small file."""
     if len(values) <= _MOST_POINTS:
         return steps[: len(values)], values
     parts = np.array_split(np.arange(len(values)), _MOST_POINTS)
@@ -149,64 +157,94 @@ def _draw_curves(title: str, lines: list[tuple[Curve, list[int], list[float]]]) 
 
 def _draw_quality_against_latency(data: ReportData, task: TaskFacts) -> Chart | None:
     models = measured_models(data, task)
-    timed = [
-        (model, model.median_ms, value)
+    discs = [
+        _Disc(model, model.median_ms, 100 * value)
         for model in models
         if model.median_ms is not None and (value := model.value(task.metric)) is not None
     ]
-    if len(timed) < 2:
+    if len(discs) < 2:
         return None
-    largest = max((model.bytes or 0 for model, _, _ in timed), default=0)
-    slowest = max(milliseconds for _, milliseconds, _ in timed)
-    with _figure(6.2, 3.0) as figure:
+    untimed_words = [model for model in models if model.arm == "tfidf" and model.median_ms is None]
+    with _figure(5.4, 3.2) as figure:
         axes = figure.subplots()
-        for model, milliseconds, value in timed:
-            area = _LARGEST_MARKER * (model.bytes or 0) / largest if largest else 60.0
-            colour = _ARM_COLOURS[model.arm]
-            axes.scatter([milliseconds], [100 * value], s=area, color=colour, alpha=0.35, linewidths=0)
-            axes.scatter([milliseconds], [100 * value], s=12, color=colour, linewidths=0)
-            is_right = milliseconds > 0.6 * slowest
-            axes.annotate(
-                f"{formats.ARM_NAMES[model.arm]}, {model.runtime}".strip(", "),
-                (milliseconds, 100 * value),
-                xytext=((-6 if is_right else 6), 6 + np.sqrt(area) / 3),
-                textcoords="offset points",
-                ha="right" if is_right else "left",
-                color=colour,
-            )
-        for model in models:
-            if model.arm == "tfidf" and model.median_ms is None and (words := model.value(task.metric)) is not None:
+        for disc in discs:
+            colour = _ARM_COLOURS[disc.model.arm]
+            area = _marker_area(disc, discs)
+            axes.scatter([disc.milliseconds], [disc.points], s=area, color=colour, alpha=0.35, linewidths=0)
+            axes.scatter([disc.milliseconds], [disc.points], s=12, color=colour, linewidths=0)
+        for model in untimed_words:
+            if (words := model.value(task.metric)) is not None:
                 axes.axhline(100 * words, color=_ARM_COLOURS["tfidf"], linestyle=":", linewidth=1.4)
-                axes.annotate(
-                    "TF-IDF",
-                    (1.0, 100 * words),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    color=_ARM_COLOURS["tfidf"],
-                )
-        axes.set_xlim(0, slowest * 1.1)
-        axes.margins(y=0.25)
+                place = ("axes fraction", "data")
+                label = axes.annotate("TF-IDF", (0.99, 100 * words), xycoords=place, ha="right", va="bottom")
+                label.set_color(_ARM_COLOURS["tfidf"])
+        axes.set_xlim(0, max(disc.milliseconds for disc in discs) * 1.1)
+        axes.margins(y=0.3)
         axes.set_xlabel("median latency of one example (ms)")
         axes.set_ylabel(f"{task.metric} (points)")
+        _label_discs(figure, axes, discs)
         return _finish(f"{task.name}: {task.metric} against latency", figure)
 
 
+@dataclass(frozen=True)
+class _Disc:
+    model: MeasuredModel
+    milliseconds: float
+    points: float
+
+
+def _marker_area(disc: _Disc, discs: list[_Disc]) -> float:
+    largest = max(other.model.bytes or 0 for other in discs)
+    return _LARGEST_MARKER * (disc.model.bytes or 0) / largest if largest else 60.0
+
+
+def _label_discs(figure: Figure, axes: Any, discs: list[_Disc]) -> None:
+    """Name every disc, above or below it, where the name lies on no disc and no other name."""
+    runtimes = {disc.model.runtime for disc in discs}
+    slowest = max(disc.milliseconds for disc in discs)
+    figure.draw_without_rendering()
+    taken = [_box_of(axes, disc, discs) for disc in discs]
+    for disc in discs:
+        name = formats.ARM_NAMES[disc.model.arm]
+        is_right = disc.milliseconds > 0.6 * slowest
+        label = axes.annotate(
+            f"{name}, {disc.model.runtime}" if len(runtimes) > 1 else name,
+            (disc.milliseconds, disc.points),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="right" if is_right else "left",
+            va="center",
+            color=_ARM_COLOURS[disc.model.arm],
+        )
+        gap = 8 + np.sqrt(_marker_area(disc, discs)) / 2
+        for height in (gap, -gap, gap + 12, -gap - 12, gap + 24, -gap - 24):
+            label.set_position((-4 if is_right else 4, height))
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+
+
+def _box_of(axes: Any, disc: _Disc, discs: list[_Disc]) -> Bbox:
+    across, up = axes.transData.transform((disc.milliseconds, disc.points))
+    radius = np.sqrt(_marker_area(disc, discs)) / 2 * axes.figure.dpi / 72
+    return Bbox.from_extents(across - radius, up - radius, across + radius, up + radius)
+
+
 def _draw_comparisons(task: TaskFacts, found: list[Comparison]) -> Chart:
-    with _figure(6.2, 0.75 + 0.34 * len(found)) as figure:
+    with _figure(5.4, 0.8 + 0.36 * len(found)) as figure:
         axes = figure.subplots()
         for place, one in enumerate(found):
             colour = _ARM_COLOURS[one.first_arm]
             axes.plot([100 * one.low, 100 * one.high], [place, place], color=colour, linewidth=3, alpha=0.5)
             axes.plot([100 * one.difference], [place], color=colour, marker="o", markersize=7)
-        names = [f"{formats.ARM_NAMES[one.first_arm]} − {formats.ARM_NAMES[one.second_arm]}" for one in found]
+        names = [formats.comparison_name(one.first_arm, one.second_arm) for one in found]
         axes.set_yticks(range(len(found)), names)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.axvline(0, color=_INK, linewidth=1)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"difference in {task.metric} (points), 95 % interval; right of zero the first is better")
+        axes.set_xlabel(f"difference in {task.metric} (points), 95 % interval")
         return _finish(f"{task.name}: paired differences", figure)
 
 

@@ -1,7 +1,7 @@
 """From rows to tables of text, which the page, the Markdown file and the terminal show alike."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lightpaff.report import formats
@@ -13,7 +13,7 @@ from lightpaff.report.measured import (
     size_ratio,
     speed_ratio,
 )
-from lightpaff.report.rows import Arm, ReportData, TaskFacts
+from lightpaff.report.rows import Arm, ComputeLine, ReportData, TaskFacts
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -61,16 +61,23 @@ def main_table(data: ReportData, task: TaskFacts) -> Table:
     return _build_table(_main_caption(data, task, models), columns, models)
 
 
+def keep_columns(table: Table, names: list[str]) -> Table:
+    """The table with its first column and those of `names` that it has."""
+    places = [place for place, name in enumerate(table.columns) if place == 0 or name in names]
+    lines = [replace(line, cells=[line.cells[place] for place in places]) for line in table.lines]
+    return replace(table, columns=[table.columns[place] for place in places], lines=lines)
+
+
 def latency_table(data: ReportData, task: TaskFacts) -> Table:
     """The times of every model that was timed."""
     models = [model for model in measured_models(data, task) if model.median_ms is not None]
     columns: dict[str, Callable[[MeasuredModel], Cell]] = {
         "median": lambda model: _cell(model.median_ms, formats.milliseconds),
-        "95th percentile": lambda model: _cell(model.p95_ms, formats.milliseconds),
-        "examples/s in batches": lambda model: _cell(model.throughput, formats.per_second),
-        "times as fast as the teacher": lambda model: _speed_with_interval(data, task, model, models),
+        "p95": lambda model: _cell(model.p95_ms, formats.milliseconds),
+        "examples/s, batched": lambda model: _cell(model.throughput, formats.per_second),
+        "times as fast": lambda model: _speed_with_interval(data, task, model, models),
     }
-    caption = "One example at a time, and in batches. The models took turns in the same process."
+    caption = "Median and 95th percentile of one example at a time; times as fast as the teacher, with a 95 % interval."
     return _build_table(caption, columns, models)
 
 
@@ -79,7 +86,10 @@ def comparison_table(data: ReportData) -> Table:
     lines = [
         Line(
             [
-                Cell(_comparison_name(found.first_arm, found.second_arm), f"{found.task}, {found.metric}"),
+                Cell(
+                    formats.comparison_name(found.first_arm, found.second_arm),
+                    _describe_place(data, found.task, found.metric),
+                ),
                 Cell(formats.signed_points(found.difference)),
                 Cell(formats.signed_interval(found.low, found.high)),
                 Cell(reading(found.low, found.high)),
@@ -102,7 +112,7 @@ def agreement_table(data: ReportData) -> Table:
     lines = [
         Line(
             [
-                Cell(formats.ARM_NAMES[found.arm], f"{found.task}, {found.split}"),
+                Cell(formats.ARM_NAMES[found.arm], _describe_place(data, found.task, found.split)),
                 _cell(found.agreement, formats.percent),
                 _cell(found.mean_kl, lambda value: f"{value:.3f}"),
                 _cell(found.calibration_error, formats.percent),
@@ -116,20 +126,26 @@ def agreement_table(data: ReportData) -> Table:
 
 
 def compute_table(data: ReportData) -> Table:
-    """What each training took, the teacher's answers included."""
-    lines = [
-        Line(
-            [
-                Cell(formats.ARM_NAMES[found.arm], ", ".join(filter(None, [found.stage, found.task]))),
-                Cell(formats.flops(found.training_flops)),
-                Cell(formats.flops(found.teacher_flops) if found.teacher_flops else UNKNOWN),
-                Cell(formats.flops(found.training_flops + found.teacher_flops)),
-            ],
-            found.arm,
-        )
-        for found in data.compute
-    ]
+    """What the trainings took, the teacher's answers included; those that differ in the seed alone are added up."""
+    groups: dict[tuple[Arm, str, str | None], list[ComputeLine]] = {}
+    for line in data.compute:
+        groups.setdefault((line.arm, line.stage, line.task), []).append(line)
+    lines = []
+    for (arm, stage, task), members in groups.items():
+        own, asking = sum(line.training_flops for line in members), sum(line.teacher_flops for line in members)
+        several = f"{len(members)} seeds" if len(members) > 1 else None
+        cells = [
+            Cell(formats.ARM_NAMES[arm], ", ".join(filter(None, [stage, task, several]))),
+            Cell(formats.flops(own)),
+            Cell(formats.flops(asking) if asking else UNKNOWN),
+            Cell(formats.flops(own + asking)),
+        ]
+        lines.append(Line(cells, arm))
     return Table("", ["training", "own", "asking the teacher", "together"], lines)
+
+
+def _describe_place(data: ReportData, task: str, more: str) -> str:
+    return f"{task}, {more}" if len(data.tasks) > 1 else more
 
 
 def _build_table(
@@ -181,10 +197,6 @@ def _speed_with_interval(data: ReportData, task: TaskFacts, model: MeasuredModel
             note = f"[{formats.ratio(found.low)}, {formats.ratio(found.high)}]"
             return Cell(_times(found.ratio), note)
     return _cell(speed_ratio(teacher, model), _times)
-
-
-def _comparison_name(first: Arm, second: Arm) -> str:
-    return f"{formats.ARM_NAMES[first]} \N{MINUS SIGN} {formats.ARM_NAMES[second].lower()}".replace("tf-idf", "TF-IDF")
 
 
 def _times(value: float) -> str:

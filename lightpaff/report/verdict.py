@@ -34,6 +34,7 @@ class Card:
     value: str
     label: str
     detail: str
+    kind: Kind = "good"
 
 
 def write_verdict(data: ReportData) -> list[Sentence]:
@@ -136,7 +137,19 @@ def _limits(data: ReportData) -> list[Sentence]:
     if any(row.arm == "student" for row in data.rows) and not _has_several_seeds(data):
         text = "One fine-tuning seed: the intervals cover the choice of the evaluation rows, not of the seed."
         limits.append(Sentence("caution", text))
+    if (effort := _effort_against_control(data)) is not None and effort >= 1.05:
+        text = (
+            f"Asking the teacher made training the student {formats.ratio(effort)} times the work of training the "
+            "control (in FLOPs); the control had the same data and steps, not the same compute."
+        )
+        limits.append(Sentence("caution", text))
     return limits
+
+
+def _effort_against_control(data: ReportData) -> float | None:
+    student = sum(line.training_flops + line.teacher_flops for line in data.compute if line.arm == "student")
+    control = sum(line.training_flops + line.teacher_flops for line in data.compute if line.arm == "control")
+    return student / control if student and control else None
 
 
 def _has_several_seeds(data: ReportData) -> bool:
@@ -196,7 +209,10 @@ def _gain_card(data: ReportData) -> Card | None:
         detail = f"95 % interval {formats.signed_interval(gains[0].low, gains[0].high)}"
     else:
         detail = f"measurable in {sum(gain.low > 0 for gain in gains)} of {len(gains)} tasks"
-    return Card(formats.signed_points(mean), "points from distillation, against the control", detail)
+    is_gain, is_loss = any(gain.low > 0 for gain in gains), any(gain.high < 0 for gain in gains)
+    # A number that chance could have made must not look like a success.
+    kind: Kind = "bad" if is_loss and not is_gain else "good" if is_gain and not is_loss else "neutral"
+    return Card(formats.signed_points(mean), "points from distillation, against the control", detail, kind)
 
 
 def _headline_pairs(data: ReportData) -> list[tuple[TaskFacts, MeasuredModel, MeasuredModel]]:

@@ -10,19 +10,19 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
-from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
+from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Distillation, Training
@@ -35,6 +35,7 @@ from lightpaff.training.loss import LossSums, distillation_loss
 from lightpaff.training.optimiser import create_optimiser
 from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
+from lightpaff.training.step_input import StepInput, StepInputs
 
 _RECORDS_A_RUN = 200
 _SUMS = ("total", "nll", "kl", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
@@ -99,7 +100,7 @@ def train(job: TrainingJob) -> Progress:
     restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
     progress, best = restored or (Progress(), {})
     loop = _Loop(job, accelerator, module, optimiser, progress, best, total_steps)
-    inputs = _StepInputs(job.data, order, job.distillation)
+    inputs = StepInputs(job.data, order, job.distillation)
     loop.run(DataLoader(inputs, batch_size=None, sampler=range(progress.step, total_steps)))
     load_weights(job.model, loop.best)
     return progress
@@ -132,38 +133,6 @@ class LossModule(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class _StepInput:
-    """What this rank takes in one optimiser step; counted here, where asking does not wait for the device."""
-
-    step: int
-    batches: list[Batch]
-    local_num_tokens: int
-    local_num_positions: int
-    local_num_targets: int
-
-    def to(self, device: torch.device) -> "_StepInput":
-        return replace(self, batches=[batch.to(device) for batch in self.batches])
-
-
-class _StepInputs(Dataset[_StepInput]):
-    """The input of each optimiser step, by its number."""
-
-    def __init__(self, data: Objective, order: BatchOrder, distillation: Distillation) -> None:
-        self._data, self._order, self._distillation = data, order, distillation
-
-    def __getitem__(self, step: int) -> _StepInput:
-        epoch, pieces = self._order.micro_batches(step)
-        batches = [self._data.batch(ids, draw=epoch) for ids in pieces]
-        return _StepInput(
-            step,
-            batches,
-            local_num_tokens=sum(int(self._data.lengths_N[ids].sum()) for ids in pieces),
-            local_num_positions=sum(len(batch.positions_P) for batch in batches),
-            local_num_targets=sum(_count_targets(batch, self._distillation) for batch in batches),
-        )
-
-
 @dataclass
 class _Loop:
     job: TrainingJob
@@ -174,7 +143,7 @@ class _Loop:
     best: dict[str, Tensor]
     total_steps: int
 
-    def run(self, inputs: DataLoader[_StepInput]) -> None:
+    def run(self, inputs: DataLoader[StepInput]) -> None:
         job, progress, settings = self.job, self.progress, self.job.settings
         record_every = max(1, self.total_steps // _RECORDS_A_RUN)
         evaluation_steps = _evenly_spread(self.total_steps, settings.evaluations)
@@ -195,13 +164,13 @@ class _Loop:
                     self._evaluate()
                 advance(1, self._note())
                 is_time = time.monotonic() - last_saved >= settings.checkpoint_seconds
-                if (is_time or stop.received) and progress.step < self.total_steps:
+                if (is_time and progress.step < self.total_steps) or stop.received:
                     self._save(sums)
                     last_saved = time.monotonic()
-                if stop.received and progress.step < self.total_steps:
+                if stop.received:
                     raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")
 
-    def _take_step(self, step_input: _StepInput) -> Tensor:
+    def _take_step(self, step_input: StepInput) -> Tensor:
         """One optimiser step; the sums in the order of `_SUMS`, over all ranks, on the device."""
         job, device = self.job, self.job.hardware.device
         job.model.train()
@@ -247,17 +216,18 @@ class _Loop:
         )
 
     def _require_finite(self, values: dict[str, float]) -> None:
-        if math.isfinite(values["total"]) and math.isfinite(values["gradient_norm"]):
+        if all(math.isfinite(value) for value in values.values()):
             return
         raise UserError(
-            f"{self.job.description}: the loss is not finite (NaN or infinite) by step {self.progress.step}; lower the "
-            f"learning rate (now {self.job.settings.learning_rate:g}) or set precision to float32; earlier "
-            "checkpoints are kept"
+            f"{self.job.description}: a loss, gradient or score is not finite (NaN or infinite) by step "
+            f"{self.progress.step}; lower the learning rate (now {self.job.settings.learning_rate:g}) or set precision "
+            "to float32; earlier checkpoints are kept"
         )
 
     def _evaluate(self) -> None:
         self.job.model.eval()
         values = self.job.validate(self.job.model)
+        self._require_finite(values)
         self.progress.evaluations.append({"step": self.progress.step, **values})
         if self.progress.best_score is None or values["score"] > self.progress.best_score:
             self.progress.best_score, self.progress.best_step = values["score"], self.progress.step
@@ -298,15 +268,6 @@ class _Sums:
         values = self.values()
         self._sums.zero_()
         return values
-
-
-def _count_targets(batch: Batch, distillation: Distillation) -> int:
-    """Positions that the loss speaks about: with a teacher all of them, else those with a gold label."""
-    if distillation.weight > 0:
-        return len(batch.positions_P)
-    if batch.labels_P.is_floating_point():
-        return int((~batch.labels_P.isnan()).sum())
-    return int(batch.labels_P.ne(NO_GOLD_LABEL).sum())
 
 
 def _evenly_spread(total: int, count: int) -> set[int]:

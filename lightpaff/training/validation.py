@@ -3,6 +3,7 @@
 Shapes: N examples.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,4 +49,6 @@ def validate_task(
         logits_NV = predict(model, data, tokens_at_once, hardware.device)
     predictions = Predictions(logits_NV.numpy(), data.labels_N)
     values: dict[str, float] = {name: score(name, predictions) for name in metrics}
-    return {"score": values[metrics[0]], **values}
+    # Metrics look at the order of the logits, and would give a diverged model a number.
+    is_finite = bool(logits_NV.isfinite().all())
+    return {"score": values[metrics[0]] if is_finite else math.nan, **values}

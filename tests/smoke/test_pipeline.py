@@ -50,11 +50,13 @@ def read_report(output: Path) -> dict[str, Any]:
 def check_report(report: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Every arm has every metric on every split, with an interval around it and what the arm costs."""
     arms = {"teacher", "student", "tfidf"} | ({"control"} if recipe.get("control", True) else set())
-    for task in report["tasks"]:
+    for task, facts in zip(recipe["tasks"], report["tasks"], strict=True):
         rows = [row for row in report["rows"] if row["task"] == task["name"]]
-        metrics = {"accuracy", "f1"} if task["objective"] == "classify" else {"pearson", "spearman"}
+        splits = ["validation", "test"] if "test" in task else ["validation"]
+        assert facts["split"] == splits[-1]
+        metrics = {"accuracy", "f1"} if facts["objective"] == "classify" else {"pearson", "spearman"}
         assert {(row["arm"], row["metric"], row["split"]) for row in rows} == {
-            (arm, metric, "validation") for arm in arms for metric in metrics
+            (arm, metric, split) for arm in arms for metric in metrics for split in splits
         }
         for row in rows:
             assert row["interval"][0] <= row["value"] <= row["interval"][1]
@@ -138,7 +140,7 @@ def test_ready_teacher_without_head_goes_on_training(
 ) -> None:
     ready_recipe.set("pretraining", finished_run.content["pretraining"])
     ready_recipe.set("teacher.source", str(step_model("fine-tune the student on toy, seed 0")))
-    refused = run_cli("run", ready_recipe.write(), "--output", ready_recipe.folder / "runs" / "headless")
+    refused = run_cli("run", ready_recipe.write("headless.yaml"), "--output", ready_recipe.folder / "runs" / "headless")
     assert refused.code == 2
     assert "teacher.source" in refused.message
     assert "add teacher.pretraining" in refused.message
@@ -160,7 +162,8 @@ def test_no_pretraining_stage_and_unlabelled_rows(ready_recipe: Any, run_cli: Ca
 def test_pair_task_with_test_split(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     pairs = {"name": "pairs", "train": "train_pairs.jsonl", "validation": "validation_pairs.jsonl", "max_length": 24}
     columns = {"text": "first", "text_pair": "second", "label": "same"}
-    ready_recipe.set("tasks", [{**pairs, "columns": columns, "labels": ["no", "yes"]}])
+    test = {"path": "unlabelled_pairs.jsonl", "limit": 20}
+    ready_recipe.set("tasks", [{**pairs, "test": test, "columns": columns, "labels": ["no", "yes"]}])
     run_recipe(run_cli, ready_recipe)
     config = json.loads((ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text())
     assert config["id2label"] == {"0": "no", "1": "yes"}
@@ -278,8 +281,8 @@ def test_teacher_learns(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
 def test_python_interface(finished_run: Any) -> None:
     from lightpaff import Recipe, run
 
-    result = run(Recipe.load(finished_run.folder / "recipe.yaml"), finished_run.folder / "runs" / "from_python")
-    assert result.page.read_text().startswith("<!DOCTYPE html>")
+    result = run(Recipe.load(finished_run.output / "recipe.yaml"), finished_run.folder / "runs" / "from_python")
+    assert result.page.read_text().startswith("<!doctype html>")
     assert result.student == result.directory / "student"
     assert {row.arm for row in result.report.rows} == {"teacher", "student", "control", "tfidf"}
 

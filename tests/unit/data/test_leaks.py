@@ -84,7 +84,7 @@ def find_naively(examples: list[str], text: str) -> bool:
 
 
 @given(st.lists(FEW_WORDS, max_size=5), st.lists(st.sampled_from("abc"), max_size=60).map(" ".join))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_agrees_with_a_plain_search(examples: list[str], text: str) -> None:
     found = LeakIndex(examples).find(text)
     assert (found is not None) == find_naively(examples, text)

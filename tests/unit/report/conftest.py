@@ -104,18 +104,21 @@ def make_curves() -> list[Curve]:
 
 
 DISAGREEMENTS = [
-    Disagreement(
-        *("imdb", "I went in expecting very little and came out humming. Not a great film, but a generous one.", None),
-        *("positive", "positive", 0.93, "negative", 0.58),
-    ),
-    Disagreement(
-        *("imdb", "The kind of picture that critics adore and audiences sleep through. I slept beautifully.", None),
-        *("negative", "positive", 0.71, "negative", 0.66),
-    ),
-    Disagreement(
-        *("imdb", "If you have seen the trailer you have seen the jokes. " * 14, None),
-        *("negative", "negative", 0.99, "positive", 0.52),
-    ),
+    Disagreement("imdb", text, None, label, teacher, teacher_probability, student, student_probability)
+    for text, label, teacher, teacher_probability, student, student_probability in (
+        (
+            "I went in expecting very little and came out humming. Not a great film, but a generous one.",
+            *("positive", "positive", 0.93, "negative", 0.58),
+        ),
+        (
+            "The kind of picture that critics adore and audiences sleep through. I slept beautifully.",
+            *("negative", "positive", 0.71, "negative", 0.66),
+        ),
+        (
+            "If you have seen the trailer you have seen the jokes. " * 14,
+            *("negative", "negative", 0.99, "positive", 0.52),
+        ),
+    )
 ]
 
 DATA_CARDS = [
@@ -144,7 +147,7 @@ ENVIRONMENT = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report_data() -> ReportData:
     return make_report_data()
 
@@ -187,7 +190,8 @@ def make_report_data() -> ReportData:
             ComputeLine("student", "pre-training", None, 1.31e15, 3.2e15),
             ComputeLine("control", "pre-training", None, 1.31e15),
             ComputeLine("teacher", "fine-tuning", "imdb", 4.9e15),
-            ComputeLine("student", "fine-tuning", "imdb", 0.42e15, 1.6e15),
+            *(ComputeLine("student", "fine-tuning", "imdb", 0.42e15, 1.6e15) for _ in range(2)),
+            *(ComputeLine("control", "fine-tuning", "imdb", 0.42e15) for _ in range(2)),
         ],
         environment=ENVIRONMENT,
         recipe_yaml="name: imdb-3x512\nfamily: encoder\nteacher:\n  source: bert-base-uncased\nstudent:\n  layers: 3\n",

@@ -1,0 +1,109 @@
+"""A run that is killed again and again ends with the same bits as one that is left in peace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DRIVER = Path(__file__).with_name("run_and_die.py")
+KILLED, STOPPED, WELL = -signal.SIGKILL, 130, 0
+# Of the report, what does not depend on the clock or on where the run lies.
+LASTING = ("rows", "curves", "disagreements", "data_cards", "comparisons", "agreement", "compute", "tasks", "summary")
+TIMINGS = ("median_ms", "p95_ms", "throughput", "command")
+
+TEACHER, STUDENT, CONTROL = (f"pre-train the {arm}" for arm in ("teacher", "student", "control"))
+FINE_TEACHER, FINE_STUDENT, FINE_CONTROL = (f"fine-tune the {arm} on toy, seed 0" for arm in ("teacher", "student", "control"))
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a process ends, in which training, at which step, and which checkpoints it leaves behind it."""
+
+    how: str
+    where: str | None
+    at: int | None
+    code: int
+    saved: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+# Pre-training takes 4 steps, fine-tuning 5; the last one is not followed by a checkpoint.
+DEATHS = [
+    Death("interrupted in the data", None, None, STOPPED),
+    Death("killed after a checkpoint", TEACHER, 2, KILLED, ((TEACHER, (1, 2)),)),
+    Death("killed after a checkpoint", FINE_TEACHER, 1, KILLED, ((TEACHER, (3,)), (FINE_TEACHER, (1,)))),
+    Death("killed in the result", FINE_TEACHER, None, KILLED, ((FINE_TEACHER, (2, 3, 4)),)),
+    Death("killed in a checkpoint", STUDENT, 2, KILLED, ((STUDENT, (1,)),)),
+    Death("killed after a checkpoint", FINE_STUDENT, 3, KILLED, ((STUDENT, (2, 3)), (FINE_STUDENT, (1, 2, 3)))),
+    Death("killed after a checkpoint", CONTROL, 1, KILLED, ((FINE_STUDENT, (4,)), (CONTROL, (1,)))),
+    Death("killed after a checkpoint", FINE_CONTROL, 2, KILLED, ((CONTROL, (2, 3)), (FINE_CONTROL, (1, 2)))),
+    Death("interrupted after a checkpoint", FINE_CONTROL, 3, STOPPED, ((FINE_CONTROL, (3,)),)),
+    # At the last step the stop must not get lost: it is saved too.
+    Death("interrupted in an evaluation", FINE_CONTROL, 4, STOPPED, ((FINE_CONTROL, (4, 5)),)),
+    Death("killed in the delivery", None, None, KILLED),
+    Death("lives", None, None, WELL),
+]
+
+
+def run_and_die(death: Death, recipe: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    options = [f"--set={key}.checkpoint_seconds=0" for key in ("teacher.pretraining", "pretraining.training")]
+    options.append("--set=fine_tuning.training.checkpoint_seconds=0")
+    return subprocess.run(
+        [sys.executable, DRIVER, json.dumps(asdict(death)), "run", recipe, "--output", output, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def saved_checkpoints(stdout: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    steps: dict[str, list[int]] = {}
+    for line in stdout.splitlines():
+        if line.startswith("saved "):
+            step, training = line.removeprefix("saved ").split(" of ", 1)
+            steps.setdefault(training, []).append(int(step))
+    return tuple((training, tuple(found)) for training, found in steps.items())
+
+
+def lasting_report(output: Path) -> dict[str, Any]:
+    report = json.loads((output / "report" / "report_data.json").read_text())
+    rows = [{key: value for key, value in row.items() if key not in TIMINGS} for row in report["rows"]]
+    return {name: report[name] for name in LASTING} | {"rows": rows}
+
+
+def weights_of(runs: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.glob("steps/*/model/model.safetensors")}
+
+
+@pytest.mark.timeout(600)
+def test_kill_at_every_training(finished_run: Any, tmp_path: Path) -> None:
+    recipe, output = finished_run.folder / "recipe.yaml", tmp_path / "runs" / "killed"
+    for death in DEATHS:
+        process = run_and_die(death, recipe, output)
+        assert process.returncode == death.code, f"{death}:\n{process.stderr}"
+        # Resumed where it was killed: no step of a training is taken twice, and none is left out.
+        assert saved_checkpoints(process.stdout) == death.saved, death
+        if death.code == STOPPED:
+            check_stop(death, process.stderr)
+    assert lasting_report(output) == lasting_report(finished_run.output)
+    expected = weights_of(finished_run.output.parent)
+    assert {name: content for name, content in weights_of(output.parent).items() if name in expected} == expected
+    student = (output / "student" / "model.safetensors").read_bytes()
+    assert student == (finished_run.output / "student" / "model.safetensors").read_bytes()
+    assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".old", ".work")]
+
+
+def check_stop(death: Death, stderr: str) -> None:
+    """Ctrl-C ends in one line that says how to go on."""
+    assert "Traceback" not in stderr
+    [message] = [line for line in stderr.splitlines() if line.startswith("lightpaff: ")]
+    step = death.saved[0][1][-1] if death.saved else None
+    stopped = f"{death.where}: stopped and saved at step {step}. " if death.where else "Stopped. "
+    assert message.startswith(f"lightpaff: {stopped}Go on with: lightpaff run ")
+    assert "--set=pretraining.training.checkpoint_seconds=0" in message

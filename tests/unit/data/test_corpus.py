@@ -1,0 +1,166 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from lightpaff.data.corpus import held_out, prepare_corpus, read_corpus, text_of
+from lightpaff.data.leaks import LeakIndex
+from lightpaff.data.sources import ResolvedSource, resolve
+from lightpaff.data.token_table import TokenTable, write_token_table
+from lightpaff.errors import UserError
+from lightpaff.models.tokenizers import train_tokenizer
+from lightpaff.recipe import CorpusSource, Source
+
+WORDS = ["the", "old", "king", "saw", "a", "red", "fox", "run", "over", "nine", "green", "hills", "and", "far", "away"]
+LEAK = "the old king saw a red fox run over nine hills"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(iter([" ".join(WORDS)] * 3), 120, True, 64, "bert")
+
+
+def corpus_of(folder: Path, texts: list[Any], name: str = "corpus.jsonl", column: str = "text") -> ResolvedSource:
+    path = folder / name
+    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts))
+    return resolve(CorpusSource(path=str(path), text=column), folder)
+
+
+def prepare(
+    sources: list[ResolvedSource], tokenizer: Any, length: int, folder: Path, evaluated: list[str] | None = None
+) -> tuple[list[list[int]], dict[str, Any]]:
+    path = folder / "sequences.arrow"
+    card = prepare_corpus(sources, tokenizer, length, evaluated or [], path, lambda amount: None)
+    table = TokenTable(path)
+    return [table.tokens(row).tolist() for row in range(len(table))], card
+
+
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=20)
+
+
+@given(TEXTS, st.integers(8, 16))
+@settings(max_examples=25, deadline=None)
+def test_packing_loses_nothing_but_the_tail(
+    tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory, texts: list[str], length: int
+) -> None:
+    folder = tmp_path_factory.mktemp("corpus")
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    total = sum(len(tokens) for tokens in ids)
+    sources = [corpus_of(folder, texts)]
+    if total + len(texts) - 1 < length - 2:
+        with pytest.raises(
+            UserError, match=f"corpus.jsonl: holds {total} tokens, too few for one sequence of {length};"
+        ):
+            prepare(sources, tokenizer, length, folder)
+        return
+    sequences, card = prepare(sources, tokenizer, length, folder)
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert {len(sequence) for sequence in sequences} == {length}
+    assert {(sequence[0], sequence[-1]) for sequence in sequences} == {(start, end)}
+    inner = [token for sequence in sequences for token in sequence[1:-1]]
+    assert not {start, tokenizer.pad_token_id, tokenizer.mask_token_id} & set(inner)
+    running = [token for tokens in ids for token in tokens]
+    kept = [token for token in inner if token != end]
+    assert kept == running[: len(kept)]
+    tail = card["dropped"]["tokens of the incomplete last sequence"]
+    assert tail < length - 2
+    assert len(running) - len(kept) <= tail <= len(running) - len(kept) + len(texts)
+    assert card["facts"]["texts"] == len(texts)
+    assert card["facts"]["tokens"] == total
+    assert card["facts"]["sequences"] == len(sequences)
+
+
+def test_texts_follow_each_other_with_a_separator(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    sources = [corpus_of(tmp_path, ["the old king", "a red fox"]), corpus_of(tmp_path, ["far away"], "more.jsonl")]
+    (sequence,), card = prepare(sources, tokenizer, 12, tmp_path)
+    expected = ["[CLS]", "the", "old", "king", "[SEP]", "a", "red", "fox", "[SEP]", "far", "away", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(sequence) == expected
+    assert card["facts"]["sources"] == f"{tmp_path}/corpus.jsonl, {tmp_path}/more.jsonl"
+    assert card["dropped"] == {"tokens of the incomplete last sequence": 0}
+
+
+def test_leaks_are_dropped_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    texts = ["far away", f"and {LEAK} and", "", "   ", None, "nine green hills", LEAK.upper()]
+    (sequence,), card = prepare([corpus_of(tmp_path, texts)], tokenizer, 8, tmp_path, [LEAK, "not in it"])
+    assert tokenizer.decode(sequence, skip_special_tokens=True) == "far away nine green hills"
+    assert card["dropped"] == {
+        "empty": 3,
+        "contains an evaluation example": 2,
+        "tokens of the incomplete last sequence": 0,
+    }
+    assert card["facts"]["evaluation examples looked for"] == 2
+    assert card["facts"]["evaluation examples found"] == f"{LEAK} | {LEAK}"
+    assert card["facts"]["texts"] == 2
+
+
+def test_no_more_than_five_leaks_are_shown(tmp_path: Path) -> None:
+    dropped: Counter[str] = Counter()
+    leaked: list[str] = []
+    assert list(read_corpus([corpus_of(tmp_path, [LEAK] * 9)], dropped, LeakIndex([LEAK]), leaked)) == []
+    assert dropped == {"contains an evaluation example": 9}
+    assert leaked == [LEAK] * 5
+
+
+def test_texts_are_cleaned_and_their_column_is_named(tmp_path: Path) -> None:
+    source = corpus_of(tmp_path, ["  a\n b ", "c"], column="review")
+    assert list(read_corpus([source], Counter())) == ["a b", "c"]
+    plain = tmp_path / "plain.txt"
+    plain.write_text("first line\nsecond line\n")
+    assert list(read_corpus([resolve(Source(path=str(plain)), tmp_path)], Counter())) == ["first line", "second line"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"sentence": "x", "label": 1}, "file, row 7: has no column 'text'; it has sentence, label"),
+        ({"text": ["x"]}, "file, row 7: column 'text' holds a list, not text"),
+        ({"text": {"a": 1}}, "file, row 7: column 'text' holds a dict, not text"),
+    ],
+)
+def test_a_row_without_text_is_refused(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        text_of(row, "text", "file", 7)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_are_text_and_nothing_is_none() -> None:
+    assert text_of({"text": 12}, "text", "file", 1) == "12"
+    assert text_of({"text": None}, "text", "file", 1) == ""
+
+
+@pytest.fixture(scope="module")
+def table_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    def make(rows: int) -> TokenTable:
+        path = tmp_path_factory.mktemp("tables") / "sequences.arrow"
+        write_token_table(path, [{"input_ids": [[1]] * rows}] if rows else [], {})
+        return TokenTable(path)
+
+    return make
+
+
+@given(rows=st.integers(2, 3000), fraction=st.floats(1e-4, 0.49))
+@settings(max_examples=50, deadline=None)
+def test_the_held_out_sequences_are_not_trained_on(table_of: Any, rows: int, fraction: float) -> None:
+    training, validation = held_out(table_of(rows), fraction)
+    assert sorted([*training, *validation]) == list(range(rows))
+    assert len(training) > 0
+    assert 1 <= len(validation) <= 512
+    assert abs(len(validation) - min(rows * fraction, 512)) <= 1
+
+
+def test_held_out_sequences_are_spread_evenly(table_of: Any) -> None:
+    _, validation = held_out(table_of(100), 0.1)
+    assert np.diff(validation).tolist() == [10] * 9
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_too_few_sequences_to_hold_any_out(table_of: Any, rows: int) -> None:
+    with pytest.raises(UserError, match=f"pretraining.corpus: packs into {rows} sequence, but training and validation"):
+        held_out(table_of(rows), 0.1)

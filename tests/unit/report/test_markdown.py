@@ -1,0 +1,40 @@
+from dataclasses import replace
+
+from lightpaff.report.markdown import render_markdown, render_table
+from lightpaff.report.rows import DataCard, ReportData
+from lightpaff.report.tables import Cell, Line, Table
+
+
+def test_tables_line_up_as_plain_text() -> None:
+    table = Table(
+        "A caption.", ["model", "score"], [Line([Cell("a", "fast"), Cell("9.5")]), Line([Cell("b"), Cell("10")])]
+    )
+    assert render_table(table) == (
+        "| model    | score |\n| -------- | ----: |\n| a (fast) |   9.5 |\n| b        |    10 |\n\nA caption."
+    )
+
+
+def test_the_whole_report_is_there(report_data: ReportData) -> None:
+    text = render_markdown(report_data)
+    for expected in (
+        "# A BERT student",
+        "- Distillation paid",
+        "| Student (pytorch",
+        "## Data: imdb, train",
+        "```yaml",
+    ):
+        assert expected in text
+    assert "\n\n\n" not in text
+
+
+def test_text_cannot_break_out(report_data: ReportData) -> None:
+    card = DataCard("a | b", {"note": "<script>alert(1)</script>"}, {})
+    text = render_markdown(replace(report_data, data_cards=[card], recipe_yaml="a: |\n  ```\n  x\n"))
+    assert "## Data: a \\| b" in text
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    assert "````yaml" in text
+
+
+def test_an_empty_report_is_still_one(report_data: ReportData) -> None:
+    empty = replace(report_data, rows=[], comparisons=[], agreement=[], data_cards=[], steps=[], compute=[])
+    assert "## Make it again" in render_markdown(empty)

@@ -1,0 +1,168 @@
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lightpaff.errors import UserError
+from lightpaff.report.page import render_page, who_is_right, write_report
+from lightpaff.report.rows import Disagreement, ReportData, from_json, report_from_json
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Balance(HTMLParser):
+    """Checks that every element is closed, and collects scripts and addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(page: str) -> Balance:
+    parser = Balance()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+@pytest.fixture(scope="module")
+def page(report_data: ReportData) -> str:
+    return render_page(report_data)
+
+
+def test_the_page_is_well_formed_and_self_contained(page: str) -> None:
+    parsed = parse(page)
+    assert "script" not in parsed.seen
+    assert parsed.addresses
+    assert all(address.startswith("#") for address in parsed.addresses)
+
+
+def test_links_within_the_page_lead_somewhere(page: str) -> None:
+    assert set(re.findall(r'<a href="#([^"]+)"', page)) <= set(re.findall(r'<section id="([^"]+)"', page))
+
+
+def test_everything_of_the_report_is_on_the_page(page: str) -> None:
+    for expected in (
+        "Distillation paid: +1.5 points",
+        "98.2\N{NO-BREAK SPACE}%",
+        "91.1 ± 0.2",
+        "came out humming",
+        "also in an evaluation set",
+        "30 min 34 s",
+        "4.51 PFLOP",
+        "recipe fingerprint",
+        "source: bert-base-uncased",
+        "lightpaff run recipes/imdb.yaml",
+    ):
+        assert expected in page
+    assert page.count("<svg") == 8
+
+
+def test_text_is_always_escaped(report_data: ReportData) -> None:
+    evil = "<script>alert('x')</script>"
+    example = replace(report_data.disagreements[0], text=evil, text_pair=evil, label=evil, teacher_label=evil)
+    card = replace(report_data.data_cards[0], name=evil, facts={evil: evil}, dropped={evil: 1})
+    page = render_page(
+        replace(
+            report_data,
+            title=evil,
+            summary={evil: evil},
+            rows=[replace(row, runtime=evil) for row in report_data.rows],
+            curves=[],
+            disagreements=[example],
+            data_cards=[card],
+            steps=[replace(report_data.steps[0], name=evil, detail=evil)],
+            environment={evil: evil},
+            recipe_yaml=evil,
+            command=evil,
+        )
+    )
+    assert "script" not in parse(page).seen
+    assert page.count("&lt;script&gt;") > 12
+
+
+def test_the_same_data_gives_the_same_bytes(page: str, report_data: ReportData) -> None:
+    assert render_page(report_data) == page
+
+
+def test_a_report_of_nothing_has_no_empty_sections(report_data: ReportData) -> None:
+    empty = replace(
+        report_data,
+        rows=[],
+        curves=[],
+        disagreements=[],
+        data_cards=[],
+        comparisons=[],
+        agreement=[],
+        speed_ratios=[],
+        steps=[],
+        compute=[],
+    )
+    page = render_page(empty)
+    parse(page)
+    assert re.findall(r'<section id="([^"]+)"', page) == ["results", "again"]
+
+
+def test_files_are_written_and_read_back(report_data: ReportData, tmp_path: Path) -> None:
+    write_report(report_data, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "index.html",
+        "report.json",
+        "report.md",
+        "report_data.json",
+    ]
+    rows = from_json(json.loads((tmp_path / "report.json").read_text()))
+    assert rows[: len(report_data.rows)] == report_data.rows
+    means = rows[len(report_data.rows) :]
+    assert {(row.arm, row.metric) for row in means} == {
+        (arm, metric) for arm in ("student", "control") for metric in ("accuracy", "f1")
+    }
+    assert all(row.seed is None and row.spread is not None for row in means)
+    assert report_from_json(json.loads((tmp_path / "report_data.json").read_text())) == report_data
+
+
+def test_nothing_is_written_where_a_number_is_not_finite(report_data: ReportData, tmp_path: Path) -> None:
+    rows = [replace(report_data.rows[0], value=math.nan)]
+    with pytest.raises(UserError, match="finite"):
+        write_report(replace(report_data, rows=rows), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "expected"),
+    [("a", "b", "teacher is right"), ("b", "a", "student is right"), ("b", "c", "both are wrong")],
+)
+def test_who_is_right(teacher: str, student: str, expected: str) -> None:
+    assert who_is_right(Disagreement("task", "text", None, "a", teacher, 0.9, student, 0.9)) == expected
+
+
+def test_the_report_room_needs_no_torch() -> None:
+    code = (
+        "import sys, lightpaff.report.page, lightpaff.report.console;"
+        "print({'torch', 'transformers', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

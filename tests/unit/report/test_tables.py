@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+
+from lightpaff.report.rows import ReportData
+from lightpaff.report.tables import (
+    UNKNOWN,
+    Cell,
+    comparison_table,
+    compute_table,
+    keep_columns,
+    latency_table,
+    main_table,
+    reading,
+)
+
+
+def test_the_main_table_says_what_was_measured(report_data: ReportData) -> None:
+    table = main_table(report_data, report_data.tasks[0])
+    lines = {line.cells[0].text: dict(zip(table.columns, line.cells, strict=True)) for line in table.lines[:2]}
+    assert lines["Teacher"]["accuracy"] == Cell("92.7", "[91.8, 93.7]")
+    student = {name: cell.text for name, cell in lines["Student"].items()}
+    assert student == {
+        "model": "Student",
+        "accuracy": "91.1 ± 0.2",
+        "f1": "91.3 ± 0.2",
+        "of teacher": "98.2 %",
+        "parameters": "25.3M",
+        "size": "101 MB",
+        "smaller": "4.3×",
+        "latency": "13.2 ms",
+        "faster": "6.2×",
+    }
+    assert "3,000 rows of the test set" in table.caption
+    assert "over 2 seeds" in table.caption
+
+
+def test_columns_without_any_value_are_left_out(report_data: ReportData) -> None:
+    rows = [replace(row, median_ms=None, parameters=None, interval=None) for row in report_data.rows]
+    table = main_table(replace(report_data, rows=rows), report_data.tasks[0])
+    assert table.columns == ["model", "accuracy", "f1", "of teacher", "size", "smaller"]
+    assert "intervals" not in table.caption
+    assert latency_table(replace(report_data, rows=rows), report_data.tasks[0]).lines == []
+
+
+def test_a_measured_ratio_brings_its_interval(report_data: ReportData) -> None:
+    lines = latency_table(report_data, report_data.tasks[0]).lines
+    assert [line.cells[-1] for line in lines] == [
+        Cell(UNKNOWN),
+        Cell("6.2×", "[6.1, 6.2]"),
+        Cell("19.9×", "[19.3, 20.2]"),
+        Cell("6.1×"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.02, "better"),
+        (-0.02, -0.01, "worse"),
+        (-0.01, 0.01, "no measurable difference"),
+        (0.0, 0.01, "no measurable difference"),
+    ],
+)
+def test_an_interval_is_read_with_care(low: float, high: float, expected: str) -> None:
+    assert reading(low, high) == expected
+
+
+def test_comparisons_name_their_task_only_among_several(report_data: ReportData) -> None:
+    assert comparison_table(report_data).lines[0].cells[0] == Cell("Student − control", "accuracy")
+    several = replace(report_data, tasks=[*report_data.tasks, replace(report_data.tasks[0], name="sst2")])
+    assert comparison_table(several).lines[0].cells[0].note == "imdb, accuracy"
+
+
+def test_compute_adds_seeds_up(report_data: ReportData) -> None:
+    lines = {line.cells[0]: line.cells[1:] for line in compute_table(report_data).lines}
+    assert [cell.text for cell in lines[Cell("Student", "fine-tuning, imdb, 2 seeds")]] == [
+        "840 TFLOP",
+        "3.2 PFLOP",
+        "4.04 PFLOP",
+    ]
+    assert [cell.text for cell in lines[Cell("Control", "pre-training")]] == ["1.31 PFLOP", UNKNOWN, "1.31 PFLOP"]
+
+
+def test_a_narrow_table_keeps_its_first_column(report_data: ReportData) -> None:
+    table = keep_columns(main_table(report_data, report_data.tasks[0]), ["faster", "size", "nothing"])
+    assert table.columns == ["model", "size", "faster"]
+    assert [len(line.cells) for line in table.lines] == [3] * 5

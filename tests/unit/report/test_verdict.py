@@ -1,0 +1,96 @@
+from dataclasses import replace
+
+import pytest
+
+from lightpaff.report.rows import Arm, Comparison, ReportData, TaskFacts
+from lightpaff.report.verdict import headline_cards, write_verdict
+
+
+def with_comparison(data: ReportData, first: Arm, second: Arm, low: float, high: float) -> ReportData:
+    others = [one for one in data.comparisons if (one.first_arm, one.second_arm) != (first, second)]
+    new = Comparison("imdb", "test", "accuracy", first, second, (low + high) / 2, low, high)
+    return replace(data, comparisons=[*others, new])
+
+
+def without(data: ReportData, arm: Arm) -> ReportData:
+    return replace(data, rows=[row for row in data.rows if row.arm != arm])
+
+
+def test_quality_size_and_speed_are_told_against_the_teacher(report_data: ReportData) -> None:
+    first = write_verdict(report_data)[0]
+    assert first.text == (
+        "The student keeps 98.2 % of the teacher's accuracy (91.1 against 92.7; −1.7 points [−2.5, −0.8]), "
+        "has 23.1 % of its size and answers 6.2 times as fast (13.2 ms against 81.4 ms for one example)."
+    )
+    assert first.kind == "neutral"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "text"),
+    [
+        (0.006, 0.024, "good", "Distillation paid: +1.5 points [+0.6, +2.4] over"),
+        (-0.009, 0.011, "neutral", "Distillation made no measurable difference here: +0.1 points [−0.9, +1.1]."),
+        (-0.030, -0.010, "bad", "Distillation did harm: −2.0 points [−3.0, −1.0]"),
+    ],
+)
+def test_the_control_is_told_as_it_is(report_data: ReportData, low: float, high: float, kind: str, text: str) -> None:
+    data = with_comparison(report_data, "student", "control", low, high)
+    (found,) = [one for one in write_verdict(data) if one.text.startswith("Distillation")]
+    assert found.kind == kind
+    assert found.text.startswith(text)
+    assert headline_cards(data)[-1].kind == kind
+
+
+def test_without_a_control_nothing_is_claimed(report_data: ReportData) -> None:
+    data = without(replace(report_data, comparisons=[]), "control")
+    texts = [one.text for one in write_verdict(data)]
+    assert "No control was trained, so whether distillation paid is not known." in texts
+    assert not any("paid:" in text for text in texts)
+    assert len(headline_cards(data)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arm", "low", "high", "expected"),
+    [
+        ("teacher", 0.01, 0.03, "The teacher beats a linear model over word counts (TF-IDF): +2.0 points"),
+        ("teacher", -0.03, -0.01, "A linear model over word counts (TF-IDF) beats the teacher: −2.0 points"),
+        ("student", -0.01, 0.03, "The student is not measurably better than a linear model over word counts"),
+    ],
+)
+def test_word_counts_are_the_floor(report_data: ReportData, arm: Arm, low: float, high: float, expected: str) -> None:
+    texts = [one.text for one in write_verdict(with_comparison(report_data, arm, "tfidf", low, high))]
+    assert any(text.startswith(expected) for text in texts)
+
+
+def test_one_seed_and_the_validation_set_limit_what_is_said(report_data: ReportData) -> None:
+    assert not any("One fine-tuning seed" in one.text for one in write_verdict(report_data))
+    rows = [row for row in report_data.rows if row.seed in (0, None)]
+    tasks = [TaskFacts("imdb", "classify", "accuracy", "validation", 2)]
+    limits = [one.text for one in write_verdict(replace(report_data, rows=rows, tasks=tasks)) if one.kind == "caution"]
+    assert any("One fine-tuning seed" in text for text in limits)
+    assert any("which also chose the checkpoints" in text for text in limits)
+
+
+def test_the_work_of_asking_the_teacher_is_told(report_data: ReportData) -> None:
+    effort = (1.31 + 3.2 + 2 * (0.42 + 1.6)) / (1.31 + 2 * 0.42)
+    texts = [one.text for one in write_verdict(report_data)]
+    assert any(f"{effort:.1f} times the work of training the control" in text for text in texts)
+    assert not any("the work of" in one.text for one in write_verdict(replace(report_data, compute=[])))
+
+
+def test_cards_take_the_mean_over_tasks(report_data: ReportData) -> None:
+    rows = [replace(row, task="sst2") for row in report_data.rows]
+    tasks = [*report_data.tasks, replace(report_data.tasks[0], name="sst2")]
+    data = replace(report_data, rows=report_data.rows + rows, tasks=tasks)
+    quality, size, speed, _ = headline_cards(data)
+    assert (quality.value, quality.detail) == ("98.2 %", "mean of 2 tasks")
+    assert (size.value, size.detail) == ("4.3×", "101 MB against 438 MB")
+    assert (speed.value, speed.detail) == ("6.2×", "mean of 2 tasks")
+    assert write_verdict(data)[0].text.startswith("imdb: the student keeps")
+
+
+def test_a_teacher_without_a_positive_score_has_no_share(report_data: ReportData) -> None:
+    rows = [replace(row, value=-0.1) if row.arm == "teacher" else row for row in report_data.rows]
+    data = replace(report_data, rows=rows)
+    assert write_verdict(data)[0].text.startswith("The student scores accuracy 91.1 against −10.0")
+    assert not any("kept" in card.label for card in headline_cards(data))

@@ -1,0 +1,234 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightpaff.errors import UserError
+from lightpaff.recipe import Recipe, fingerprint_of
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+CONTENT: dict[str, Any] = {
+    "name": "tiny",
+    "teacher": {"source": "owner/model"},
+    "student": {"layers": 2},
+    "pretraining": {"corpus": ["corpus.txt"], "training": {"steps": 4, "learning_rate": 1e-3}},
+    "tasks": [{"name": "sentiment", "train": "train.jsonl", "validation": "validation.jsonl"}],
+    "fine_tuning": {"training": {"epochs": 1, "learning_rate": 1e-3}},
+}
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_ready_recipes_are_valid(path: Path) -> None:
+    assert Recipe.load(path).name
+
+
+def test_defaults_are_filled_in(recipe_file: Path) -> None:
+    recipe = Recipe.load(recipe_file)
+    assert recipe.pretraining is not None
+    assert recipe.pretraining.distillation.weight == 0.9
+    assert recipe.fine_tuning.distillation.weight == 0.5
+    assert recipe.tasks[0].metric_names == ["accuracy", "f1"]
+    assert recipe.tasks[0].columns.text == "sentence"
+
+
+def test_the_metrics_of_a_regression_are_correlations(recipe_file: Path) -> None:
+    assert Recipe.load(recipe_file, ["tasks.0.objective=regress"]).tasks[0].metric_names == ["pearson", "spearman"]
+    assert Recipe.load(recipe_file, ["tasks.0.metrics=[matthews]"]).tasks[0].metric_names == ["matthews"]
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("student.layers=4", lambda recipe: recipe.student.layers == 4),
+        ("name=other", lambda recipe: recipe.name == "other"),
+        ("control=false", lambda recipe: recipe.control is False),
+        ("seeds.fine_tuning=[1, 2]", lambda recipe: recipe.seeds.fine_tuning == [1, 2]),
+        ("tasks.0.columns.label=stars", lambda recipe: recipe.tasks[0].columns.label == "stars"),
+        ("tasks.0.test=test.csv", lambda recipe: recipe.tasks[0].test.path.endswith("/test.csv")),
+        ("fine_tuning.distillation.weight=0", lambda recipe: recipe.fine_tuning.distillation.weight == 0),
+        ("pretraining.corpus.0=other.txt", lambda recipe: recipe.pretraining.corpus[0].path.endswith("/other.txt")),
+        ("pretraining=null", lambda recipe: recipe.pretraining is None),
+        ("fine_tuning.training={steps: 3, learning_rate: 0.1}", lambda recipe: recipe.fine_tuning.training.steps == 3),
+    ],
+)
+def test_overrides(recipe_file: Path, override: str, read: Any) -> None:
+    before = Recipe.load(recipe_file)
+    recipe = Recipe.load(recipe_file, [override])
+    assert read(recipe)
+    assert recipe.fingerprint() != before.fingerprint()
+
+
+def test_the_last_override_wins(recipe_file: Path) -> None:
+    assert Recipe.load(recipe_file, ["student.layers=4", "student.layers=6"]).student.layers == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.layers", "--set student.layers: write it as key.path=value, such as --set student.layers=4"),
+        ("=4", "--set =4: write it as key.path=value"),
+        ("student.layers.x=1", "--set student.layers.x=1: student.layers holds a value, not keys"),
+        ("tasks.1.name=x", "--set tasks.1.name=x: '1' is not a place in a list of 1; count from 0"),
+        ("tasks.first=x", "--set tasks.first=x: 'first' is not a place in a list of 1; count from 0"),
+        ("student.layers=[1", "--set student.layers=[1: the value is not valid YAML; quote it"),
+        ("student.layer=4", "unknown key 'student.layer'; known here: layers, hidden_size, heads, feed_forward"),
+        ("tasks.0.colums.text=x", "unknown key 'tasks.0.colums'; known here: name, objective, train, validation"),
+        ("tasks.0.train=[{path: a.csv, sha: x}]", "unknown key 'tasks.0.train.0.sha'; known here: path, sha256"),
+        ("tasks.0.test={path: a.csv, sha: x}", "unknown key 'tasks.0.test.sha'; known here: path, sha256"),
+        ("tasks.0.labels=[[a], b]", "key 'tasks.0.labels.0': Input should be a valid string"),
+        ("student.layers=0", "key 'student.layers': Input should be greater than 0; found 0"),
+        ("student.layers=many", "key 'student.layers': Input should be a valid integer"),
+        ("student.layers=.nan", "key 'student.layers': "),
+        ("fine_tuning.training.learning_rate=.inf", "key 'fine_tuning.training.learning_rate': "),
+        ("fine_tuning.distillation.weight=1.5", "key 'fine_tuning.distillation.weight': "),
+        ("fine_tuning.training.steps=3", "exactly one of steps, tokens and epochs; found steps, epochs"),
+        ("fine_tuning.training.epochs=null", "exactly one of steps, tokens and epochs; found none"),
+        ("teacher.source=5", "key 'teacher.source': Input should be a valid string; found 5"),
+        ("teacher.from_scratch={layers: 2, hidden_size: 8, heads: 2, feed_forward: 8}", "exactly one of source and"),
+        ("student={}", "key 'student.layers' is missing; add it"),
+        ("pretraining.corpus=[]", "key 'pretraining.corpus': List should have at least 1 item"),
+        ("name=a name", "key 'name': String should match pattern"),
+        ("teacher.pretraining={steps: 1, learning_rate: 1}", None),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(recipe_file: Path, override: str, message: str | None) -> None:
+    if message is None:
+        assert Recipe.load(recipe_file, [override]).teacher.pretraining is not None
+        return
+    with pytest.raises(UserError) as caught:
+        Recipe.load(recipe_file, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert override in str(caught.value) or str(recipe_file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"pretraining": None, "teacher": {"source": "a/b", "pretraining": {"steps": 1, "learning_rate": 1}}},
+            "corpus",
+        ),
+        ({"teacher": {}}, "give exactly one of source and from_scratch"),
+        ({"tasks": CONTENT["tasks"] * 2}, "tasks need different names; found sentiment, sentiment"),
+        ({"tasks": []}, "key 'tasks': List should have at least 1 item"),
+        ({"family": "decoder"}, "key 'family': Input should be 'encoder'; found 'decoder'"),
+    ],
+)
+def test_sections_must_fit_each_other(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**CONTENT, **changes}))
+    with pytest.raises(UserError) as caught:
+        Recipe.load(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "take", "message"),
+    [
+        ({"train": 0.8, "test": 0.1}, "train", "fractions sum to 0.9; make them sum to 1"),
+        ({"train": 0.8, "test": 0.2}, "dev", "take is 'dev'; name one of train, test"),
+    ],
+)
+def test_a_split_must_be_whole(tmp_path: Path, fractions: dict[str, float], take: str, message: str) -> None:
+    source = {"path": "rows.csv", "split": {"by": "film", "fractions": fractions, "take": take}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        yaml.safe_dump({**CONTENT, "tasks": [{**CONTENT["tasks"][0], "validation": source}]}, sort_keys=False)
+    )
+    with pytest.raises(UserError, match=r"key 'tasks\.0\.validation\.split'") as caught:
+        Recipe.load(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "is not valid YAML"),
+        (b"- a\n- b", "holds list, not keys and values"),
+        (b"", "holds NoneType, not keys and values"),
+        (b"\xff\xfe\x00", "is not UTF-8 text (byte 0)"),
+    ],
+)
+def test_what_is_no_recipe_is_told_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        Recipe.load(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.yaml: no such recipe"):
+        Recipe.load(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match="is a directory"):
+        Recipe.load(tmp_path)
+
+
+def test_local_paths_are_beside_the_recipe(recipe_file: Path) -> None:
+    (recipe_file.parent / "model").mkdir()
+    remote = ["hub:owner/data", "wheel:a==1#b.csv", "s3://bucket/file.csv", "/absolute/file.csv"]
+    overrides = [f"pretraining.corpus=[../corpus.txt, {', '.join(repr(path) for path in remote)}]"]
+    overrides += ["tasks.0.unlabelled=[more.txt]", "tasks.0.teacher=model", "student.initialisation=./small"]
+    recipe = Recipe.load(recipe_file, [*overrides, "teacher.source=[owner/model, model, 'wheel:a==1#m']"])
+    folder = recipe_file.parent
+    assert recipe.pretraining is not None
+    assert [source.path for source in recipe.pretraining.corpus] == [str(folder.parent / "corpus.txt"), *remote]
+    task = recipe.tasks[0]
+    assert [source.path for source in task.train] == [str(folder / "train.jsonl")]
+    assert task.validation.path == str(folder / "validation.jsonl")
+    assert task.unlabelled[0].path == str(folder / "more.txt")
+    assert task.teacher == str(folder / "model")
+    assert recipe.student.initialisation == str(folder / "small")
+    assert recipe.teacher.source == ["owner/model", str(folder / "model"), "wheel:a==1#m"]
+
+
+def test_the_home_directory_is_found(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert Recipe.load(recipe_file, ["tasks.0.test=~/t.csv"]).tasks[0].test.path == "/home/somebody/t.csv"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("word", ["random", "teacher"])
+def test_a_way_to_start_is_no_path(recipe_file: Path, word: str) -> None:
+    (recipe_file.parent / word).mkdir()
+    assert Recipe.load(recipe_file, [f"student.initialisation={word}"]).student.initialisation == word
+
+
+def test_the_fingerprint_is_of_what_is_meant(tmp_path: Path, recipe_file: Path) -> None:
+    first = Recipe.load(recipe_file).fingerprint()
+    spelled_out = tmp_path / "spelled_out.yaml"
+    content = {**dict(reversed(CONTENT.items())), "control": True, "precision": "auto"}
+    spelled_out.write_text("# a comment\n" + yaml.safe_dump(content, sort_keys=False))
+    assert Recipe.load(spelled_out).fingerprint() == first
+    assert Recipe.load(spelled_out, ["seeds.pretraining=1"]).fingerprint() != first
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON_LIKE, max_size=4))
+@settings(deadline=None)
+def test_the_order_of_keys_does_not_count(content: dict[str, Any]) -> None:
+    assert fingerprint_of(content) == fingerprint_of(dict(reversed(content.items())))
+    assert fingerprint_of({**content, "one more": 1}) != fingerprint_of(content)
+
+
+def test_a_fingerprint_of_what_json_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint_of({"a": float("nan")})
