@@ -8,16 +8,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from lightpaff.errors import UserError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Schedule = Literal["linear", "cosine", "wsd"]
 Precision = Literal["auto", "float32", "bf16"]
-_TYPES_IN_LOCATIONS = ("str", "int", "float", "list[str]")
-"""Where a key may hold several types, pydantic adds the type it tried to the key."""
-
 Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 
 
@@ -292,15 +286,9 @@ class Recipe(Section):
         Raises:
             UserError: names the file and the key, what was found and what to do.
         """
-        path = Path(path)
-        content = _read_yaml(path)
-        for override in overrides or []:
-            _apply_override(content, override)
-        try:
-            recipe = cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: {_first_problem(error, cls)}") from error
-        return _anchor_paths(recipe, path.parent)
+        from lightpaff.recipe_file import read_recipe
+
+        return read_recipe(Path(path), overrides or [])
 
     def fingerprint(self) -> str:
         """A sha256 over the recipe with its defaults, for the record and to tell runs apart."""
@@ -310,111 +298,3 @@ class Recipe(Section):
 def fingerprint_of(content: Any) -> str:
     """The sha256 of JSON-like content, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such recipe; give the path of a YAML file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: is a directory; give the path of a YAML file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path}: is not valid YAML: {problem}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__}, not keys and values; see the folder recipes/")
-    return content
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
-    *parents, last = key.split(".")
-    place: Any = content
-    for position, parent in enumerate(parents):
-        if isinstance(place, list):
-            place = _list_item(place, parent, override)
-        else:
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-        if not isinstance(place, dict | list):
-            raise UserError(f"--set {override}: {'.'.join(parents[: position + 1])} holds a value, not keys")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
-    if isinstance(place, list):
-        _list_item(place, last, override)
-        place[int(last)] = value
-    else:
-        place[last] = value
-
-
-def _list_item(place: list[Any], index: str, override: str) -> Any:
-    if not index.isdigit() or int(index) >= len(place):
-        raise UserError(f"--set {override}: '{index}' is not a place in a list of {len(place)}; count from 0")
-    return place[int(index)]
-
-
-def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part not in _TYPES_IN_LOCATIONS)
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(model, problem["loc"][:-1])
-        return f"unknown key '{key}'; known here: {', '.join(known)}"
-    if problem["type"] == "missing":
-        return f"key '{key}' is missing; add it (lightpaff schema describes every key)"
-    found = "" if isinstance(problem["input"], dict) else f"; found {problem['input']!r}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"key '{key or 'recipe'}': {message}{found}{more}"
-
-
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at `location`, found by walking the fields' annotations."""
-    current: type[BaseModel] = model
-    for part in location:
-        if isinstance(part, str) and part in current.model_fields:
-            current = _section_in(current.model_fields[part].annotation) or current
-    return list(current.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _section_in(inner)) is not None:
-            return found
-    return None
-
-
-def _anchor_paths(recipe: Recipe, folder: Path) -> Recipe:
-    def anchored(path: str) -> str:
-        is_local = not path.startswith(("wheel:", "hub:", "/", "~")) and "://" not in path
-        return str((folder / path).resolve()) if is_local else str(Path(path).expanduser()) if path[0] == "~" else path
-
-    def model_source(source: str) -> str:
-        # A Hub id looks like a relative path: it is a path only where something is there.
-        return anchored(source) if (folder / source).exists() or source.startswith(("./", "../")) else source
-
-    content = recipe.model_dump()
-    corpus = (content["pretraining"] or {"corpus": []})["corpus"]
-    for task in content["tasks"]:
-        sources = [*task["train"], task["validation"], *task["unlabelled"]] + ([task["test"]] if task["test"] else [])
-        corpus = [*corpus, *sources]
-        task["teacher"] = model_source(task["teacher"]) if task["teacher"] else None
-    for source in corpus:
-        source["path"] = anchored(source["path"])
-    named = content["teacher"]["source"]
-    if named is not None:
-        content["teacher"]["source"] = [model_source(s) for s in ([named] if isinstance(named, str) else named)]
-    if content["student"]["initialisation"] not in ("random", "teacher"):
-        content["student"]["initialisation"] = model_source(content["student"]["initialisation"])
-    return Recipe.model_validate(content)

@@ -21,7 +21,8 @@ class BatchOrder:
         lengths_N: tokens of each example.
         example_ids: the examples to visit; each epoch visits each once.
         batch_size: examples an optimiser step, over accumulation and ranks.
-        micro_batch_tokens: the most tokens, padding included, of a micro-batch (one example may exceed it).
+        micro_batch_tokens: the most tokens, padding included, of a micro-batch (one example may exceed it, and two
+            where ranks share a batch unevenly).
         seed: of the order.
         ranks: processes that share each batch; with more than one, an epoch's last incomplete batch is left out.
         rank: this process.

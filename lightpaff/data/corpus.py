@@ -57,7 +57,9 @@ def text_of(row: dict[str, Any], column: str, origin: str, number: int) -> str:
         UserError: when there is no such column, or its value is not text.
     """
     if column not in row:
-        raise UserError(f"{origin}, row {number}: has no column '{column}'; it has {', '.join(row)}; name one of them in the recipe")
+        raise UserError(
+            f"{origin}, row {number}: has no column '{column}'; it has {', '.join(row)}; name one of them in the recipe"
+        )
     value = row[column]
     if value is None:
         return ""

@@ -27,7 +27,8 @@ class TrainingStep:
     """A step that trains, with what its cost depends on.
 
     Attributes:
-        has_live_teacher: the teacher runs beside it, at every batch.
+        asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
+            seeds count for the first.
     """
 
     step: Step
@@ -37,7 +38,7 @@ class TrainingStep:
     seed: int
     training: Training
     data: Step
-    has_live_teacher: bool
+    asks_teacher: Literal["live", "once", "never"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _pretrain(
                 recipe.seeds.pretraining,
                 recipe.teacher.pretraining,
                 corpus,
-                has_live_teacher=False,
+                asks_teacher="never",
             )
         )
         teacher = Start.of_step(step)
@@ -124,7 +125,7 @@ def _pretrain(
                     recipe.seeds.pretraining,
                     recipe.pretraining.training,
                     corpus,
-                    has_live_teacher=listens,
+                    asks_teacher="live" if listens else "never",
                 )
             )
             starts[arm] = Start.of_step(step)
@@ -143,7 +144,8 @@ def _task_steps(
     def finetune(arm: Arm, seed: int, captured: Step | None) -> None:
         step = finetune_step(shop, arm, task, rows, starts[arm], captured, seed)
         training = settings.training if arm.is_small else settings.teacher_training or settings.training
-        trainings.append(TrainingStep(step, arm, "fine-tuning", task, seed, training, rows, has_live_teacher=False))
+        asks: Literal["once", "never"] = "once" if captured and seed == seeds[0] else "never"
+        trainings.append(TrainingStep(step, arm, "fine-tuning", task, seed, training, rows, asks_teacher=asks))
         models[arm, seed] = Start.of_step(step)
 
     if task.name in shop.inputs.task_teachers:

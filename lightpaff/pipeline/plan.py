@@ -96,7 +96,7 @@ def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, flo
     own, teacher = flops_of(shop, training, workload)
     seconds = 0.0
     if probe and training.step.state != "done":
-        kind = (training.arm.is_small, training.stage, training.has_live_teacher, workload.sequence_length)
+        kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
         if kind not in speeds:
             speeds[kind] = measure_tokens_per_second(shop, training, workload)
         seconds = workload.tokens / speeds[kind]

@@ -25,12 +25,12 @@ def measure_tokens_per_second(shop: Workshop, training: TrainingStep, workload: 
     examples = max(1, min(settings.batch_size, settings.micro_batch_tokens // workload.sequence_length))
     model = _random_model(shop, training, training.arm.is_small)
     teacher: Teacher = NoTeacher()
-    if training.has_live_teacher:
+    if training.asks_teacher == "live":
         teacher = LiveTeacher(_random_model(shop, training, is_small=False))
     module = LossModule(model).train()
     optimiser = create_optimiser(module, settings)
     batch = _random_batch(shop, training, workload, examples)
-    distillation = Distillation(weight=0.5 if training.has_live_teacher else 0.0)
+    distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)
     times = []
     for _ in range(1 + _STEPS):
         started = time.monotonic()

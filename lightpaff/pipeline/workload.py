@@ -24,12 +24,14 @@ class Workload:
     Attributes:
         steps: optimiser steps.
         tokens: real tokens over the whole training.
+        tokens_an_epoch: of the data, each example once.
         sequence_length: the mean, in tokens.
         target_share: target positions a token.
     """
 
     steps: int
     tokens: float
+    tokens_an_epoch: float
     sequence_length: int
     target_share: float
 
@@ -50,8 +52,8 @@ def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
     order = BatchOrder(lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
     steps = count_steps(settings, lengths_N[ids], order.steps_per_epoch)
     mean = float(lengths_N[ids].mean())
-    examples = steps / order.steps_per_epoch * len(ids)
-    return Workload(steps, examples * mean, round(mean), target_share)
+    epoch = mean * len(ids)
+    return Workload(steps, epoch * steps / order.steps_per_epoch, epoch, round(mean), target_share)
 
 
 def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tuple[float, float]:
@@ -60,7 +62,8 @@ def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tupl
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
     own = training_flops_per_token(config_of(shop, training), head, classes, **shape)  # type: ignore[arg-type]
     teacher = forward_flops_per_token(shop.inputs.teacher_config, head, classes, **shape)  # type: ignore[arg-type]
-    return own * workload.tokens, teacher * workload.tokens if training.has_live_teacher else 0.0
+    asked = {"live": workload.tokens, "once": workload.tokens_an_epoch, "never": 0.0}[training.asks_teacher]
+    return own * workload.tokens, teacher * asked
 
 
 def config_of(shop: Workshop, training: TrainingStep) -> Any:

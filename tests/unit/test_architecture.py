@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lightpaff"
-FOUNDATIONS = {"errors", "files", "recipe", "progress"}
+FOUNDATIONS = {"errors", "files", "recipe", "recipe_file", "progress"}
 """What any room may stand on; they import no room."""
 
 ROOMS = ["data", "objectives", "models", "evaluation", "targets", "training", "report", "pipeline", "cli"]
