@@ -121,10 +121,18 @@ def write_synthetic_data(folder: Path, train: int = 96, validation: int = 48) ->
     (folder / "corpus.txt").write_text("\n".join(corpus) + "\n")
     for name, count in (("train", train), ("validation", validation), ("unlabelled", 32)):
         labels = random.permutation(np.arange(count) % 2)
-        rows = [{"sentence": draw_sentence(random, label), "label": int(label)} for label in labels]
-        write_rows(folder / f"{name}.jsonl", rows if name != "unlabelled" else [{"sentence": r["sentence"]} for r in rows])
+        rows: list[dict[str, Any]] = [
+            {"sentence": draw_sentence(random, label), "label": int(label)} for label in labels
+        ]
+        write_rows(
+            folder / f"{name}.jsonl", rows if name != "unlabelled" else [{"sentence": r["sentence"]} for r in rows]
+        )
         pairs = [
-            {"first": row["sentence"], "second": draw_sentence(random, kind), "same": "yes" if kind == row["label"] else "no"}
+            {
+                "first": row["sentence"],
+                "second": draw_sentence(random, kind),
+                "same": "yes" if kind == row["label"] else "no",
+            }
             for row, kind in zip(rows, random.integers(2, size=count), strict=True)
         ]
         write_rows(folder / f"{name}_pairs.jsonl", pairs)

@@ -153,7 +153,8 @@ def _pack(
     for tokens in texts:
         facts["tokens"] += len(tokens)
         running.extend([end, *tokens] if running else tokens)
-        while len(running) >= width:
-            yield [start, *running[:width], end]
-            running = running[width:]
+        whole = len(running) - len(running) % width
+        for place in range(0, whole, width):
+            yield [start, *running[place : place + width], end]
+        running = running[whole:]
     facts["unpacked"] = len(running)

@@ -184,7 +184,9 @@ def test_wheel_with_another_content(tiny_recipe: Any, runs: Path, refuse: Refuse
     source = "wheel:toy-rows==1.0#toy_rows/train.jsonl"
     found = hashlib.sha256((tiny_recipe.folder / "train.jsonl").read_bytes()).hexdigest()
     tiny_recipe.set("tasks.0.train", {"path": source, "sha256": "f" * 64})
-    refuse(tiny_recipe.write(), f"{source}: its sha256 is {found}, the recipe names ffff", "delete it to fetch it again")
+    refuse(
+        tiny_recipe.write(), f"{source}: its sha256 is {found}, the recipe names ffff", "delete it to fetch it again"
+    )
     tiny_recipe.set("tasks.0.train", "wheel:toy-rows==1.0#train.jsonl")
     refuse(tiny_recipe.write(), "has no file 'train.jsonl'; the closest are toy_rows/train.jsonl")
     tiny_recipe.set("tasks.0.train", "wheel:toy-rows#train.jsonl")
@@ -217,7 +219,10 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     ),
     "two tasks of one name": (repeat_the_task, ("tasks need different names; found toy, toy",)),
     "no corpus": (set_key("pretraining", None), ("teacher.pretraining needs a corpus", "add the section pretraining")),
-    "two teachers": (set_key("teacher.source", "somewhere"), ("key 'teacher': give exactly one of source and from_scratch",)),
+    "two teachers": (
+        set_key("teacher.source", "somewhere"),
+        ("key 'teacher': give exactly one of source and from_scratch",),
+    ),
     "text as a section": (set_key("student", "small"), ("key 'student': ", "found 'small'")),
     "student wider than its teacher": (
         set_key("student.hidden_size", 64),
@@ -248,7 +253,9 @@ def test_recipe(case: str, tiny_recipe: Any, refuse: Refuse) -> None:
     spoil(tiny_recipe)
     path = tiny_recipe.write()
     message = refuse(path, *fragments)
-    is_about_values = fragments[0].startswith(("student.hidden", "student.layers is", "teacher.from", "pretraining.seq", "tasks."))
+    is_about_values = fragments[0].startswith(
+        ("student.hidden", "student.layers is", "teacher.from", "pretraining.seq", "tasks.")
+    )
     assert is_about_values or message.startswith(f"{path}: ")
 
 
@@ -309,7 +316,9 @@ def classifier(finished_run: Any, tmp_path: Path) -> Path:
     """A copy of the finished run's fine-tuned teacher."""
     steps = json.loads((finished_run.output / "run.json").read_text())["steps"]
     copy = tmp_path / "classifier"
-    shutil.copytree(finished_run.output.parent / "steps" / steps["fine-tune the teacher on toy, seed 0"] / "model", copy)
+    shutil.copytree(
+        finished_run.output.parent / "steps" / steps["fine-tune the teacher on toy, seed 0"] / "model", copy
+    )
     return copy
 
 

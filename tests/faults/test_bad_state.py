@@ -37,7 +37,12 @@ def test_output_that_cannot_be_written(place: str, tiny_recipe: Any, tmp_path: P
     file = tmp_path / "file"
     file.write_text("kept")
     output = Path(place.replace("FILE", str(file)))
-    refuse(tiny_recipe.write(), str(output.parent if place.endswith("run") else output), "give another --output", output=output)
+    refuse(
+        tiny_recipe.write(),
+        str(output.parent if place.endswith("run") else output),
+        "give another --output",
+        output=output,
+    )
     assert file.read_text() == "kept"
 
 
@@ -120,7 +125,15 @@ def test_deleted_step_is_made_anew(finished_run: Any, tmp_path: Path, run_cli: C
 
 def test_small_disk(tiny_recipe: Any) -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", RUN_ON_A_SMALL_DISK, "run", str(tiny_recipe.write()), "--output", str(tiny_recipe.output)],
+        [
+            sys.executable,
+            "-c",
+            RUN_ON_A_SMALL_DISK,
+            "run",
+            str(tiny_recipe.write()),
+            "--output",
+            str(tiny_recipe.output),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -223,9 +236,7 @@ def test_loss_that_explodes(steps: int, tiny_recipe: Any, runs: Path, refuse: Re
     assert f"by step {1 if steps == 1 else 2};" in message
 
 
-def test_fine_tuning_that_explodes(
-    finished_run: Any, runs: Path, refuse: Refuse, tiny_recipe: Any
-) -> None:
+def test_fine_tuning_that_explodes(finished_run: Any, runs: Path, refuse: Refuse, tiny_recipe: Any) -> None:
     tiny_recipe.set("fine_tuning.training", {"steps": 1, "batch_size": 16, "learning_rate": 1e30, "warmup": 0})
     problem = "fine-tune the teacher on toy, seed 0: a loss, gradient or score is not finite"
     refuse(tiny_recipe.write(), problem, output=runs / "exploded_later")

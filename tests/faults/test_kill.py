@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import pytest
 
 DRIVER = Path(__file__).with_name("run_and_die.py")
+SAVED_AT_EVERY_STEP = ("teacher.pretraining", "pretraining.training", "fine_tuning.training")
 KILLED, STOPPED, WELL = -signal.SIGKILL, 130, 0
 # Of the report, what does not depend on the clock or on where the run lies.
 LASTING = ("rows", "curves", "disagreements", "data_cards", "comparisons", "agreement", "compute", "tasks", "summary")
 TIMINGS = ("median_ms", "p95_ms", "throughput", "command")
 
 TEACHER, STUDENT, CONTROL = (f"pre-train the {arm}" for arm in ("teacher", "student", "control"))
-FINE_TEACHER, FINE_STUDENT, FINE_CONTROL = (f"fine-tune the {arm} on toy, seed 0" for arm in ("teacher", "student", "control"))
+FINE_TEACHER, FINE_STUDENT, FINE_CONTROL = (
+    f"fine-tune the {arm} on toy, seed 0" for arm in ("teacher", "student", "control")
+)
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,43 @@ DEATHS = [
 ]
 
 
-def run_and_die(death: Death, recipe: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    options = [f"--set={key}.checkpoint_seconds=0" for key in ("teacher.pretraining", "pretraining.training")]
-    options.append("--set=fine_tuning.training.checkpoint_seconds=0")
-    return subprocess.run(
-        [sys.executable, DRIVER, json.dumps(asdict(death)), "run", recipe, "--output", output, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+class Processes:
+    """The processes of tests/faults/run_and_die.py, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, death: Death, recipe: Path, output: Path) -> tuple[int, str, str]:
+        """The return code, standard output and standard error of a process."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        options = [f"--set={key}.checkpoint_seconds=0" for key in SAVED_AT_EVERY_STEP]
+        arguments = ["run", str(recipe), "--output", str(output), *options]
+        printed = self._folder / "printed"
+        print(
+            json.dumps({**asdict(death), "arguments": arguments, "output": str(printed)}),
+            file=self._server.stdin,
+            flush=True,
+        )
+        code = int(self._server.stdout.readline())
+        return code, printed.with_suffix(".stdout").read_text(), printed.with_suffix(".stderr").read_text()
+
+    def stop(self) -> None:
+        self._server.communicate()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    server = Processes(tmp_path)
+    yield server
+    server.stop()
 
 
 def saved_checkpoints(stdout: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -77,23 +108,28 @@ def lasting_report(output: Path) -> dict[str, Any]:
     return {name: report[name] for name in LASTING} | {"rows": rows}
 
 
-def weights_of(runs: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.glob("steps/*/model/model.safetensors")}
+def weights_by_step(output: Path) -> dict[str, bytes]:
+    steps = json.loads((output / "run.json").read_text())["steps"]
+    files = {
+        name: output.parent / "steps" / directory / "model" / "model.safetensors" for name, directory in steps.items()
+    }
+    return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 
 
 @pytest.mark.timeout(600)
-def test_kill_at_every_training(finished_run: Any, tmp_path: Path) -> None:
+def test_kill_at_every_training(finished_run: Any, processes: Processes, tmp_path: Path) -> None:
     recipe, output = finished_run.folder / "recipe.yaml", tmp_path / "runs" / "killed"
     for death in DEATHS:
-        process = run_and_die(death, recipe, output)
-        assert process.returncode == death.code, f"{death}:\n{process.stderr}"
+        code, stdout, stderr = processes.run(death, recipe, output)
+        assert code == death.code, f"{death}:\n{stderr}"
         # Resumed where it was killed: no step of a training is taken twice, and none is left out.
-        assert saved_checkpoints(process.stdout) == death.saved, death
+        assert saved_checkpoints(stdout) == death.saved, death
         if death.code == STOPPED:
-            check_stop(death, process.stderr)
+            check_stop(death, stderr)
     assert lasting_report(output) == lasting_report(finished_run.output)
-    expected = weights_of(finished_run.output.parent)
-    assert {name: content for name, content in weights_of(output.parent).items() if name in expected} == expected
+    weights = weights_by_step(output)
+    assert {TEACHER, FINE_TEACHER, STUDENT, FINE_STUDENT, CONTROL, FINE_CONTROL} < weights.keys()
+    assert weights == weights_by_step(finished_run.output)
     student = (output / "student" / "model.safetensors").read_bytes()
     assert student == (finished_run.output / "student" / "model.safetensors").read_bytes()
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".old", ".work")]

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+PAIRS = {"name": "pairs", "train": "train_pairs.jsonl", "validation": "validation_pairs.jsonl", "max_length": 24}
+PAIR_COLUMNS = {"text": "first", "text_pair": "second", "label": "same"}
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 # What a user of the student runs: transformers alone, with lightpaff made impossible to import.
@@ -97,7 +99,9 @@ def test_report_and_student_are_complete(finished_run: Any) -> None:
 
 def test_student_needs_no_lightpaff(finished_run: Any) -> None:
     output = finished_run.output
-    texts = [json.loads(line)["sentence"] for line in (finished_run.folder / "validation.jsonl").read_text().splitlines()]
+    texts = [
+        json.loads(line)["sentence"] for line in (finished_run.folder / "validation.jsonl").read_text().splitlines()
+    ]
     finished = subprocess.run(
         [sys.executable, "-c", PLAIN_USER, str(output / "student")],
         input=json.dumps(texts),
@@ -160,12 +164,12 @@ def test_no_pretraining_stage_and_unlabelled_rows(ready_recipe: Any, run_cli: Ca
 
 
 def test_pair_task_with_test_split(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
-    pairs = {"name": "pairs", "train": "train_pairs.jsonl", "validation": "validation_pairs.jsonl", "max_length": 24}
-    columns = {"text": "first", "text_pair": "second", "label": "same"}
     test = {"path": "unlabelled_pairs.jsonl", "limit": 20}
-    ready_recipe.set("tasks", [{**pairs, "test": test, "columns": columns, "labels": ["no", "yes"]}])
+    ready_recipe.set("tasks", [{**PAIRS, "test": test, "columns": PAIR_COLUMNS, "labels": ["no", "yes"]}])
     run_recipe(run_cli, ready_recipe)
-    config = json.loads((ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text())
+    config = json.loads(
+        (ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text()
+    )
     assert config["id2label"] == {"0": "no", "1": "yes"}
 
 
@@ -174,7 +178,9 @@ def test_regression(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     ready_recipe.set("tasks", [{**scores, "max_length": 16, "objective": "regress", "columns": {"label": "score"}}])
     report = run_recipe(run_cli, ready_recipe)
     assert report["disagreements"] == []
-    config = json.loads((ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text())
+    config = json.loads(
+        (ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text()
+    )
     assert config["problem_type"] == "regression"
 
 
@@ -185,7 +191,9 @@ def test_two_tasks(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     report = run_recipe(run_cli, ready_recipe)
     assert [task["name"] for task in report["tasks"]] == ["toy", "upside_down"]
     student = ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student"
-    labels = {name: json.loads((student / name / "config.json").read_text())["id2label"] for name in ("toy", "upside_down")}
+    labels = {
+        name: json.loads((student / name / "config.json").read_text())["id2label"] for name in ("toy", "upside_down")
+    }
     assert labels == {"toy": {"0": "0", "1": "1"}, "upside_down": {"0": "1", "1": "0"}}
 
 
@@ -209,6 +217,25 @@ def test_ready_student_and_ready_task_teacher(
     report = run_recipe(run_cli, ready_recipe)
     assert not [line for line in report["steps"] if line["name"].startswith(("fine-tune the teacher", "make the"))]
     assert str(step_model("pre-train the control")) in report["summary"]["student"]
+
+
+def test_student_of_another_architecture_on_pairs(
+    ready_recipe: Any, step_model: Callable[[str], Path], run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A DistilBERT that learns from a BERT: only the teacher knows which sentence is the second one."""
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(step_model("pre-train the teacher"))
+    sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 32}
+    DistilBertForMaskedLM(DistilBertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    ready_recipe.set("tasks", [{**PAIRS, "columns": PAIR_COLUMNS}])
+    ready_recipe.set("student", {"layers": 1, "initialisation": str(tmp_path / "small")})
+    report = run_recipe(run_cli, ready_recipe)
+    assert report["summary"]["student"].startswith("distilbert 1 x 16, 2 heads, 32 feed-forward")
+    ready_recipe.set("student.layers", 2)
+    refused = run_cli("plan", ready_recipe.write("refused.yaml"), "--output", ready_recipe.folder / "runs" / "refused")
+    assert f"student.layers is 2, but {tmp_path / 'small'} has 1; set student.layers to that" in refused.message
 
 
 def test_second_run_reuses_every_step(
