@@ -21,7 +21,10 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe in YAML; see the folder recipes/.", show_default=False)]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key: --set student.layers=4. May come several times.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a key: --set student.layers=4; local paths start at the recipe. May come several times."
+    ),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="The run's directory; default runs/NAME.")]
 
@@ -32,14 +35,13 @@ _FULL_DISK_REMEDY = "make room, then run again: what is done is kept"
 @app.command()
 def run(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = None) -> None:
     """Do everything that the recipe says; what is done is reused, what was interrupted goes on."""
-    from rich.console import Console
-
     from lightpaff.pipeline.run import run as run_recipe
+    from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
     from lightpaff.report.console import print_summary
 
     result = run_recipe(Recipe.load(recipe, set_), output, command=_this_command())
-    print_summary(result.report, Console(), result.page)
+    print_summary(result.report, results_console(), result.page)
 
 
 @app.command()
@@ -49,12 +51,13 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
 
     from lightpaff.pipeline.plan import print_plan
     from lightpaff.pipeline.run import plan_run
+    from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
 
     loaded = Recipe.load(recipe, set_)
     print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     planned, shop = plan_run(loaded, output)
-    print_plan(planned, shop)
+    print_plan(planned, shop, results_console())
 
 
 @app.command()

@@ -15,6 +15,12 @@ console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty(
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 
+
+def results_console() -> Console:
+    """Standard output, for what a person asked for."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
+
+
 Advance = Callable[..., None]
 """advance(amount, note=""): so much more is done."""
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Schedule = Literal["linear", "cosine", "wsd"]
 Precision = Literal["auto", "float32", "bf16"]
 Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Names become folders."""
 
 
 class Section(BaseModel):
@@ -97,7 +99,7 @@ class Training(Section):
     """Examples an optimiser step, over accumulation and ranks."""
     micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
     """The most tokens, padding included, that go through the model at once: lower it when memory runs out.
-    The result does not depend on it."""
+    The result does not depend on it, but for rounding and the draws of dropout; a run keeps the one it began with."""
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Schedule = "linear"
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -197,10 +199,23 @@ class Columns(Section):
     label: str = "label"
 
 
+_METRICS: dict[str, list[Metric]] = {
+    "classify": ["accuracy", "f1", "matthews"],
+    "regress": ["pearson", "spearman"],
+}
+"""What an objective can be measured by; the first two are reported where a task names none."""
+
+
+def _refuse_truth_values(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(label, bool) for label in value):
+        raise ValueError("YAML reads no, yes, on, off, true and false as truth values; put such labels in quotes")
+    return value
+
+
 class Task(Section):
     """Stage two: a task with labels (language understanding: one sentence or a pair)."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Name
     objective: Literal["classify", "regress"] = "classify"
     train: Annotated[
         list[AnySource],
@@ -216,7 +231,7 @@ class Task(Section):
     unlabelled: list[AnySource] = []
     """Text without labels: only the teacher's term of the loss applies there."""
     columns: Columns = Columns()
-    labels: list[str | int] | None = None
+    labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
     """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
     metrics: list[Metric] | None = None
     """The first one chooses the best checkpoint; left out: accuracy and f1, or for regression pearson and spearman."""
@@ -228,9 +243,16 @@ class Task(Section):
     @property
     def metric_names(self) -> list[Metric]:
         """The metrics to report, the one that chooses the best checkpoint first."""
-        if self.metrics:
-            return self.metrics
-        return ["accuracy", "f1"] if self.objective == "classify" else ["pearson", "spearman"]
+        return self.metrics or _METRICS[self.objective][:2]
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        known = _METRICS[self.objective]
+        if unfit := [metric for metric in self.metrics or [] if metric not in known]:
+            raise ValueError(
+                f"metric '{unfit[0]}' does not fit the objective {self.objective}; take {', '.join(known)}"
+            )
+        return self
 
 
 class FineTuning(Section):
@@ -253,7 +275,7 @@ class Seeds(Section):
 class Recipe(Section):
     """Everything that a run does. See `lightpaff schema` for the same as a JSON schema."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Name
     family: Literal["encoder"] = "encoder"
     teacher: Teacher
     student: Student
@@ -272,6 +294,10 @@ class Recipe(Section):
     def _check_stages(self) -> Self:
         if self.teacher.pretraining is not None and self.pretraining is None:
             raise ValueError("teacher.pretraining needs a corpus: add the section pretraining")
+        if self.name == "steps":
+            raise ValueError("the name 'steps' is taken by the folder that runs share; take another")
+        if len(set(self.seeds.fine_tuning)) != len(self.seeds.fine_tuning):
+            raise ValueError(f"seeds.fine_tuning needs different seeds; found {self.seeds.fine_tuning}")
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks need different names; found {', '.join(names)}")

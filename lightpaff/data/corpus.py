@@ -76,7 +76,7 @@ def prepare_corpus(
     destination: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Write packed sequences to `destination` and return the data card.
+    """Write packed sequences to `destination` and return the data card, which does not say where the text lay.
 
     Every sequence is [CLS], `sequence_length` - 2 tokens of running text, [SEP]; texts follow each other with a [SEP]
     between them (RoBERTa's full sentences; Liu et al. 2019, section 4.2). The last, incomplete sequence is dropped.
@@ -99,7 +99,6 @@ def prepare_corpus(
             "add text or lower pretraining.sequence_length"
         )
     card = {
-        "sources": names,
         "texts": facts["texts"],
         "tokens": facts["tokens"],
         "sequences": count,

@@ -56,13 +56,7 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
         UserError: names `origin` and the line: a file that is missing, a directory, without rows, binary, not UTF-8,
             not what its ending says, or broken.
     """
-    ending, compression = _split_endings(file)
-    chosen = format or _FORMATS.get(ending)
-    if chosen is None:
-        known = ", ".join(name.removeprefix(".") for name in _FORMATS)
-        raise UserError(f"{origin}: the ending '{ending}' tells no format; add the key format with one of {known}")
-    if chosen == "parquet" and compression:
-        raise UserError(f"{origin}: a parquet file compresses its own columns; decompress the {compression} around it")
+    chosen, compression = resolve_format(file, format, origin)
     rows = 0
     with _open_file(file, origin) as stored, _DECOMPRESSORS[compression](stored) as stream:
         for row in _READERS[chosen](stream, origin):
@@ -70,6 +64,27 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
             yield row
     if rows == 0:
         raise UserError(f"{origin}: holds no rows; give a file with data, or leave this source out")
+
+
+def resolve_format(file: str, format: Format | None, origin: str) -> tuple[Format, str]:
+    """How a file is read: its format, and the ending of its compression, empty for none.
+
+    Args:
+        file: a local path or an fsspec URL.
+        format: as for `read_rows`.
+        origin: what to call the file in messages.
+
+    Raises:
+        UserError: the ending tells no format, or a parquet file is compressed as a whole.
+    """
+    ending, compression = _split_endings(file)
+    chosen = format or _FORMATS.get(ending)
+    if chosen is None:
+        known = ", ".join(name.removeprefix(".") for name in _FORMATS)
+        raise UserError(f"{origin}: the ending '{ending}' tells no format; add the key format with one of {known}")
+    if chosen == "parquet" and compression:
+        raise UserError(f"{origin}: a parquet file compresses its own columns; decompress the {compression} around it")
+    return chosen, compression
 
 
 def _split_endings(file: str) -> tuple[str, str]:

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import fsspec
 
-from lightpaff.data.readers import NumberedRow, Row, read_rows
+from lightpaff.data.readers import Format, NumberedRow, Row, read_rows, resolve_format
 from lightpaff.data.splits import part_of
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
 from lightpaff.data.wheels import fetch_wheel, parse_wheel_source, read_wheel_file
@@ -54,6 +55,15 @@ def resolve(source: Source, downloads: Path) -> ResolvedSource:
     return ResolvedSource(source, str(stored), found)
 
 
+def source_identity(sources: list[ResolvedSource]) -> list[dict[str, Any]]:
+    """What fingerprints say of sources: their content and how it is read, not where it lies.
+
+    Raises:
+        UserError: as `readers.resolve_format`.
+    """
+    return [_identity_of(source) for source in sources]
+
+
 def iterate_rows(resolved: ResolvedSource) -> Iterator[NumberedRow]:
     """The source's rows with their line or row numbers: filtered by `where`, then `split`, then cut to `limit`.
 
@@ -61,8 +71,7 @@ def iterate_rows(resolved: ResolvedSource) -> Iterator[NumberedRow]:
         UserError: as `readers.read_rows`; also when a column of `where` or `split` is missing, or no row is left.
     """
     source = resolved.source
-    format = None if source.path.startswith(HUB_PREFIX) else source.format
-    rows = read_rows(resolved.location, format, source.path)
+    rows = read_rows(resolved.location, _named_format(source), source.path)
     kept = 0
     for number, row in itertools.islice(_filter_rows(rows, source), source.limit):
         kept += 1
@@ -70,6 +79,19 @@ def iterate_rows(resolved: ResolvedSource) -> Iterator[NumberedRow]:
     if kept == 0:
         filters = " and ".join(key for key in ("where", "split") if getattr(source, key))
         raise UserError(f"{source.path}: no row is left by {filters}; check the values against the data")
+
+
+def _identity_of(resolved: ResolvedSource) -> dict[str, Any]:
+    source = resolved.source
+    format, compression = resolve_format(resolved.location, _named_format(source), source.path)
+    # The sha256 speaks for the subset and split of a Hub data set too.
+    kept = source.model_dump(exclude={"path", "sha256", "format", "hub_subset", "hub_split"})
+    return {**kept, "sha256": resolved.sha256, "format": format, "compression": compression}
+
+
+def _named_format(source: Source) -> Format | None:
+    """The format that the source names; rows of a Hub data set are kept as parquet whatever it says."""
+    return None if source.path.startswith(HUB_PREFIX) else source.format
 
 
 def _filter_rows(rows: Iterator[NumberedRow], source: Source) -> Iterator[NumberedRow]:

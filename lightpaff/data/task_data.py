@@ -1,5 +1,6 @@
 """A task's rows: checked, labelled and tokenised."""
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -77,10 +78,16 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
         return names
     found: dict[str, Any] = {}
     for source in sources:
+        has_labels = False
         for number, row in iterate_rows(source):
-            label = _raw_label(row, task, source.source.path, number)
-            if label is not None:
-                found[str(label)] = label
+            # A row of JSON lines may leave the label out; no row having one is a mistake in the column's name.
+            if task.columns.label in row:
+                has_labels = True
+                label = _raw_label(row, task, source.source.path, number)
+                if label is not None:
+                    found[str(label)] = label
+        if not has_labels:
+            _raw_label(row, task, source.source.path, number)
     if len(found) < 2:
         raise UserError(
             f"tasks.{task.name}: the training rows have {len(found)} class ({', '.join(found) or 'none'}) in column "
@@ -133,7 +140,9 @@ def write_split(
     destination: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Tokenise examples into `destination` and return the facts for the data card."""
+    """Tokenise examples into `destination` and return the facts for the data card; `tokenizer` stays as it is."""
+    # Cutting leaves its settings in a tokenizer, and the run's one goes into what is delivered.
+    own_tokenizer = copy.deepcopy(tokenizer)
     lengths: list[int] = []
     label_counts: Counter[float | None] = Counter()
     truncated = 0
@@ -141,7 +150,7 @@ def write_split(
     def batches() -> Iterator[dict[str, list[Any]]]:
         nonlocal truncated
         for batch in in_batches(examples, _ROWS_TOKENISED_TOGETHER):
-            columns, cut = _tokenise(batch, tokenizer, max_length)
+            columns, cut = _tokenise(batch, own_tokenizer, max_length)
             truncated += cut
             lengths.extend(len(tokens) for tokens in columns[TOKENS])
             label_counts.update(example.label for example in batch)

@@ -1,9 +1,25 @@
-"""Bootstrap intervals: how far a score, or the difference of two, could be off with other evaluation rows.
+"""Bootstrap intervals: how far a score, or the difference of two, could be off with other evaluation rows and seeds.
 
-The percentile bootstrap (Efron and Tibshirani 1993, chapter 13). It speaks of the rows alone: what another random
-seed of the training would change is not in it.
+One model: the percentile bootstrap over the rows (Efron and Tibshirani 1993, chapter 13). What another random seed of
+the training would change is then not in it.
 
-Shapes: N rows, V classes, R resamples.
+Several seeds' predictions: rows and seeds are both samples, as in the multi-bootstrap of Sellam et al. 2022 (The
+MultiBERTs, section 4). Two or three seeds are too few to draw from with replacement: such draws are too narrow by
+sqrt((n - 1) / n) for n seeds and take a handful of values. And what rows and seeds do together would count twice, since
+other rows move the seeds' scores apart too (Owen 2007, The pigeonhole bootstrap). So the rows are resampled, and:
+
+1. the variance between the seeds' scores, less what the row resamples explain of it, over n, is that of their mean
+   (the analysis of variance of a crossed design; not below 0); each side has its own;
+2. each resample gets a normal deviate of that variance;
+3. the percentiles are stretched about the score by Student's t over the normal quantile, with Satterthwaite's (1946)
+   degrees of freedom, in which the rows count as many and each side's seeds as n - 1.
+
+The interval is approximate where seeds are few. Simulated with two equal models, 3 seeds a side and 872 rows, it left
+out the true 0 in about 3 % of the trials where seeds did not matter, 6 % where they had a standard deviation of 0.5
+points and 7 % at 1.2 points (rows alone: 5, 17 and 46 %); with 2 seeds in 3, 7 and 9 %. A side with one seed adds
+nothing for it. The seeds of both sides count as independent: wide where the same seed helps both.
+
+Shapes: N rows, V classes, R resamples, S seeds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from lightpaff.evaluation.metrics import Floats, Predictions, score
 from lightpaff.recipe import Metric
@@ -19,6 +36,9 @@ _PERCENTILES = (2.5, 97.5)
 
 OneOrMore = Predictions | Sequence[Predictions]
 """One model's predictions, or those of several seeds over the same rows: then the mean of their scores counts."""
+
+_RANGES: dict[Metric, tuple[float, float]] = {"accuracy": (0.0, 1.0), "f1": (0.0, 1.0)}
+"""Of the metrics that are no correlations."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +58,27 @@ class Difference:
     high: float
 
 
+@dataclass(frozen=True)
+class _Resampled:
+    """The mean score of one side, in the rows as they are and in each resample of them.
+
+    Attributes:
+        seed_variance: of the mean, by the choice of the seeds alone; 0 with one seed.
+        freedom: the degrees of freedom of that variance.
+    """
+
+    mean: float
+    mean_R: Floats
+    seed_variance: float
+    freedom: int
+
+
 def bootstrap_interval(metric: Metric, predictions: OneOrMore, seed: int = 0, resamples: int = 1000) -> Interval:
-    """The 95 % interval of the score (of the mean score, given several seeds' predictions)."""
-    several = _as_list(predictions)
-    values_R = _resampled_mean(metric, several, seed, resamples)
-    return Interval(*_percentiles(values_R))
+    """The 95 % interval of the score over the rows; given several seeds' predictions, of the mean score, over both."""
+    side = _resample(metric, predictions, seed, resamples)
+    low, high = _interval(side.mean, side.mean_R, [side], seed)
+    lowest, highest = _RANGES.get(metric, (-1.0, 1.0))
+    return Interval(max(low, lowest), min(high, highest))
 
 
 def paired_difference(
@@ -50,34 +86,50 @@ def paired_difference(
 ) -> Difference:
     """The first's score minus the second's; every resample takes the same rows of both.
 
-    Each side may be several seeds' predictions: then the mean scores are compared.
+    Each side may be several seeds' predictions: then the mean scores are compared, and the interval is also over the
+    seeds of that side.
     """
     firsts, seconds = _as_list(first), _as_list(second)
     assert all(np.array_equal(firsts[0].labels_N, other.labels_N) for other in [*firsts, *seconds]), (
         "paired predictions are about the same rows"
     )
     # The same seed draws the same rows for both sides.
-    differences_R = _resampled_mean(metric, firsts, seed, resamples) - _resampled_mean(metric, seconds, seed, resamples)
-    value = _mean_score(metric, firsts) - _mean_score(metric, seconds)
-    return Difference(value, *_percentiles(differences_R))
+    sides = [_resample(metric, several, seed, resamples) for several in (firsts, seconds)]
+    value = sides[0].mean - sides[1].mean
+    return Difference(value, *_interval(value, sides[0].mean_R - sides[1].mean_R, sides, seed))
 
 
 def _as_list(predictions: OneOrMore) -> list[Predictions]:
     return [predictions] if isinstance(predictions, Predictions) else list(predictions)
 
 
-def _mean_score(metric: Metric, several: list[Predictions]) -> float:
-    return float(np.mean([score(metric, predictions) for predictions in several]))
+def _resample(metric: Metric, predictions: OneOrMore, seed: int, resamples: int) -> _Resampled:
+    several = _as_list(predictions)
+    score_S = np.array([score(metric, one) for one in several])
+    score_SR = np.stack([resampled_scores(metric, one, seed, resamples) for one in several])
+    mean_R = score_SR.mean(axis=0)
+    seeds = len(several)
+    variance = 0.0
+    if seeds > 1:
+        # How far other rows alone would move the seeds' scores apart.
+        by_rows = (score_SR - mean_R).var(axis=1).sum() / (seeds - 1)
+        variance = max(0.0, float(score_S.var(ddof=1) - by_rows)) / seeds
+    return _Resampled(float(score_S.mean()), mean_R, variance, seeds - 1)
 
 
-def _percentiles(values_R: Floats) -> tuple[float, float]:
-    low, high = np.percentile(values_R, _PERCENTILES)
-    return float(low), float(high)
-
-
-def _resampled_mean(metric: Metric, several: list[Predictions], seed: int, resamples: int) -> Floats:
-    values = [resampled_scores(metric, one, seed, resamples) for one in several]
-    return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int) -> tuple[float, float]:
+    """The percentiles of the resamples, widened for the seeds of each side (see the module's text)."""
+    spread = [side for side in sides if side.seed_variance > 0]
+    variance = sum(side.seed_variance for side in spread)
+    if not spread:
+        low, high = np.percentile(value_R, _PERCENTILES)
+        return float(low), float(high)
+    deviates_R = np.random.default_rng([seed, 1]).normal(0.0, np.sqrt(variance), size=len(value_R))
+    low, high = np.percentile(value_R + deviates_R, _PERCENTILES)
+    total = value_R.var() + variance
+    freedom = total**2 / sum(side.seed_variance**2 / side.freedom for side in spread)
+    stretch = t.ppf(0.975, freedom) / norm.ppf(0.975)
+    return float(value + stretch * (low - value)), float(value + stretch * (high - value))
 
 
 def resampled_scores(metric: Metric, predictions: Predictions, seed: int, resamples: int) -> Floats:

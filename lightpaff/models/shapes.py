@@ -5,6 +5,7 @@ Shapes: S tokens.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 from lightpaff.errors import UserError
 from lightpaff.models.encoder import CLASSES, HEADS, configure_head, encoder_head
+from lightpaff.models.fetching import without_origin
 from lightpaff.recipe import FromScratch, Shape
 
 
@@ -61,6 +63,11 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         heads=getattr(config, names.heads),
         feed_forward=getattr(config, names.feed_forward),
     )
+
+
+def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
+    """What fingerprints say of a config: everything but where the model lay and what wrote it."""
+    return without_origin(config.to_dict())
 
 
 def longest_input(config: PreTrainedConfig) -> int:

@@ -17,7 +17,7 @@ _PROBE_TEXT = "The Café isn't OPEN at 12:30, NAÏVE visitors;\tsay 北京 — o
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Open the tokenizer in a model's directory, without the network.
+    """Open the tokenizer in a model's directory, without the network; it neither cuts nor pads unless asked.
 
     Raises:
         UserError: the directory or its tokenizer is missing or unreadable, has no fast version, or lacks a special
@@ -38,6 +38,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     missing = [name for name in _REQUIRED_TOKENS if getattr(tokenizer, name) is None]
     if missing:
         raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give the tokenizer of a BERT-like encoder")
+    # A tokenizer.json may hold the settings of its last use, which would go into fingerprints and exports.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

@@ -27,6 +27,7 @@ class TrainingStep:
     """A step that trains, with what its cost depends on.
 
     Attributes:
+        uses_unlabelled: also learns from rows without a label.
         asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
             seeds count for the first.
     """
@@ -38,6 +39,7 @@ class TrainingStep:
     seed: int
     training: Training
     data: Step
+    uses_unlabelled: bool
     asks_teacher: Literal["live", "once", "never"]
 
 
@@ -100,6 +102,7 @@ def _pretrain(
                 recipe.seeds.pretraining,
                 recipe.teacher.pretraining,
                 corpus,
+                uses_unlabelled=True,
                 asks_teacher="never",
             )
         )
@@ -125,6 +128,7 @@ def _pretrain(
                     recipe.seeds.pretraining,
                     recipe.pretraining.training,
                     corpus,
+                    uses_unlabelled=True,
                     asks_teacher="live" if listens else "never",
                 )
             )
@@ -145,7 +149,19 @@ def _task_steps(
         step = finetune_step(shop, arm, task, rows, starts[arm], captured, seed)
         training = settings.training if arm.is_small else settings.teacher_training or settings.training
         asks: Literal["once", "never"] = "once" if captured and seed == seeds[0] else "never"
-        trainings.append(TrainingStep(step, arm, "fine-tuning", task, seed, training, rows, asks_teacher=asks))
+        trainings.append(
+            TrainingStep(
+                step,
+                arm,
+                "fine-tuning",
+                task,
+                seed,
+                training,
+                rows,
+                uses_unlabelled=captured is not None,
+                asks_teacher=asks,
+            )
+        )
         models[arm, seed] = Start.of_step(step)
 
     if task.name in shop.inputs.task_teachers:

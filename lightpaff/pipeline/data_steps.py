@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightpaff.data.cleaning import clean_text
-from lightpaff.data.corpus import prepare_corpus, text_of
-from lightpaff.data.sources import ResolvedSource, iterate_rows
-from lightpaff.data.task_data import Example, find_labels, read_examples, read_unlabelled, write_split
+from lightpaff.data.corpus import prepare_corpus
+from lightpaff.data.evaluation_texts import read_evaluation_texts
+from lightpaff.data.sources import ResolvedSource, source_identity
+from lightpaff.data.task_data import Example, TaskRows, find_labels, read_examples, read_unlabelled, write_split
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.inputs import Inputs, source_identity
+from lightpaff.pipeline.inputs import Inputs
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Recipe, Task
 
@@ -26,6 +26,7 @@ def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
     """Read, clean, leak-check, tokenise and pack the pre-training text."""
     assert recipe.pretraining is not None
     length = recipe.pretraining.sequence_length
+    evaluated = inputs.sources.evaluated(recipe.tasks)
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         with progress_bar(step.name, None, "texts") as advance:
@@ -33,19 +34,18 @@ def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
                 inputs.sources.corpus,
                 inputs.tokenizer,
                 length,
-                _evaluation_texts(recipe, inputs),
+                read_evaluation_texts(evaluated),
                 place.result / SEQUENCES,
                 advance,
             )
-        write_json_whole(place.result / CARD, {"name": "pre-training text", **card})
+        write_json_whole(place.result / CARD, card)
         return {"sequences": card["facts"]["sequences"], "tokens": card["facts"]["tokens"]}
 
     settings = {
         "sources": source_identity(inputs.sources.corpus),
         "tokenizer": inputs.tokenizer_identity,
         "sequence_length": length,
-        "evaluated": [source_identity(_evaluated_sources(inputs, task)) for task in recipe.tasks],
-        "columns": [task.columns.model_dump() for task in recipe.tasks],
+        "evaluated": [rows.identity for rows in evaluated],
     }
     return Step("prepare the pre-training text", "corpus", settings, (), root, work)
 
@@ -61,6 +61,8 @@ def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
             for split in SPLITS:
                 if card := _write_split(task, split, labels, inputs, place.result, advance):
                     cards.append(card)
+        if repeated := _count_repeated_rows(place.result):
+            cards[0]["facts"]["also in validation or test"] = repeated
         write_json_whole(place.result / CARD, cards)
         return {"labels": labels, **{card["split"]: card["facts"]["rows"] for card in cards}}
 
@@ -87,15 +89,16 @@ def _write_split(
     if split == "train":
         examples = _both(examples, read_unlabelled(inputs.sources.unlabelled[task.name], task, dropped))
     written = write_split(examples, inputs.tokenizer, task.max_length, result / f"{split}.arrow", advance)
-    facts: dict[str, Any] = {"sources": ", ".join(source.source.path for source in sources), **written["facts"]}
+    facts: dict[str, Any] = written["facts"]
+    names = ", ".join(source.source.path for source in sources)
     if not facts["rows"]:
         raise UserError(
-            f"{facts['sources']}: no row of {task.name} ({split}) has a text in column '{task.columns.text}'; "
+            f"{names}: no row of {task.name} ({split}) has a text in column '{task.columns.text}'; "
             f"{dropped['empty text']} are empty: correct the file or set tasks.{task.name}.columns"
         )
     if split == "train" and written["labels"][None] == facts["rows"]:
         raise UserError(
-            f"{facts['sources']}: no training row of {task.name} has a label in column '{task.columns.label}'; "
+            f"{names}: no training row of {task.name} has a label in column '{task.columns.label}'; "
             f"set tasks.{task.name}.columns.label"
         )
     if task.objective == "classify":
@@ -103,11 +106,12 @@ def _write_split(
         facts.update({f"label {name}": counts[number] for number, name in enumerate(labels)})
         if split == "train" and sum(counts[number] > 0 for number in range(len(labels))) < 2:
             raise UserError(
-                f"{facts['sources']}: the training rows of {task.name} are all of one class; classification needs two"
+                f"{names}: the training rows of {task.name} are all of one class; classification needs two"
             )
     if written["labels"][None]:
         facts["without a label"] = written["labels"][None]
-    return {"name": f"{task.name}, {split}", "split": split, "facts": facts, "dropped": dict(dropped)}
+    # Neither the task's name nor a path: other runs reuse this step under other names.
+    return {"split": split, "facts": facts, "dropped": dict(dropped)}
 
 
 def _both(first: Iterator[Example], second: Iterator[Example]) -> Iterator[Example]:
@@ -115,16 +119,10 @@ def _both(first: Iterator[Example], second: Iterator[Example]) -> Iterator[Examp
     yield from second
 
 
-def _evaluated_sources(inputs: Inputs, task: Task) -> list[ResolvedSource]:
-    return [*inputs.sources.validation[task.name], *inputs.sources.test[task.name]]
-
-
-def _evaluation_texts(recipe: Recipe, inputs: Inputs) -> list[str]:
-    """Every text that a validation or test set holds: none of it may be in the pre-training text."""
-    texts = []
-    for task in recipe.tasks:
-        columns = [column for column in (task.columns.text, task.columns.text_pair) if column]
-        for source in _evaluated_sources(inputs, task):
-            for number, row in iterate_rows(source):
-                texts += [clean_text(text_of(row, column, source.source.path, number)) for column in columns]
-    return texts
+def _count_repeated_rows(result: Path) -> int:
+    """Training rows whose whole text, both parts of a pair, is that of a validation or test row of the task."""
+    texts = {
+        split: TaskRows.open(path).texts() for split in SPLITS if (path := result / f"{split}.arrow").exists()
+    }
+    evaluated = {text for split in SPLITS[1:] for text in texts.get(split, [])}
+    return sum(text in evaluated for text in texts["train"])

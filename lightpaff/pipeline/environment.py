@@ -28,6 +28,15 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, str]
     }
 
 
+def describe_maker(device: torch.device) -> dict[str, str]:
+    """Of the environment, what decides the last bits of a training's result."""
+    return {
+        "torch": importlib.metadata.version("torch"),
+        "threads": str(torch.get_num_threads()),
+        "processor": describe_processor(device),
+    }
+
+
 def describe_processor(device: torch.device) -> str:
     """The name of the GPU, or of the CPU."""
     if device.type == "cuda":

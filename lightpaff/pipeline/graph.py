@@ -20,9 +20,9 @@ from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
 
 _VERSIONS = {
-    "tokenizer": 1,
-    "corpus": 1,
-    "task": 1,
+    "tokenizer": 2,
+    "corpus": 2,
+    "task": 2,
     "initial": 1,
     "pretrain": 1,
     "finetune": 1,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightpaff.data.evaluation_texts import EvaluatedRows
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.errors import UserError
 from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, lacks_head, read_config, tensor_names
@@ -30,6 +31,10 @@ class Sources:
     validation: dict[str, list[ResolvedSource]]
     test: dict[str, list[ResolvedSource]]
 
+    def evaluated(self, tasks: list[Task]) -> list[EvaluatedRows]:
+        """What no pre-training may see: the validation and test rows of each task."""
+        return [EvaluatedRows(task.columns, [*self.validation[task.name], *self.test[task.name]]) for task in tasks]
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -43,6 +48,7 @@ class Inputs:
         student_config: the student's shape.
         ready_student: a ready-made small model to start from, where the recipe names one.
         task_teachers: teachers that are fine-tuned already, by task.
+        task_teacher_configs: their shapes.
         vocabulary_size: V of the pre-training objective, without padded rows.
     """
 
@@ -54,7 +60,12 @@ class Inputs:
     student_config: "PreTrainedConfig"
     ready_student: FetchedModel | None
     task_teachers: dict[str, FetchedModel]
+    task_teacher_configs: dict[str, "PreTrainedConfig"]
     vocabulary_size: int
+
+    def teacher_config_of(self, task: Task) -> "PreTrainedConfig":
+        """The shape of the teacher that is fine-tuned on a task."""
+        return self.task_teacher_configs.get(task.name, self.teacher_config)
 
     @property
     def tokenizer_identity(self) -> Any:
@@ -82,7 +93,11 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         teacher_config = scratch_config(recipe.teacher.from_scratch, tokenizer)
     ready_student = _find_ready_student(recipe, tokenizer, downloads)
     small = _find_student_config(recipe, teacher_config, ready_student)
-    for name, config in (("teacher", teacher_config), ("student", small)):
+    task_teachers = _find_task_teachers(recipe, tokenizer, downloads)
+    task_configs = {name: read_config(fetched.path) for name, fetched in task_teachers.items()}
+    named_configs = {"teacher": teacher_config, "student": small}
+    named_configs |= {f"teacher of {name}": config for name, config in task_configs.items()}
+    for name, config in named_configs.items():
         _check_lengths(recipe, name, longest_input(config))
     return Inputs(
         sources=sources,
@@ -92,14 +107,10 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         teacher_config=teacher_config,
         student_config=small,
         ready_student=ready_student,
-        task_teachers=_find_task_teachers(recipe, tokenizer, downloads),
+        task_teachers=task_teachers,
+        task_teacher_configs=task_configs,
         vocabulary_size=number_of_classes(tokenizer, teacher_config),
     )
-
-
-def source_identity(sources: list[ResolvedSource]) -> list[Any]:
-    """What fingerprints say of sources: their content and how it is read, not where it lies."""
-    return [{**source.source.model_dump(exclude={"path", "sha256"}), "sha256": source.sha256} for source in sources]
 
 
 def _resolve_sources(recipe: Recipe, downloads: Path) -> Sources:
@@ -121,7 +132,7 @@ def _find_teacher(
     """The teacher, where its tokenizer is, and the step that trained the tokenizer."""
     teacher = recipe.teacher
     if teacher.from_scratch is not None:
-        step = tokenizer_step(teacher.from_scratch, sources.corpus, root)
+        step = tokenizer_step(teacher.from_scratch, sources.corpus, sources.evaluated(recipe.tasks), root)
         return None, run_step(step).step.directory, step
     assert teacher.source is not None
     named = [teacher.source] if isinstance(teacher.source, str) else teacher.source

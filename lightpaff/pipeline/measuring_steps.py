@@ -41,14 +41,19 @@ def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
         train = task_objective(shop, task, rows, "train")
         known = labelled_rows(train)
         texts = TaskRows.open(rows.directory / "train.arrow").texts()
-        facts: dict[str, Any] = {}
-        for split in evaluation_splits(task):
-            evaluated = TaskRows.open(rows.directory / f"{split}.arrow").texts()
-            labels = train.labels_N[known]
-            baseline = fit_tfidf_baseline([texts[i] for i in known], labels, evaluated, train.number_of_classes)
-            store_targets(torch.from_numpy(baseline.logits_NV), place.result / f"{split}.safetensors")
-            facts = {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
-        return facts
+        evaluated = {
+            split: TaskRows.open(rows.directory / f"{split}.arrow").texts() for split in evaluation_splits(task)
+        }
+        baseline = fit_tfidf_baseline(
+            [texts[i] for i in known],
+            train.labels_N[known],
+            [text for split_texts in evaluated.values() for text in split_texts],
+            train.number_of_classes,
+        )
+        ends = np.cumsum([len(split_texts) for split_texts in evaluated.values()])
+        for split, logits_NV in zip(evaluated, np.split(baseline.logits_NV, ends[:-1]), strict=True):
+            store_targets(torch.from_numpy(logits_NV), place.result / f"{split}.safetensors")
+        return {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
 
     settings = {"splits": evaluation_splits(task)}
     return Step(f"fit the TF-IDF baseline for {task.name}", "baseline", settings, (rows,), shop.root, work)
@@ -94,6 +99,7 @@ def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start
     settings = {
         "processor": describe_processor(shop.hardware.device),
         "runtime": describe_runtime(shop.hardware.device),
+        "torch": torch.__version__,
         "models": {name: start.identity for name, start in models.items()},
     }
     inputs = (rows, *(step for start in models.values() for step in start.inputs))

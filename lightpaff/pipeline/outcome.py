@@ -137,7 +137,7 @@ def _summary(finished: Finished) -> dict[str, str]:
         ),
     }
     if recipe.control:
-        facts["control"] = "the same student, data and steps, with λ = 0 in both stages"
+        facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
     for steps in finished.graph.tasks:
         if len(recipe.seeds.fine_tuning) > 1:
             seed, _ = best_student(shop, steps)
@@ -313,22 +313,24 @@ def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
 
 
 def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
+    """How far student and control say what the teacher says: means over the fine-tuning seeds."""
     split = evaluation_splits(steps.task)[-1]
     is_classification = steps.task.objective == "classify"
     teacher = read_predictions(shop, steps, _teacher_step(steps), split)
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
-    first_seed = shop.recipe.seeds.fine_tuning[0]
     for arm in (STUDENT, CONTROL):
-        if (arm, first_seed) in steps.predictions:
-            own = read_predictions(shop, steps, steps.predictions[arm, first_seed], split)
+        own = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
+        if own:
             yield AgreementLine(
                 steps.task.name,
                 split,
                 arm.name,
-                agreement=agreement(teacher, own),
-                mean_kl=mean_kl(teacher, own) if is_classification else None,
-                calibration_error=expected_calibration_error(own) if is_classification else None,
+                agreement=statistics.fmean(agreement(teacher, seed) for seed in own),
+                mean_kl=statistics.fmean(mean_kl(teacher, seed) for seed in own) if is_classification else None,
+                calibration_error=(
+                    statistics.fmean(expected_calibration_error(seed) for seed in own) if is_classification else None
+                ),
             )
 
 

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from lightpaff.errors import UserError
@@ -13,15 +14,12 @@ from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.probe import measure_tokens_per_second
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
-from lightpaff.progress import console
 
 _BYTES_A_WEIGHT = 4
 _STATES_IN_TRAINING = 5
 """Weights, gradients, AdamW's two moments, and the best weights so far."""
 _STATES_ON_DISK = 4
 """A checkpoint holds the weights, the two moments and the best weights."""
-_ACTIVATION_BYTES_A_LAYER = 34
-"""Times tokens and hidden size, in 16 bits (Korthikanti et al. 2022, equation 1, without the attention matrices)."""
 _SECONDS_ELSEWHERE = 30.0
 """For a prediction, a baseline or a measurement: an order of magnitude."""
 
@@ -50,10 +48,10 @@ class Plan:
     disk_bytes: float
 
 
-def make_plan(shop: Workshop, graph: Graph, *, probe: bool = True) -> Plan:
-    """Plan a run whose data steps are done; with `probe`, time a few training steps of each kind first."""
+def make_plan(shop: Workshop, graph: Graph) -> Plan:
+    """Plan a run whose data steps are done; a few training steps of each kind are timed first."""
     speeds: dict[Any, float] = {}
-    planned = [_plan_training(shop, training, speeds, probe) for training in graph.trainings]
+    planned = [_plan_training(shop, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
     parameters = {
@@ -80,7 +78,7 @@ def require_disk_space(plan: Plan, shop: Workshop) -> None:
         )
 
 
-def print_plan(plan: Plan, shop: Workshop) -> None:
+def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
     """Show a plan as tables."""
     console.print(_size_table(plan))
     console.print(_step_table(plan))
@@ -91,11 +89,11 @@ def print_plan(plan: Plan, shop: Workshop) -> None:
     )
 
 
-def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float], probe: bool) -> PlannedTraining:
+def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:
     workload = workload_of(shop, training)
     own, teacher = flops_of(shop, training, workload)
     seconds = 0.0
-    if probe and training.step.state != "done":
+    if training.step.state != "done":
         kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
         if kind not in speeds:
             speeds[kind] = measure_tokens_per_second(shop, training, workload)
@@ -106,7 +104,9 @@ def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, flo
         workload,
         own,
         teacher,
-        memory_bytes=_STATES_IN_TRAINING * weights + _activation_bytes(shop, training),
+        memory_bytes=_STATES_IN_TRAINING * weights
+        + _activation_bytes(shop, training, workload)
+        + _teacher_bytes(shop, training),
         disk_bytes=_STATES_ON_DISK * weights,
         seconds=seconds,
     )
@@ -117,11 +117,23 @@ def _weight_bytes(shop: Workshop, training: TrainingStep) -> float:
     return _BYTES_A_WEIGHT * count_parameters(config_of(shop, training), head, classes).total
 
 
-def _activation_bytes(shop: Workshop, training: TrainingStep) -> float:
+def _activation_bytes(shop: Workshop, training: TrainingStep, workload: Workload) -> float:
+    """Of the student's pass, in 16 bits twice where training is in float32 (Korthikanti et al. 2022, equation 1)."""
     shape = shape_of(config_of(shop, training))
     assert shape.hidden_size is not None
-    bytes_a_layer = _ACTIVATION_BYTES_A_LAYER * (1 if shop.hardware.precision == "bf16" else 2)
-    return training.training.micro_batch_tokens * shape.layers * shape.hidden_size * bytes_a_layer
+    assert shape.heads is not None
+    # Plain attention keeps its matrices, the fused one does not.
+    matrices = 5 * shape.heads * workload.sequence_length if shop.hardware.attention == "eager" else 0
+    bytes_a_token = shape.layers * (34 * shape.hidden_size + matrices)
+    at_once = min(training.training.micro_batch_tokens, training.training.batch_size * workload.sequence_length)
+    return at_once * bytes_a_token * (1 if shop.hardware.precision == "bf16" else 2)
+
+
+def _teacher_bytes(shop: Workshop, training: TrainingStep) -> float:
+    if training.asks_teacher != "live":
+        return 0.0
+    head, classes = head_of(shop, training)
+    return _BYTES_A_WEIGHT * count_parameters(shop.inputs.teacher_config, head, classes).total
 
 
 def _size_table(plan: Plan) -> Table:

@@ -72,7 +72,7 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
     _claim(directory, recipe)
     plan = make_plan(shop, graph)
-    print_plan(plan, shop)
+    print_plan(plan, shop, console)
     require_disk_space(plan, shop)
     done = {**data}
     for step in graph.steps:

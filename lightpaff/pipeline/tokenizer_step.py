@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from lightpaff.data.corpus import read_corpus
-from lightpaff.data.sources import ResolvedSource
+from lightpaff.data.evaluation_texts import EvaluatedRows, read_evaluation_texts
+from lightpaff.data.leaks import LeakIndex
+from lightpaff.data.sources import ResolvedSource, source_identity
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.recipe import FromScratch
 
 
-def tokenizer_step(from_scratch: FromScratch, corpus: list[ResolvedSource], root: Path) -> Step:
-    """Train a tokenizer on the pre-training corpus."""
+def tokenizer_step(
+    from_scratch: FromScratch, corpus: list[ResolvedSource], evaluated: list[EvaluatedRows], root: Path
+) -> Step:
+    """Train a tokenizer on the pre-training corpus, without the texts that hold an evaluation example."""
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         tokenizer = train_tokenizer(
-            read_corpus(corpus, Counter()),
+            read_corpus(corpus, Counter(), LeakIndex(read_evaluation_texts(evaluated))),
             from_scratch.vocabulary_size,
             from_scratch.lowercase,
             from_scratch.max_length,
@@ -27,6 +31,7 @@ def tokenizer_step(from_scratch: FromScratch, corpus: list[ResolvedSource], root
 
     settings = {
         "from_scratch": from_scratch.model_dump(include={"vocabulary_size", "lowercase", "max_length", "architecture"}),
-        "corpus": [{**s.source.model_dump(exclude={"path", "sha256"}), "sha256": s.sha256} for s in corpus],
+        "corpus": source_identity(corpus),
+        "evaluated": [rows.identity for rows in evaluated],
     }
     return Step("train the tokenizer", "tokenizer", settings, (), root, work)

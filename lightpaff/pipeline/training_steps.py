@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightpaff.data.batch_order import BatchOrder
 from lightpaff.data.corpus import held_out
 from lightpaff.data.task_data import TaskRows
 from lightpaff.data.token_table import TokenTable
@@ -19,21 +20,25 @@ from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, open_headed, quiet_
 from lightpaff.models.fetching import FetchedModel
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
+from lightpaff.models.shapes import config_identity
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.mlm import MaskedLanguageModelling
-from lightpaff.pipeline.arms import Arm
+from lightpaff.pipeline.arms import CONTROL, Arm
 from lightpaff.pipeline.data_steps import LABELS, SEQUENCES
+from lightpaff.pipeline.environment import describe_maker
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.recipe import Distillation, Recipe, Task, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher, predict, store_targets
 from lightpaff.training.device import Hardware
-from lightpaff.training.loop import TrainingJob, train
+from lightpaff.training.loop import TrainingJob, count_steps, train
 from lightpaff.training.validation import validate_masked_tokens, validate_task
 
 MODEL = "model"
 TRAINING = "training.json"
+MADE_WITH = "made with"
+"""Among a training step's facts: see `describe_maker`."""
 SOFT_TARGETS = "soft_targets.safetensors"
 _NO_DISTILLATION = Distillation(weight=0.0)
 _TOKENS_PREDICTED_TOGETHER = 16384
@@ -54,7 +59,7 @@ class Start:
     @classmethod
     def of_fetched(cls, model: FetchedModel) -> "Start":
         """Start from a ready-made model."""
-        return cls(model.path, None, model.sha256)
+        return cls(model.path, None, model.identity)
 
     @classmethod
     def of_step(cls, step: Step) -> "Start":
@@ -120,7 +125,7 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
         return {}
 
     settings = {
-        "config": config.to_dict(),
+        "config": config_identity(config),
         "initialisation": initialisation,
         "seed": seed,
         "start": start.identity if start else None,
@@ -193,13 +198,14 @@ def finetune_step(
         stored: Teacher = NoTeacher()
         if captured is not None:
             stored = StoredTeacher(captured.directory / SOFT_TARGETS, len(data.lengths_N), shop.hardware.device)
+        ids = np.arange(len(data.lengths_N)) if captured else labelled_rows(data)
         job = TrainingJob(
             description=step.name,
             model=shop.open(start.path, CLASSES, classes, training, labels or None, seed),
             data=data,
-            example_ids=np.arange(len(data.lengths_N)) if captured else labelled_rows(data),
+            example_ids=ids,
             teacher=stored,
-            settings=training,
+            settings=with_steps_of_student(training, data.lengths_N) if arm == CONTROL else training,
             distillation=distillation,
             seed=seed,
             validate=partial(validate_task, validation, task.metric_names, training.micro_batch_tokens, shop.hardware),
@@ -219,6 +225,14 @@ def finetune_step(
     }
     inputs = (rows, *start.inputs, *((captured,) if captured else ()))
     return Step(f"fine-tune the {arm.name} on {task.name}, seed {seed}", "finetune", settings, inputs, shop.root, work)
+
+
+def with_steps_of_student(training: Training, lengths_N: np.ndarray) -> Training:
+    """The control's budget: as many steps as the student takes, who also learns from rows without a label."""
+    every_id = np.arange(len(lengths_N))
+    order = BatchOrder(lengths_N, every_id, training.batch_size, training.micro_batch_tokens, seed=0)
+    steps = count_steps(training, lengths_N, order.steps_per_epoch)
+    return training.model_copy(update={"steps": steps, "tokens": None, "epochs": None})
 
 
 def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
@@ -273,7 +287,7 @@ def task_objective(shop: Workshop, task: Task, rows: Step, split: str) -> Classi
     else:
         labels_N = np.where(np.isnan(opened.labels_N), NO_GOLD_LABEL, opened.labels_N).astype(np.int64)
         classes = len(read_labels(rows))
-    configs = (shop.inputs.teacher_config, shop.inputs.student_config)
+    configs = (shop.inputs.teacher_config_of(task), shop.inputs.student_config)
     has_segments = any(getattr(config, "type_vocab_size", 0) > 1 for config in configs)
     return Classification(
         opened.tokens,
@@ -313,6 +327,7 @@ def _train_and_save(job: TrainingJob, shop: Workshop, place: Workplace) -> dict[
         "best_step": progress.best_step,
         "tokens": progress.tokens,
         "targets": progress.targets,
+        MADE_WITH: describe_maker(shop.hardware.device),
     }
 
 

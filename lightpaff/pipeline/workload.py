@@ -11,9 +11,11 @@ from lightpaff.data.task_data import TaskRows
 from lightpaff.data.token_table import TokenTable
 from lightpaff.models.encoder import CLASSES, MASKED_TOKENS
 from lightpaff.models.shapes import forward_flops_per_token, training_flops_per_token
+from lightpaff.pipeline.arms import CONTROL
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.data_steps import SEQUENCES
-from lightpaff.pipeline.training_steps import Workshop, read_labels
+from lightpaff.pipeline.training_steps import Workshop, read_labels, with_steps_of_student
+from lightpaff.recipe import Training
 from lightpaff.training.loop import count_steps
 
 
@@ -38,22 +40,26 @@ class Workload:
 
 def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
     """How much a training goes through, from its budget and its prepared data."""
-    settings = training.training
     if training.stage == "pre-training":
         pretraining = shop.recipe.pretraining
         assert pretraining is not None
         sequences = TokenTable(training.data.directory / SEQUENCES)
         ids, _ = held_out(sequences, pretraining.validation_fraction)
-        lengths_N, target_share = sequences.lengths_N, pretraining.mask_rate
-    else:
-        rows = TaskRows.open(training.data.directory / "train.arrow").tokens
-        lengths_N, ids = rows.lengths_N, np.arange(len(rows))
-        target_share = 1 / float(lengths_N.mean())
+        return _workload(training.training, sequences.lengths_N, ids, pretraining.mask_rate)
+    rows = TaskRows.open(training.data.directory / "train.arrow")
+    lengths_N, every_id = rows.tokens.lengths_N, np.arange(len(rows.tokens))
+    ids = every_id if training.uses_unlabelled else np.flatnonzero(~np.isnan(rows.labels_N))
+    settings = training.training
+    if training.arm == CONTROL:
+        settings = with_steps_of_student(settings, lengths_N)
+    return _workload(settings, lengths_N, ids, 1 / float(lengths_N[ids].mean()))
+
+
+def _workload(settings: Training, lengths_N: np.ndarray, ids: np.ndarray, target_share: float) -> Workload:
     order = BatchOrder(lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
     steps = count_steps(settings, lengths_N[ids], order.steps_per_epoch)
-    mean = float(lengths_N[ids].mean())
-    epoch = mean * len(ids)
-    return Workload(steps, epoch * steps / order.steps_per_epoch, epoch, round(mean), target_share)
+    epoch = float(lengths_N[ids].sum())
+    return Workload(steps, epoch * steps / order.steps_per_epoch, epoch, round(epoch / len(ids)), target_share)
 
 
 def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tuple[float, float]:
@@ -61,7 +67,8 @@ def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tupl
     head, classes = head_of(shop, training)
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
     own = training_flops_per_token(config_of(shop, training), head, classes, **shape)  # type: ignore[arg-type]
-    teacher = forward_flops_per_token(shop.inputs.teacher_config, head, classes, **shape)  # type: ignore[arg-type]
+    teacher_config = shop.inputs.teacher_config_of(training.task) if training.task else shop.inputs.teacher_config
+    teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
     asked = {"live": workload.tokens, "once": workload.tokens_an_epoch, "never": 0.0}[training.asks_teacher]
     return own * workload.tokens, teacher * asked
 

@@ -35,7 +35,7 @@ class Row(_Checked):
     metric: str
     value: float
     interval: tuple[float, float] | None = None
-    """95 %, over the evaluation rows."""
+    """95 %, over the evaluation rows; of a mean over several seeds: over rows and seeds."""
     seed: int | None = None
     """None: the mean over the fine-tuning seeds, or nothing random was involved."""
     spread: float | None = None
@@ -89,17 +89,18 @@ class Curve(_Checked):
     seed: int
     steps: list[int]
     training_loss: list[float]
-    """What was minimised: (1-λ)·nll + λ·(cross entropy to the teacher)."""
+    """What was minimised: (1-λ)·nll + λ·T²·KL(teacher || student), as a mean over the targets."""
     nll: list[float]
     """Negative log likelihood of the gold classes, in nats."""
     kl: list[float]
-    """KL(teacher || student), in nats; empty without a teacher."""
+    """KL(teacher || student) at temperature T, in nats; empty without a teacher."""
     validation: list[ValidationPoint]
 
 
 @dataclass(frozen=True)
 class Disagreement(_Checked):
-    """One evaluation row about which teacher and student differ; probabilities are those of their own answers."""
+    """One evaluation row about which teacher and delivered student differ (of several seeds the one that did best on
+    the validation set); probabilities are those of their own answers."""
 
     task: str
     text: str
@@ -122,7 +123,9 @@ class DataCard(_Checked):
 
 @dataclass(frozen=True)
 class Comparison(_Checked):
-    """First arm minus second arm on the same rows, with the 95 % interval of the paired difference."""
+    """First arm minus second arm on the same rows, with the 95 % interval of the paired difference.
+
+    Where several seeds of an arm were run, its mean counts, and the interval is also over those seeds."""
 
     task: str
     split: str
@@ -136,7 +139,9 @@ class Comparison(_Checked):
 
 @dataclass(frozen=True)
 class AgreementLine(_Checked):
-    """How far a model says what its teacher says, and whether its confidence can be believed."""
+    """How far a model says what its teacher says, and whether its confidence can be believed.
+
+    Means over the fine-tuning seeds where several were run."""
 
     task: str
     split: str

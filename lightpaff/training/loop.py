@@ -111,7 +111,7 @@ def count_steps(settings: Training, lengths_N: np.ndarray, steps_per_epoch: int)
     if settings.steps is not None:
         return settings.steps
     if settings.tokens is not None:
-        return max(1, math.ceil(settings.tokens / (float(lengths_N.mean()) * settings.batch_size)))
+        return max(1, math.ceil(settings.tokens * steps_per_epoch / float(lengths_N.sum())))
     assert settings.epochs is not None
     return max(1, round(settings.epochs * steps_per_epoch))
 
