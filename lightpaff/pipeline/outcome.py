@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lightpaff.data.sources import ResolvedSource
 from lightpaff.data.task_data import TaskRows
 from lightpaff.evaluation.agreement import agreement, mean_kl
 from lightpaff.evaluation.calibration import expected_calibration_error
@@ -19,10 +20,11 @@ from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
 from lightpaff.pipeline.data_steps import CARD
-from lightpaff.pipeline.environment import describe_environment
+from lightpaff.pipeline.environment import describe_environment, describe_maker
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
 from lightpaff.pipeline.training_steps import (
+    MADE_WITH,
     TRAINING,
     Start,
     Workshop,
@@ -82,14 +84,11 @@ def report_data(finished: Finished) -> ReportData:
         rows=[row for steps in graph.tasks for row in _rows(finished, steps)],
         curves=[_curve(training) for training in graph.trainings],
         disagreements=[line for steps in graph.tasks for line in _disagreements(shop, steps)],
-        data_cards=list(_data_cards(graph)),
+        data_cards=list(_data_cards(finished)),
         comparisons=[line for steps in graph.tasks for line in _comparisons(shop, steps)],
         agreement=[line for steps in graph.tasks for line in _agreement(shop, steps)],
         speed_ratios=[_speed_ratio(steps) for steps in graph.tasks],
-        steps=[
-            StepLine(step.name, finished.done[step.fingerprint].seconds, finished.done[step.fingerprint].reused)
-            for step in graph.steps
-        ],
+        steps=list(_step_lines(finished)),
         compute=[_compute_line(shop, training) for training in graph.trainings],
         environment={
             **describe_environment(shop.hardware.device, shop.hardware.precision),
@@ -279,11 +278,33 @@ def _teacher_step(steps: TaskSteps) -> Step:
     return next(step for (arm, _), step in steps.predictions.items() if arm == TEACHER)
 
 
-def _data_cards(graph: Graph) -> Iterator[DataCard]:
-    for step in graph.data:
-        content = json.loads((step.directory / CARD).read_text())
-        for card in content if isinstance(content, list) else [content]:
-            yield DataCard(card["name"], card["facts"], card["dropped"])
+def _step_lines(finished: Finished) -> Iterator[StepLine]:
+    """What was done; a training that was made elsewhere, or otherwise, says with what."""
+    here = describe_maker(finished.shop.hardware.device)
+    for step in finished.graph.steps:
+        done = finished.done[step.fingerprint]
+        maker = done.facts.get(MADE_WITH, here)
+        detail = "" if maker == here else "made with torch {torch}, {threads} threads, {processor}".format(**maker)
+        yield StepLine(step.name, done.seconds, done.reused, detail)
+
+
+def _data_cards(finished: Finished) -> Iterator[DataCard]:
+    """The cards of the data steps, under this run's names and paths: the steps may be those of an earlier run."""
+    graph, sources = finished.graph, finished.shop.inputs.sources
+    if graph.corpus is not None:
+        card = json.loads((graph.corpus.directory / CARD).read_text())
+        yield _data_card("pre-training text", sources.corpus, card)
+    for steps in graph.tasks:
+        task = steps.task.name
+        for card in json.loads((steps.rows.directory / CARD).read_text()):
+            own: list[ResolvedSource] = getattr(sources, card["split"])[task]
+            unlabelled = sources.unlabelled[task] if card["split"] == "train" else []
+            yield _data_card(f"{task}, {card['split']}", [*own, *unlabelled], card)
+
+
+def _data_card(name: str, sources: list[ResolvedSource], card: dict[str, Any]) -> DataCard:
+    paths = ", ".join(source.source.path for source in sources)
+    return DataCard(name, {"sources": paths, **card["facts"]}, card["dropped"])
 
 
 def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:

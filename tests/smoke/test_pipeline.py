@@ -1,6 +1,7 @@
 """The whole pipeline, from the recipe to the report and the student, with everything as small as it gets."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,12 +156,17 @@ def test_ready_teacher_without_head_goes_on_training(
 
 def test_no_pretraining_stage_and_unlabelled_rows(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     ready_recipe.set("tasks.0.unlabelled", ["unlabelled.jsonl"])
+    ready_recipe.set("fine_tuning.training.steps", None)
+    ready_recipe.set("fine_tuning.training.epochs", 2)
     report = run_recipe(run_cli, ready_recipe)
     assert report["summary"]["distillation in pre-training"] == "no pre-training stage"
     assert {curve["stage"] for curve in report["curves"]} == {"fine-tuning"}
     cards = {card["name"]: card["facts"] for card in report["data_cards"]}
     assert cards["toy, train"]["rows"] == 96 + 32
     assert cards["toy, train"]["without a label"] == 32
+    taken = {curve["arm"]: curve["steps"][-1] for curve in report["curves"]}
+    # The control has fewer rows to learn from, and as many steps; the teacher has epochs of its own rows.
+    assert taken["control"] == taken["student"] > taken["teacher"]
 
 
 def test_pair_task_with_test_split(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
@@ -256,6 +262,35 @@ def test_second_run_reuses_every_step(
     assert _without_command(after["rows"]) == _without_command(before["rows"])
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (other / "student" / name).read_bytes() == (finished_run.output / "student" / name).read_bytes()
+
+
+def test_kept_steps_are_told_in_the_words_of_the_run(
+    finished_run: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = deepcopy(finished_run.content)
+    content["name"] = "renamed"
+    content["tasks"][0] |= {"name": "same", "train": "moved/train.jsonl"}
+    (finished_run.folder / "moved").mkdir()
+    shutil.copy(finished_run.folder / "train.jsonl", finished_run.folder / "moved")
+    # As if this were another machine than that of the finished run.
+    other = {"torch": "1.0", "threads": "7", "processor": "abacus"}
+    monkeypatch.setattr("lightpaff.pipeline.outcome.describe_maker", lambda device: other)
+    report = run_recipe(run_cli, type(finished_run)(finished_run.folder, content))
+    assert all(line["reused"] for line in report["steps"])
+    assert not [line for line in report["steps"] if "toy" in line["name"]]
+    cards = {card["name"]: card["facts"]["sources"] for card in report["data_cards"]}
+    assert cards == {
+        "pre-training text": str(finished_run.folder / "corpus.txt"),
+        "same, train": str(finished_run.folder / "moved" / "train.jsonl"),
+        "same, validation": str(finished_run.folder / "validation.jsonl"),
+    }
+    details = {line["name"]: line["detail"] for line in report["steps"]}
+    version = report["environment"]["torch"]
+    for name, detail in details.items():
+        is_training = name.startswith(("pre-train", "fine-tune"))
+        assert detail.startswith(f"made with torch {version}, 1 threads, ") == is_training, (name, detail)
+        assert bool(detail) == is_training
+    assert not any(line["detail"] for line in read_report(finished_run.output)["steps"])
 
 
 def _without_command(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -98,6 +98,14 @@ def test_the_last_override_wins(recipe_file: Path) -> None:
         ("student={}", "key 'student.layers' is missing; add it"),
         ("pretraining.corpus=[]", "key 'pretraining.corpus': List should have at least 1 item"),
         ("name=a name", "key 'name': String should match pattern"),
+        ("name=..", "key 'name': String should match pattern"),
+        ("name=steps", "the name 'steps' is taken by the folder that runs share; take another"),
+        (
+            "tasks.0.metrics=[pearson]",
+            "metric 'pearson' does not fit the objective classify; take accuracy, f1, matthews",
+        ),
+        ("tasks.0.labels=[no, yes]", "YAML reads no, yes, on, off, true and false as truth values"),
+        ("seeds.fine_tuning=[1, 1]", "seeds.fine_tuning needs different seeds; found [1, 1]"),
         ("teacher.pretraining={steps: 1, learning_rate: 1}", None),
     ],
 )

@@ -81,7 +81,8 @@ def test_texts_follow_each_other_with_a_separator(tokenizer: PreTrainedTokenizer
     (sequence,), card = prepare(sources, tokenizer, 12, tmp_path)
     expected = ["[CLS]", "the", "old", "king", "[SEP]", "a", "red", "fox", "[SEP]", "far", "away", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(sequence) == expected
-    assert card["facts"]["sources"] == f"{tmp_path}/corpus.jsonl, {tmp_path}/more.jsonl"
+    # Other runs reuse it, with the same text in another place.
+    assert str(tmp_path) not in str(card)
     assert card["dropped"] == {"tokens of the incomplete last sequence": 0}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from lightpaff.data.sources import iterate_rows, resolve
+from lightpaff.data.sources import iterate_rows, resolve, source_identity
 from lightpaff.data.splits import part_of
 from lightpaff.errors import UserError
-from lightpaff.recipe import Source, Split
+from lightpaff.recipe import CorpusSource, Source, Split
 
 ROWS = [{"film": f"film {number // 3}", "label": number % 4, "text": f"text {number}"} for number in range(60)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -48,6 +48,51 @@ def test_the_sha256_is_of_the_file_as_stored(tmp_path: Path, downloads: Path) ->
     path.write_bytes(gzip.compress(LINES))
     named = hashlib.sha256(path.read_bytes()).hexdigest()
     assert rows_of(downloads, path, sha256=named.upper()) == ROWS
+
+
+def identity_of(downloads: Path, path: Path, **keys: Any) -> dict[str, Any]:
+    [identity] = source_identity([resolve(Source(path=str(path), **keys), downloads)])
+    return identity
+
+
+def test_the_identity_is_content_and_how_it_is_read(rows_file: Path, tmp_path: Path, downloads: Path) -> None:
+    identity = identity_of(downloads, rows_file)
+    assert identity["sha256"] == hashlib.sha256(LINES).hexdigest()
+    assert (identity["format"], identity["compression"]) == ("jsonl", "")
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_bytes(LINES)
+    # Neither the place, nor a sha256 or format that the recipe need not have named, nor what the content shows.
+    for keys in ({}, {"sha256": identity["sha256"]}, {"format": "jsonl"}, {"hub_subset": "a", "hub_split": "train"}):
+        assert identity_of(downloads, elsewhere, **keys) == identity
+    others: list[dict[str, Any]] = [
+        {"format": "txt"},
+        {"where": {"label": [1]}},
+        {"split": Split(by="film", fractions={"a": 0.5, "b": 0.5}, take="a")},
+        {"limit": 3},
+    ]
+    for keys in others:
+        assert identity_of(downloads, rows_file, **keys) != identity
+    corpus = CorpusSource(path=str(rows_file), text="film")
+    assert source_identity([resolve(corpus, downloads)]) != [identity]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "compression"),
+    [("rows.TSV", "tsv", ""), ("rows.csv", "csv", ""), ("rows.txt.gz", "txt", ".gz"), ("rows.tsv.zst", "tsv", ".zst")],
+)
+def test_the_ending_is_in_the_identity(
+    tmp_path: Path, downloads: Path, name: str, format: str, compression: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(LINES)
+    identity = identity_of(downloads, path)
+    assert (identity["format"], identity["compression"]) == (format, compression)
+
+
+def test_an_ending_that_tells_nothing_has_no_identity(tmp_path: Path, downloads: Path) -> None:
+    (tmp_path / "rows.dat").write_bytes(LINES)
+    with pytest.raises(UserError, match=r"rows\.dat: the ending '\.dat' tells no format; add the key format"):
+        identity_of(downloads, tmp_path / "rows.dat")
 
 
 def test_another_sha256_is_refused(rows_file: Path, downloads: Path) -> None:

@@ -207,6 +207,14 @@ def test_long_rows_are_cut_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_p
     assert tokenizer.decode(rows.tokens.tokens(0)) == "[CLS] the old king saw a red [SEP]"
 
 
+def test_the_tokenizer_stays_as_it_is(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    before = tokenizer.backend_tokenizer.to_str()
+    long = Example(" ".join(WORDS), None, 0)
+    written = write_split(iter([long]), tokenizer, 8, tmp_path / "rows.arrow", lambda amount: None)
+    assert written["facts"]["truncated"] == 1
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
 @pytest.mark.parametrize(
     ("max_length", "first_length", "kept"),
     [(9, 5, "[CLS] the old king [SEP] saw a fox [SEP]"), (8, 4, "[CLS] the old [SEP] saw a fox [SEP]")],

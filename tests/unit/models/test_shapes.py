@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from lightpaff.errors import UserError
 from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS
 from lightpaff.models.shapes import (
+    config_identity,
     count_parameters,
     forward_flops_per_token,
     scratch_config,
@@ -49,6 +51,21 @@ def test_sizes_left_out_are_the_teachers(architecture: str) -> None:
     before = teacher.to_dict()
     assert sizes_of(shape_of(student_config(teacher, Shape(layers=3)))) == (3, 32, 4, 96)
     assert teacher.to_dict() == before
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_place_of_a_config_is_not_its_identity(architecture: str, tmp_path: Path) -> None:
+    config = make_teacher(architecture)
+    read = []
+    for name in ("here", "there"):
+        config.save_pretrained(tmp_path / name)
+        read.append(AutoConfig.from_pretrained(tmp_path / name))
+    assert read[0].name_or_path != read[1].name_or_path
+    assert config_identity(read[0]) == config_identity(read[1])
+    read[1].transformers_version = "0.0"
+    assert config_identity(read[0]) == config_identity(read[1])
+    read[1].vocab_size += 1
+    assert config_identity(read[0]) != config_identity(read[1])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -85,6 +85,17 @@ def test_a_saved_tokenizer_is_opened(tmp_path: Path) -> None:
     assert opened.model_max_length == 16
 
 
+def test_how_it_was_last_used_is_forgotten(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(WORDS)
+    fresh = tokenizer.backend_tokenizer.to_str()
+    tokenizer(["the open", "the"], truncation=True, padding=True, max_length=4)
+    assert tokenizer.backend_tokenizer.to_str() != fresh
+    tokenizer.save_pretrained(tmp_path)
+    opened = load_tokenizer(tmp_path).backend_tokenizer
+    assert opened.truncation is None
+    assert opened.padding is None
+
+
 def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path: Path) -> None:
     make_tokenizer(WORDS, mask_token=None).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="has no mask_token"):

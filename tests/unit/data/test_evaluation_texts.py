@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightpaff.data.evaluation_texts import EvaluatedRows, read_evaluation_texts
+from lightpaff.data.sources import ResolvedSource, resolve
+from lightpaff.errors import UserError
+from lightpaff.recipe import Columns, Source
+
+
+def source_of(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> ResolvedSource:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return resolve(Source(path=str(folder / name)), folder)
+
+
+def test_every_text_of_every_source_is_read_clean(tmp_path: Path) -> None:
+    pairs = source_of(tmp_path, [{"first": " a\tfox ", "second": "runs", "label": 1}, {"first": "b", "second": None}])
+    single = source_of(tmp_path, [{"sentence": "far away"}], "more.jsonl")
+    evaluated = [
+        EvaluatedRows(Columns(text="first", text_pair="second"), [pairs]),
+        EvaluatedRows(Columns(), [single, single]),
+        EvaluatedRows(Columns(), []),
+    ]
+    assert read_evaluation_texts(evaluated) == ["a fox", "runs", "b", "", "far away", "far away"]
+
+
+def test_a_missing_column_is_refused(tmp_path: Path) -> None:
+    rows = source_of(tmp_path, [{"text": "a fox"}])
+    with pytest.raises(UserError, match=r"rows\.jsonl, row 1: has no column 'sentence'"):
+        read_evaluation_texts([EvaluatedRows(Columns(), [rows])])
+
+
+def test_only_what_is_read_is_in_the_identity(tmp_path: Path) -> None:
+    row = {"sentence": "a fox", "label": 1}
+    first, second = source_of(tmp_path, [row]), source_of(tmp_path, [row], "other.jsonl")
+    identity = EvaluatedRows(Columns(), [first]).identity
+    assert EvaluatedRows(Columns(label="stars"), [second]).identity == identity
+    assert EvaluatedRows(Columns(text="label"), [first]).identity != identity
+    assert EvaluatedRows(Columns(text_pair="label"), [first]).identity != identity
+    assert EvaluatedRows(Columns(), [first, second]).identity != identity
+    assert EvaluatedRows(Columns(), [source_of(tmp_path, [row, row], "two.jsonl")]).identity != identity
