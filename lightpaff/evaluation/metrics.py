@@ -90,7 +90,8 @@ def correlation(first_N: Floats, second_N: Floats) -> float:
     if np.ptp(first_N) == 0 or np.ptp(second_N) == 0:
         return 0.0
     first_N, second_N = first_N - first_N.mean(), second_N - second_N.mean()
-    # Normalise each side by itself: the product of two tiny norms underflows.
+    # Tiny numbers have squares of 0: bring each side to size 1 first.
+    first_N, second_N = first_N / np.abs(first_N).max(), second_N / np.abs(second_N).max()
     value = (first_N / np.linalg.norm(first_N)) @ (second_N / np.linalg.norm(second_N))
     return float(np.clip(value, -1.0, 1.0))
 

@@ -105,9 +105,7 @@ def _write_split(
         counts = written["labels"]
         facts.update({f"label {name}": counts[number] for number, name in enumerate(labels)})
         if split == "train" and sum(counts[number] > 0 for number in range(len(labels))) < 2:
-            raise UserError(
-                f"{names}: the training rows of {task.name} are all of one class; classification needs two"
-            )
+            raise UserError(f"{names}: the training rows of {task.name} are all of one class; classification needs two")
     if written["labels"][None]:
         facts["without a label"] = written["labels"][None]
     # Neither the task's name nor a path: other runs reuse this step under other names.
@@ -121,8 +119,6 @@ def _both(first: Iterator[Example], second: Iterator[Example]) -> Iterator[Examp
 
 def _count_repeated_rows(result: Path) -> int:
     """Training rows whose whole text, both parts of a pair, is that of a validation or test row of the task."""
-    texts = {
-        split: TaskRows.open(path).texts() for split in SPLITS if (path := result / f"{split}.arrow").exists()
-    }
+    texts = {split: TaskRows.open(path).texts() for split in SPLITS if (path := result / f"{split}.arrow").exists()}
     evaluated = {text for split in SPLITS[1:] for text in texts.get(split, [])}
     return sum(text in evaluated for text in texts["train"])

@@ -50,6 +50,13 @@ def measured_models(data: ReportData, task: TaskFacts) -> list[MeasuredModel]:
     return sorted(models, key=lambda model: ARM_ORDER.index(model.arm))
 
 
+def count_seeds(data: ReportData, arm: Arm, task: TaskFacts | None = None) -> int:
+    """How many fine-tuning seeds of an arm were run (for a task, or the most of any); 0 where nothing was random."""
+    tasks = [task] if task else data.tasks
+    seeds = ({row.seed for row in data.rows if (row.arm, row.task) == (arm, one.name)} - {None} for one in tasks)
+    return max((len(own) for own in seeds), default=0)
+
+
 def reference_teacher(models: list[MeasuredModel]) -> MeasuredModel | None:
     """The teacher that sizes and speeds are compared with: its first runtime."""
     return next((model for model in models if model.arm == "teacher"), None)

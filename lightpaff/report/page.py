@@ -9,7 +9,7 @@ from markupsafe import Markup
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report import formats
 from lightpaff.report.markdown import card_facts, render_markdown
-from lightpaff.report.measured import ARM_ORDER
+from lightpaff.report.measured import ARM_ORDER, count_seeds
 from lightpaff.report.plots import Chart, plot_comparisons, plot_learning_curves, plot_quality_against_latency
 from lightpaff.report.rows import Disagreement, ReportData, Row, aggregate_over_seeds, report_to_json, to_json
 from lightpaff.report.tables import agreement_table, comparison_table, compute_table, latency_table, main_table
@@ -63,6 +63,7 @@ def _page_content(data: ReportData) -> dict[str, Any]:
     return {
         "data": data,
         "arms": [arm for arm in ARM_ORDER if arm in arms],
+        "student_seeds": count_seeds(data, "student"),
         "verdict": write_verdict(data),
         "cards": headline_cards(data),
         "main_tables": {task.name: main_table(data, task) for task in data.tasks},

@@ -7,6 +7,7 @@ from functools import partial
 from lightpaff.report import formats
 from lightpaff.report.measured import (
     MeasuredModel,
+    count_seeds,
     measured_models,
     reference_teacher,
     share_of_teacher,
@@ -77,7 +78,10 @@ def latency_table(data: ReportData, task: TaskFacts) -> Table:
         "examples/s, batched": lambda model: _cell(model.throughput, formats.per_second),
         "times as fast": lambda model: _speed_with_interval(data, task, model, models),
     }
-    caption = "Median and 95th percentile of one example at a time; times as fast as the teacher, with a 95 % interval."
+    caption = (
+        "Median and 95th percentile of one example at a time; times as fast as the teacher, with a 95 % interval. "
+        "The model alone: tokenising is not in these times."
+    )
     return _build_table(caption, columns, models)
 
 
@@ -98,7 +102,10 @@ def comparison_table(data: ReportData) -> Table:
         )
         for found in data.comparisons
     ]
-    caption = "Paired on the same rows; 95 % bootstrap interval over the rows, in points."
+    over = "rows"
+    if (seeds := count_seeds(data, "student")) > 1:
+        over = f"rows and over the {seeds} seeds of student and control, whose mean is compared"
+    caption = f"Paired on the same rows; 95 % bootstrap interval over the {over}; in points."
     return Table(caption, ["compared", "difference", "95 % interval", "reading"], lines)
 
 
@@ -122,7 +129,9 @@ def agreement_table(data: ReportData) -> Table:
         for found in data.agreement
     ]
     columns = ["model", "same answer as the teacher", "KL to the teacher (nats)", "calibration error"]
-    return Table("", columns, lines)
+    seeds = count_seeds(data, "student")
+    caption = f"Student and control: the mean over the {seeds} seeds." if seeds > 1 else ""
+    return Table(caption, columns, lines)
 
 
 def compute_table(data: ReportData) -> Table:
@@ -168,11 +177,11 @@ def _main_caption(data: ReportData, task: TaskFacts, models: list[MeasuredModel]
     if examples := max((row.examples for row in rows), default=0):
         parts[0] += f", on {examples:,} rows of the {task.split} set"
     if any(row.interval for row in rows):
-        parts.append("brackets are 95 % intervals over the rows")
-    seeds = {row.seed for row in data.rows if row.task == task.name and row.seed is not None}
+        and_seeds = ", and over the seeds where several were run" if any(row.spread is not None for row in rows) else ""
+        parts.append(f"brackets are 95 % intervals over the rows{and_seeds}")
     if any(row.spread is not None for row in rows):
-        over = f" over {len(seeds)} seeds" if len(seeds) > 1 else " over the seeds"
-        parts.append(f"\N{PLUS-MINUS SIGN} is the standard deviation{over}")
+        seeds = count_seeds(data, "student", task)
+        parts.append(f"\N{PLUS-MINUS SIGN} is the standard deviation over {seeds} seeds")
     teacher = reference_teacher(models)
     if teacher is not None and teacher.runtime:
         parts.append(f"smaller and faster are against the teacher in {teacher.runtime}")

@@ -6,6 +6,7 @@ from typing import Literal
 from lightpaff.report import formats
 from lightpaff.report.measured import (
     MeasuredModel,
+    count_seeds,
     find_comparison,
     headline_student,
     measured_models,
@@ -17,6 +18,9 @@ from lightpaff.report.measured import (
 from lightpaff.report.rows import Comparison, ReportData, TaskFacts
 
 Kind = Literal["good", "bad", "neutral", "caution"]
+
+_MANY_SEEDS = 10
+"""From here on the spread of the seeds is known well enough to say no more about it."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,13 @@ def _compare_with_control(data: ReportData, task: TaskFacts, models: list[Measur
     if gain is None:
         return Sentence("caution", "the student was not compared with the control row by row: see the scores.")
     told = _points_with_interval(gain)
+    seeds = count_seeds(data, "student", task)
+    mean = f" (mean over {seeds} seeds)" if seeds > 1 else ""
     if gain.low > 0:
-        return Sentence("good", f"distillation paid: {told} over the same student trained without it.")
+        return Sentence("good", f"distillation paid: {told} over the same student trained without it{mean}.")
     if gain.high < 0:
-        return Sentence("bad", f"distillation did harm: {told} against the same student trained without it.")
-    return Sentence("neutral", f"distillation made no measurable difference here: {told}.")
+        return Sentence("bad", f"distillation did harm: {told} against the same student trained without it{mean}.")
+    return Sentence("neutral", f"distillation made no measurable difference here: {told}{mean}.")
 
 
 def _compare_with_words(
@@ -134,9 +140,8 @@ def _limits(data: ReportData) -> list[Sentence]:
         where = f" ({formats.joined(on_validation)})" if len(data.tasks) > 1 else ""
         text = f"Reported on the validation set{where}, which also chose the checkpoints: expect less on new text."
         limits.append(Sentence("caution", text))
-    if any(row.arm == "student" for row in data.rows) and not _has_several_seeds(data):
-        text = "One fine-tuning seed: the intervals cover the choice of the evaluation rows, not of the seed."
-        limits.append(Sentence("caution", text))
+    if any(row.arm == "student" for row in data.rows):
+        limits.append(Sentence("caution", _describe_seeds(data)))
     if (effort := _effort_against_control(data)) is not None and effort >= 1.05:
         text = (
             f"Asking the teacher made training the student {formats.ratio(effort)} times the work of training the "
@@ -146,15 +151,26 @@ def _limits(data: ReportData) -> list[Sentence]:
     return limits
 
 
+def _describe_seeds(data: ReportData) -> str:
+    """Which random choices the intervals cover, and which they do not."""
+    seeds = count_seeds(data, "student")
+    if seeds < 2:
+        return "One fine-tuning seed: the intervals cover the choice of the evaluation rows, not of the seed."
+    text = f"{seeds} fine-tuning seeds: the intervals cover the choice of the evaluation rows and of these seeds"
+    if seeds < _MANY_SEEDS:
+        text += ", roughly, since so few say little about others"
+    only_once = []
+    if any(row.arm == "teacher" for row in data.rows) and count_seeds(data, "teacher") < 2:
+        only_once.append("the teacher was fine-tuned with one seed")
+    if any(curve.stage == "pre-training" for curve in data.curves):
+        only_once.append("pre-training had one seed")
+    return f"{text}; {formats.joined(only_once)}." if only_once else f"{text}."
+
+
 def _effort_against_control(data: ReportData) -> float | None:
     student = sum(line.training_flops + line.teacher_flops for line in data.compute if line.arm == "student")
     control = sum(line.training_flops + line.teacher_flops for line in data.compute if line.arm == "control")
     return student / control if student and control else None
-
-
-def _has_several_seeds(data: ReportData) -> bool:
-    students = [row for row in data.rows if row.arm == "student"]
-    return len({row.seed for row in students}) > 1 or any(row.spread is not None for row in students)
 
 
 def _quality_card(data: ReportData) -> Card | None:

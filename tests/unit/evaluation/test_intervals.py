@@ -75,6 +75,42 @@ def test_several_seeds_count_by_their_mean() -> None:
     assert interval.low < mean < interval.high
 
 
+def seeds_of_equal_skill(generator: np.random.Generator, spread: float, rows: int) -> tuple[list[Predictions], ...]:
+    """Two sides of three seeds: each row is as hard for all, each seed better or worse by chance."""
+    labels_N = generator.integers(2, size=rows)
+    hardness_N = generator.normal(size=rows)
+
+    def train() -> Predictions:
+        is_right_N = 1.2 + hardness_N + 0.3 * generator.normal(size=rows) + spread * generator.normal() > 0
+        said_N = np.where(is_right_N, labels_N, 1 - labels_N)
+        return Predictions(np.eye(2, dtype=np.float32)[said_N], labels_N)
+
+    return [train() for _ in range(3)], [train() for _ in range(3)]
+
+
+def test_seeds_of_equal_skill_are_seldom_told_apart() -> None:
+    generator = np.random.default_rng(0)
+    told_apart = 0
+    for _ in range(100):
+        first, second = seeds_of_equal_skill(generator, spread=0.1, rows=250)
+        found = paired_difference("accuracy", first, second, resamples=80)
+        told_apart += found.low > 0 or found.high < 0
+    assert told_apart <= 12  # 6 to 7 with many trials; resampling the rows alone gives more than 25.
+
+
+def test_seeds_that_say_the_same_add_nothing() -> None:
+    one = random_predictions(200, 2, 0)
+    assert bootstrap_interval("f1", [one, one, one]) == bootstrap_interval("f1", one)
+
+
+def test_seeds_that_differ_widen_the_interval_within_its_range() -> None:
+    good, bad = random_predictions(200, 2, 0, skill=9.0), random_predictions(200, 2, 0, skill=0.0)
+    interval = bootstrap_interval("accuracy", [good, bad])
+    assert (interval.low, interval.high) == (0.0, 1.0)  # Two seeds so unlike say nothing about a third.
+    narrower = bootstrap_interval("accuracy", [good, bad] * 3)
+    assert 0 < narrower.low < 0.75 < narrower.high <= 1
+
+
 def test_unlike_rows_are_not_paired() -> None:
     first = random_predictions(10, 2, 0)
     second = Predictions(first.logits_NV, 1 - first.labels_N)
@@ -90,8 +126,9 @@ def test_regression_takes_the_plain_path() -> None:
     assert interval.low < score("spearman", predictions) < interval.high
 
 
-def test_twenty_five_thousand_rows_take_seconds() -> None:
-    predictions = random_predictions(25_000, 2, 0)
+@pytest.mark.parametrize(("seeds", "seconds"), [(1, 4), (3, 8)])
+def test_twenty_five_thousand_rows_take_seconds(seeds: int, seconds: float) -> None:
+    several = [random_predictions(25_000, 2, seed) for seed in range(seeds)]
     started = time.process_time()
-    bootstrap_interval("accuracy", predictions)
-    assert time.process_time() - started < 4  # 0.5 s on an idle core; the rest is for a busy one.
+    bootstrap_interval("accuracy", several)
+    assert time.process_time() - started < seconds  # 0.5 s a seed on an idle core; the rest is for a busy one.

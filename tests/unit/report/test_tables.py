@@ -6,6 +6,7 @@ from lightpaff.report.rows import ReportData
 from lightpaff.report.tables import (
     UNKNOWN,
     Cell,
+    agreement_table,
     comparison_table,
     compute_table,
     keep_columns,
@@ -86,3 +87,12 @@ def test_a_narrow_table_keeps_its_first_column(report_data: ReportData) -> None:
     table = keep_columns(main_table(report_data, report_data.tasks[0]), ["faster", "size", "nothing"])
     assert table.columns == ["model", "size", "faster"]
     assert [len(line.cells) for line in table.lines] == [3] * 5
+
+
+def test_captions_say_what_was_averaged_and_timed(report_data: ReportData) -> None:
+    assert agreement_table(report_data).caption == "Student and control: the mean over the 2 seeds."
+    assert "over the rows and over the 2 seeds" in comparison_table(report_data).caption
+    assert "tokenising is not in these times" in latency_table(report_data, report_data.tasks[0]).caption
+    one_seed = replace(report_data, rows=[row for row in report_data.rows if row.seed in (0, None)])
+    assert agreement_table(one_seed).caption == ""
+    assert "seed" not in comparison_table(one_seed).caption

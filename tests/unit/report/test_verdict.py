@@ -29,7 +29,12 @@ def test_quality_size_and_speed_are_told_against_the_teacher(report_data: Report
     ("low", "high", "kind", "text"),
     [
         (0.006, 0.024, "good", "Distillation paid: +1.5 points [+0.6, +2.4] over"),
-        (-0.009, 0.011, "neutral", "Distillation made no measurable difference here: +0.1 points [−0.9, +1.1]."),
+        (
+            -0.009,
+            0.011,
+            "neutral",
+            "Distillation made no measurable difference here: +0.1 points [−0.9, +1.1] (mean",
+        ),
         (-0.030, -0.010, "bad", "Distillation did harm: −2.0 points [−3.0, −1.0]"),
     ],
 )
@@ -69,6 +74,20 @@ def test_one_seed_and_the_validation_set_limit_what_is_said(report_data: ReportD
     limits = [one.text for one in write_verdict(replace(report_data, rows=rows, tasks=tasks)) if one.kind == "caution"]
     assert any("One fine-tuning seed" in text for text in limits)
     assert any("which also chose the checkpoints" in text for text in limits)
+
+
+def test_several_seeds_are_told_with_what_had_but_one(report_data: ReportData) -> None:
+    texts = [one.text for one in write_verdict(report_data)]
+    expected = (
+        "2 fine-tuning seeds: the intervals cover the choice of the evaluation rows and of these seeds, roughly, since "
+        "so few say little about others; the teacher was fine-tuned with one seed and pre-training had one seed."
+    )
+    assert expected in texts
+    assert any(text.endswith("over the same student trained without it (mean over 2 seeds).") for text in texts)
+    without_pretraining = replace(report_data, curves=[one for one in report_data.curves if one.task is not None])
+    assert not any("pre-training had one seed" in one.text for one in write_verdict(without_pretraining))
+    one_seed = replace(report_data, rows=[row for row in report_data.rows if row.seed in (0, None)])
+    assert not any("mean over" in one.text for one in write_verdict(one_seed))
 
 
 def test_the_work_of_asking_the_teacher_is_told(report_data: ReportData) -> None:
