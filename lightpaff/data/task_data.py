@@ -78,22 +78,29 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
         return names
     found: dict[str, Any] = {}
     for source in sources:
-        has_labels = False
-        for number, row in iterate_rows(source):
-            # A row of JSON lines may leave the label out; no row having one is a mistake in the column's name.
-            if task.columns.label in row:
-                has_labels = True
-                label = _raw_label(row, task, source.source.path, number)
-                if label is not None:
-                    found[str(label)] = label
-        if not has_labels:
-            _raw_label(row, task, source.source.path, number)
+        found |= _labels_of(task, source)
     if len(found) < 2:
         raise UserError(
             f"tasks.{task.name}: the training rows have {len(found)} class ({', '.join(found) or 'none'}) in column "
             f"'{task.columns.label}'; classification needs two or more"
         )
     return sorted(found, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name))
+
+
+def _labels_of(task: Task, source: ResolvedSource) -> dict[str, Any]:
+    """The labels of a source's rows by their names. A row of JSON lines may leave its label out, but not all may."""
+    found: dict[str, Any] = {}
+    has_column, first = False, None
+    for number, row in iterate_rows(source):
+        first = first or (number, row)
+        if task.columns.label in row:
+            has_column = True
+            label = _raw_label(row, task, source.source.path, number)
+            if label is not None:
+                found[str(label)] = label
+    if first is not None and not has_column:
+        _raw_label(first[1], task, source.source.path, first[0])  # Refuses it: the column has another name.
+    return found
 
 
 def read_examples(
