@@ -18,8 +18,7 @@ from lightpaff.pipeline.training_steps import (
     pretrain_step,
 )
 from lightpaff.recipe import Task, Training
-
-Stage = Literal["pre-training", "fine-tuning"]
+from lightpaff.report.rows import Stage
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _limits(data: ReportData) -> list[Sentence]:
     if (effort := _effort_against_control(data)) is not None and effort >= 1.05:
         text = (
             f"Asking the teacher made training the student {formats.ratio(effort)} times the work of training the "
-            "control (in FLOPs); the control had the same data and steps, not the same compute."
+            "control (in FLOPs); the control had the same labelled rows and steps, not the same compute."
         )
         limits.append(Sentence("caution", text))
     return limits
