@@ -19,8 +19,8 @@ from torch.nn import functional
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.targets.soft_targets import Projected, SoftTargets
 
-DEFAULT_CHUNK_SIZE = 512
-"""On 2 CPU cores (P=600, V=30522) within 17 % of the fastest of 64 to 1024, but for bf16 at D=384 (45 %)."""
+DEFAULT_CHUNK_SIZE = 256
+"""128 to 512 are within 20 % of each other on 2 idle CPU cores (benchmarks/loss.py, D=384); memory grows with it."""
 
 
 @dataclass(frozen=True)
