@@ -45,12 +45,10 @@ class ParameterCount:
 
     Attributes:
         total: of the model with its head.
-        trunk_without_embeddings: of the layers, with their norms.
         embeddings: of the tables of tokens, positions and segments.
     """
 
     total: int
-    trunk_without_embeddings: int
     embeddings: int
 
 
@@ -140,13 +138,10 @@ def scratch_config(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase
 def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> ParameterCount:
     """Count on the meta device: takes no memory for weights."""
     model = _build_without_memory(config, head, classes)
-    head_parameters = encoder_head(config, head).parameters
-    embeddings = sum(table.weight.numel() for table in _embedding_tables(model))
-    trunk = sum(
-        parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(head_parameters)
+    return ParameterCount(
+        total=sum(parameter.numel() for parameter in model.parameters()),
+        embeddings=sum(table.weight.numel() for table in _embedding_tables(model)),
     )
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return ParameterCount(total=total, trunk_without_embeddings=trunk - embeddings, embeddings=embeddings)
 
 
 def training_flops_per_token(

@@ -31,7 +31,7 @@ def runs(finished_run: Any) -> Iterator[Path]:
 
 
 @pytest.fixture
-def refuse(runs: Path, run_cli: Callable[..., Any]) -> Callable[..., str]:
+def expect_refusal(runs: Path, run_cli: Callable[..., Any]) -> Callable[..., str]:
     """Run a recipe that must be refused with one line that holds all the fragments; return the line."""
 
     def run_and_check(recipe: Path, *fragments: str, output: Path | None = None, options: tuple[str, ...] = ()) -> str:

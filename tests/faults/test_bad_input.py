@@ -170,13 +170,13 @@ DATA: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", DATA)
-def test_data(case: str, tiny_recipe: Any, refuse: Refuse) -> None:
+def test_data(case: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
     spoil, fragments = DATA[case]
     spoil(tiny_recipe)
-    refuse(tiny_recipe.write(), *fragments)
+    expect_refusal(tiny_recipe.write(), *fragments)
 
 
-def test_wheel_with_another_content(tiny_recipe: Any, runs: Path, refuse: Refuse) -> None:
+def test_wheel_with_another_content(tiny_recipe: Any, runs: Path, expect_refusal: Refuse) -> None:
     wheels = runs / "steps" / "downloads" / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheels / "toy_rows-1.0-py3-none-any.whl", "w") as archive:
@@ -184,13 +184,13 @@ def test_wheel_with_another_content(tiny_recipe: Any, runs: Path, refuse: Refuse
     source = "wheel:toy-rows==1.0#toy_rows/train.jsonl"
     found = hashlib.sha256((tiny_recipe.folder / "train.jsonl").read_bytes()).hexdigest()
     tiny_recipe.set("tasks.0.train", {"path": source, "sha256": "f" * 64})
-    refuse(
+    expect_refusal(
         tiny_recipe.write(), f"{source}: its sha256 is {found}, the recipe names ffff", "delete it to fetch it again"
     )
     tiny_recipe.set("tasks.0.train", "wheel:toy-rows==1.0#train.jsonl")
-    refuse(tiny_recipe.write(), "has no file 'train.jsonl'; the closest are toy_rows/train.jsonl")
+    expect_refusal(tiny_recipe.write(), "has no file 'train.jsonl'; the closest are toy_rows/train.jsonl")
     tiny_recipe.set("tasks.0.train", "wheel:toy-rows#train.jsonl")
-    refuse(tiny_recipe.write(), "wheel:toy-rows#train.jsonl: is not a wheel source; write it as wheel:")
+    expect_refusal(tiny_recipe.write(), "wheel:toy-rows#train.jsonl: is not a wheel source; write it as wheel:")
 
 
 RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
@@ -248,11 +248,11 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", RECIPES)
-def test_recipe(case: str, tiny_recipe: Any, refuse: Refuse) -> None:
+def test_recipe(case: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
     spoil, fragments = RECIPES[case]
     spoil(tiny_recipe)
     path = tiny_recipe.write()
-    message = refuse(path, *fragments)
+    message = expect_refusal(path, *fragments)
     is_about_values = fragments[0].startswith(
         ("student.hidden", "student.layers is", "teacher.from", "pretraining.seq", "tasks.")
     )
@@ -271,18 +271,18 @@ FILES: dict[str, tuple[bytes | None, str]] = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_recipe_file(case: str, tmp_path: Path, refuse: Refuse) -> None:
+def test_recipe_file(case: str, tmp_path: Path, expect_refusal: Refuse) -> None:
     content, problem = FILES[case]
     path = tmp_path / "recipe.yaml"
     if content is not None:
         path.write_bytes(content)
-    refuse(path, f"{path}: {problem}")
+    expect_refusal(path, f"{path}: {problem}")
 
 
-def test_recipe_that_is_no_file(tmp_path: Path, refuse: Refuse) -> None:
-    refuse(tmp_path, f"{tmp_path}: is a directory; give the path of a YAML file")
+def test_recipe_that_is_no_file(tmp_path: Path, expect_refusal: Refuse) -> None:
+    expect_refusal(tmp_path, f"{tmp_path}: is a directory; give the path of a YAML file")
     (tmp_path / "file").touch()
-    refuse(tmp_path / "file" / "recipe.yaml", "recipe.yaml: cannot be read (Not a directory); give the path")
+    expect_refusal(tmp_path / "file" / "recipe.yaml", "recipe.yaml: cannot be read (Not a directory); give the path")
 
 
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -298,8 +298,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_set(setting: str, tiny_recipe: Any, refuse: Refuse) -> None:
-    refuse(tiny_recipe.write(), *SETTINGS[setting], options=("--set", setting))
+def test_set(setting: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
+    expect_refusal(tiny_recipe.write(), *SETTINGS[setting], options=("--set", setting))
 
 
 @pytest.fixture
@@ -342,54 +342,62 @@ def cut_in_half(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_other_vocabulary(ready_recipe: Any, model: Path, classifier: Path, refuse: Refuse) -> None:
+def test_other_vocabulary(ready_recipe: Any, model: Path, classifier: Path, expect_refusal: Refuse) -> None:
     other = model.with_name("other")
     shutil.copytree(model, other)
     swap_tokens(other)
     swap_tokens(classifier)
     ready_recipe.set("student.initialisation", str(other))
-    refuse(ready_recipe.write(), "student.initialisation: its vocabulary is not that of the teacher: 2 differences")
+    expect_refusal(
+        ready_recipe.write(), "student.initialisation: its vocabulary is not that of the teacher: 2 differences"
+    )
     ready_recipe.set("student.initialisation", "teacher")
     ready_recipe.set("tasks.0.teacher", str(classifier))
-    refuse(ready_recipe.write(), "tasks.toy.teacher: its vocabulary is not that of the teacher", "share one tokenizer")
+    expect_refusal(
+        ready_recipe.write(), "tasks.toy.teacher: its vocabulary is not that of the teacher", "share one tokenizer"
+    )
 
 
-def test_task_teacher_of_another_task(ready_recipe: Any, model: Path, classifier: Path, refuse: Refuse) -> None:
+def test_task_teacher_of_another_task(ready_recipe: Any, model: Path, classifier: Path, expect_refusal: Refuse) -> None:
     ready_recipe.set("tasks.0.teacher", str(model))
-    refuse(ready_recipe.write(), "tasks.toy.teacher: ", "comes without a classification head", "leave the key out")
+    expect_refusal(
+        ready_recipe.write(), "tasks.toy.teacher: ", "comes without a classification head", "leave the key out"
+    )
 
 
-def test_pickled_weights(ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_pickled_weights(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    refuse(ready_recipe.write(), f"{model}: holds pytorch_model.bin, a pickle", "save_pretrained")
+    expect_refusal(ready_recipe.write(), f"{model}: holds pytorch_model.bin, a pickle", "save_pretrained")
 
 
-def test_weights_cut_in_half(ready_recipe: Any, model: Path, classifier: Path, refuse: Refuse) -> None:
+def test_weights_cut_in_half(ready_recipe: Any, model: Path, classifier: Path, expect_refusal: Refuse) -> None:
     cut_in_half(classifier / "model.safetensors")
     ready_recipe.set("tasks.0.teacher", str(classifier))
-    refuse(ready_recipe.write(), f"{classifier}: its safetensors weights cannot be read", "fetch or make them anew")
+    expect_refusal(
+        ready_recipe.write(), f"{classifier}: its safetensors weights cannot be read", "fetch or make them anew"
+    )
     ready_recipe.set("tasks.0.teacher", None)
     cut_in_half(model / "model.safetensors")
-    refuse(ready_recipe.write(), f"{model}: its safetensors weights cannot be read", "fetch or make them anew")
+    expect_refusal(ready_recipe.write(), f"{model}: its safetensors weights cannot be read", "fetch or make them anew")
 
 
-def test_weights_of_another_shape(ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_weights_of_another_shape(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
-    refuse(ready_recipe.write(), f"{model}: ", "config.json", "anew", output=ready_recipe.output)
+    expect_refusal(ready_recipe.write(), f"{model}: ", "config.json", "anew", output=ready_recipe.output)
 
 
-def test_weights_that_lack_tensors(ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_weights_that_lack_tensors(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     weights = load_file(model / "model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if "layer.1.attention" not in name}
     save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
-    refuse(ready_recipe.write(), f"{model}: lacks ", "tensors of a bert", output=ready_recipe.output)
+    expect_refusal(ready_recipe.write(), f"{model}: lacks ", "tensors of a bert", output=ready_recipe.output)
 
 
-def test_weights_of_another_sha256(ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_weights_of_another_sha256(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     found = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     ready_recipe.set("teacher.sha256", "0" * 64)
-    refuse(ready_recipe.write(), f"{model}: the sha256 of its weights is {found}, the recipe names 0000")
+    expect_refusal(ready_recipe.write(), f"{model}: the sha256 of its weights is {found}, the recipe names 0000")
 
 
 CONFIGS: dict[str, tuple[str, str]] = {
@@ -401,17 +409,17 @@ CONFIGS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", CONFIGS)
-def test_model_config(case: str, ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_model_config(case: str, ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     content, problem = CONFIGS[case]
     (model / "config.json").write_text(content)
-    refuse(ready_recipe.write(), str(model), problem)
+    expect_refusal(ready_recipe.write(), str(model), problem)
 
 
-def test_model_without_tokenizer(ready_recipe: Any, model: Path, refuse: Refuse) -> None:
+def test_model_without_tokenizer(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     (model / "tokenizer.json").write_text("{}")
-    refuse(ready_recipe.write(), f"{model}: its tokenizer cannot be read", "tokenizer.json")
+    expect_refusal(ready_recipe.write(), f"{model}: its tokenizer cannot be read", "tokenizer.json")
     (model / "tokenizer.json").unlink()
-    refuse(ready_recipe.write(), f"{model}: holds no tokenizer", "tokenizer.json")
+    expect_refusal(ready_recipe.write(), f"{model}: holds no tokenizer", "tokenizer.json")
 
 
 MODELS: dict[str, tuple[str, str]] = {
@@ -421,9 +429,9 @@ MODELS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("source", MODELS)
-def test_model_that_cannot_be_had(source: str, tiny_recipe: Any, refuse: Refuse) -> None:
+def test_model_that_cannot_be_had(source: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
     tiny_recipe.set("teacher", {"source": source})
     tiny_recipe.set("pretraining", None)
-    refuse(tiny_recipe.write(), f"{source}: ", *MODELS[source])
+    expect_refusal(tiny_recipe.write(), f"{source}: ", *MODELS[source])
     tiny_recipe.set("teacher", {"source": [source, "nowhere/else"]})
-    refuse(tiny_recipe.write(), "none of 2 model sources can be had: ", source, "nowhere/else")
+    expect_refusal(tiny_recipe.write(), "none of 2 model sources can be had: ", source, "nowhere/else")

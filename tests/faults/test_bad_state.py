@@ -33,11 +33,11 @@ def step_directory(finished_run: Any, name: str) -> Path:
 
 
 @pytest.mark.parametrize("place", ["/dev/null/run", "FILE/run", "FILE"])
-def test_output_that_cannot_be_written(place: str, tiny_recipe: Any, tmp_path: Path, refuse: Refuse) -> None:
+def test_output_that_cannot_be_written(place: str, tiny_recipe: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
     file = tmp_path / "file"
     file.write_text("kept")
     output = Path(place.replace("FILE", str(file)))
-    refuse(
+    expect_refusal(
         tiny_recipe.write(),
         str(output.parent if place.endswith("run") else output),
         "give another --output",
@@ -46,28 +46,32 @@ def test_output_that_cannot_be_written(place: str, tiny_recipe: Any, tmp_path: P
     assert file.read_text() == "kept"
 
 
-def test_output_with_other_files(tiny_recipe: Any, refuse: Refuse) -> None:
+def test_output_with_other_files(tiny_recipe: Any, expect_refusal: Refuse) -> None:
     tiny_recipe.output.mkdir(parents=True)
     (tiny_recipe.output / "thesis.tex").write_text("kept")
     remedy = "is not empty and holds no readable run.json, so it is no run; give another --output, or delete it"
-    refuse(tiny_recipe.write(), f"{tiny_recipe.output}: {remedy}", output=tiny_recipe.output)
+    expect_refusal(tiny_recipe.write(), f"{tiny_recipe.output}: {remedy}", output=tiny_recipe.output)
     assert [path.name for path in tiny_recipe.output.iterdir()] == ["thesis.tex"]
 
 
-def test_run_that_was_cut(finished_run: Any, tmp_path: Path, refuse: Refuse) -> None:
+def test_run_that_was_cut(finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
     copy = tmp_path / "runs" / "copy"
     shutil.copytree(finished_run.output, copy)
     content = (copy / "run.json").read_text()
     for damaged in (content[: len(content) // 2], "", "[]", "{}"):
         (copy / "run.json").write_text(damaged)
-        refuse(all_steps_done_recipe(finished_run), f"{copy}: ", "no readable run.json", "or delete it", output=copy)
+        expect_refusal(
+            all_steps_done_recipe(finished_run), f"{copy}: ", "no readable run.json", "or delete it", output=copy
+        )
     (copy / "run.json").unlink()
-    refuse(all_steps_done_recipe(finished_run), f"{copy}: ", "no readable run.json", "or delete it", output=copy)
+    expect_refusal(
+        all_steps_done_recipe(finished_run), f"{copy}: ", "no readable run.json", "or delete it", output=copy
+    )
     assert (copy / "student" / "model.safetensors").exists()
 
 
-def test_changed_recipe_over_an_old_run(finished_run: Any, refuse: Refuse) -> None:
-    message = refuse(
+def test_changed_recipe_over_an_old_run(finished_run: Any, expect_refusal: Refuse) -> None:
+    message = expect_refusal(
         all_steps_done_recipe(finished_run),
         f"{finished_run.output}: holds a run of another recipe (student.layers: 1 there, 2 now); give another --output",
         output=finished_run.output,
@@ -98,19 +102,25 @@ def copy_run(finished_run: Any, folder: Path) -> Path:
         ("capture the teacher's soft targets for toy", "soft_targets.safetensors"),
     ],
 )
-def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Path, refuse: Refuse) -> None:
+def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
     copy = copy_run(finished_run, tmp_path)
     directory = copy / "steps" / step_directory(finished_run, step).name
     content = (directory / file).read_bytes()
     (directory / file).write_bytes(content[: len(content) // 2])
     problem = f"{directory / file}: does not match its manifest"
-    refuse(all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny")
+    expect_refusal(
+        all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny"
+    )
     (directory / file).unlink()
     problem = f"{directory / file}: is missing though the manifest names it"
-    refuse(all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny")
+    expect_refusal(
+        all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny"
+    )
     (directory / "manifest.json").write_text("{")
     problem = f"{directory / 'manifest.json'}: is not a manifest"
-    refuse(all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny")
+    expect_refusal(
+        all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny"
+    )
 
 
 def test_deleted_step_is_made_anew(finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
@@ -162,7 +172,11 @@ def disk_full_at(fragment: str) -> Callable[[int], None]:
 
 
 def test_disk_full_in_a_checkpoint_then_a_cut_checkpoint(
-    finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any], refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+    finished_run: Any,
+    tmp_path: Path,
+    run_cli: Callable[..., Any],
+    expect_refusal: Refuse,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copy = copy_run(finished_run, tmp_path)
     done = copy / "steps" / step_directory(finished_run, "pre-train the student").name
@@ -174,14 +188,14 @@ def test_disk_full_in_a_checkpoint_then_a_cut_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", disk_full_at("step-000000003"))
         problem = f"{done}: No space left on device; make room, then run again: what is done is kept"
-        refuse(recipe, problem, output=copy / "full", options=options)
+        expect_refusal(recipe, problem, output=copy / "full", options=options)
     assert not done.exists()
     assert [path.name for path in work.iterdir()] == ["step-000000002"]
     checkpoint = work / "step-000000002"
     kept = (checkpoint / "best.safetensors").read_bytes()
     (checkpoint / "best.safetensors").write_bytes(kept[:100])
     problem = f"{checkpoint / 'best.safetensors'}: does not match its manifest"
-    refuse(recipe, problem, f"delete {checkpoint} and run again", output=copy / "full", options=options)
+    expect_refusal(recipe, problem, f"delete {checkpoint} and run again", output=copy / "full", options=options)
     (checkpoint / "best.safetensors").write_bytes(kept)
     outcome = run_cli("run", recipe, "--output", copy / "full", *options)
     assert outcome.code == 0, outcome.stderr
@@ -189,7 +203,7 @@ def test_disk_full_in_a_checkpoint_then_a_cut_checkpoint(
 
 
 def test_disk_full_when_the_student_is_delivered(
-    finished_run: Any, runs: Path, run_cli: Callable[..., Any], refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+    finished_run: Any, runs: Path, run_cli: Callable[..., Any], expect_refusal: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy_nothing(source: str, target: str, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
@@ -197,7 +211,7 @@ def test_disk_full_when_the_student_is_delivered(
     recipe, output = all_steps_done_recipe(finished_run), runs / "full_at_the_end"
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", copy_nothing)
-        refuse(recipe, f"{output / 'student'}: No space left on device; make room", output=output)
+        expect_refusal(recipe, f"{output / 'student'}: No space left on device; make room", output=output)
     assert sorted(path.name for path in output.iterdir()) == ["recipe.yaml", "run.json"]
     assert run_cli("run", recipe, "--output", output).code == 0
     assert (output / "student" / "model.safetensors").exists()
@@ -205,7 +219,7 @@ def test_disk_full_when_the_student_is_delivered(
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_steps_that_cannot_be_written(
-    number: int, finished_run: Any, runs: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+    number: int, finished_run: Any, runs: Path, expect_refusal: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.mkdir
 
@@ -218,15 +232,15 @@ def test_steps_that_cannot_be_written(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", mkdir)
         recipe, output = all_steps_done_recipe(finished_run), runs / f"read_only_{number}"
-        refuse(recipe, str(output), os.strerror(number), "give another --output", output=output)
+        expect_refusal(recipe, str(output), os.strerror(number), "give another --output", output=output)
 
 
 @pytest.mark.parametrize("steps", [6, 1])
-def test_loss_that_explodes(steps: int, tiny_recipe: Any, runs: Path, refuse: Refuse) -> None:
+def test_loss_that_explodes(steps: int, tiny_recipe: Any, runs: Path, expect_refusal: Refuse) -> None:
     """With one step, no later loss tells: the evaluation does."""
     training = {"steps": steps, "batch_size": 16, "learning_rate": 1e30, "warmup": 0, "checkpoint_seconds": 0}
     tiny_recipe.set("teacher.pretraining", training)
-    message = refuse(
+    message = expect_refusal(
         tiny_recipe.write(),
         "pre-train the teacher: a loss, gradient or score is not finite (NaN or infinite) by step ",
         "lower the learning rate (now 1e+30)",
@@ -236,7 +250,7 @@ def test_loss_that_explodes(steps: int, tiny_recipe: Any, runs: Path, refuse: Re
     assert f"by step {1 if steps == 1 else 2};" in message
 
 
-def test_fine_tuning_that_explodes(finished_run: Any, runs: Path, refuse: Refuse, tiny_recipe: Any) -> None:
+def test_fine_tuning_that_explodes(finished_run: Any, runs: Path, expect_refusal: Refuse, tiny_recipe: Any) -> None:
     tiny_recipe.set("fine_tuning.training", {"steps": 1, "batch_size": 16, "learning_rate": 1e30, "warmup": 0})
     problem = "fine-tune the teacher on toy, seed 0: a loss, gradient or score is not finite"
-    refuse(tiny_recipe.write(), problem, output=runs / "exploded_later")
+    expect_refusal(tiny_recipe.write(), problem, output=runs / "exploded_later")
