@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so that the command line answers at once
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Schedule = Literal["linear", "cosine", "wsd"]
 Precision = Literal["auto", "float32", "bf16"]
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Metric = Literal[
+    "accuracy",
+    "f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "word_perplexity",
+    "perplexity",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+]
+Family = Literal["encoder", "decoder", "encoder-decoder"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Names become folders."""
 
@@ -59,6 +74,8 @@ class Source(Section):
     where: dict[str, list[str | int | float]] = {}
     """Keep only rows whose column has one of these values."""
     split: Split | None = None
+    document: Literal["row", "blank-line", "file"] = "row"
+    """What is one text, for language modelling: a row; the lines of a txt file up to a blank one; or the whole file."""
     limit: Annotated[int, Field(gt=0)] | None = None
     """Keep only the first rows, for a try."""
 
@@ -68,6 +85,8 @@ class CorpusSource(Source):
 
     text: str = "text"
     """The column that holds the text; in a txt file every line is a row with the column `text`."""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z_-]+$")] | None = None
+    """For several languages (mssm): the token <LANGUAGE> begins every text of this source."""
 
 
 def _path_as_source(value: Any) -> Any:
@@ -127,6 +146,9 @@ class Shape(Section):
     """The size of a model. Left out, a value is the teacher's."""
 
     layers: Annotated[int, Field(gt=0)]
+    """Of an encoder-decoder, the encoder's."""
+    decoder_layers: Annotated[int, Field(gt=0)] | None = None
+    """Of an encoder-decoder; left out, as many as the encoder has."""
     hidden_size: Annotated[int, Field(gt=0)] | None = None
     heads: Annotated[int, Field(gt=0)] | None = None
     """Left out, as many as keep the teacher's head size."""
@@ -137,14 +159,33 @@ class Shape(Section):
 class FromScratch(Section):
     """A teacher made here: random weights, and a tokenizer trained on the pre-training corpus."""
 
-    architecture: Literal["bert", "roberta", "electra", "distilbert", "modernbert"] = "bert"
+    architecture: Literal[
+        "bert",
+        "roberta",
+        "electra",
+        "distilbert",
+        "modernbert",
+        "gpt2",
+        "llama",
+        "qwen2",
+        "qwen3",
+        "gpt_neox",
+        "bart",
+        "mbart",
+        "marian",
+        "t5",
+    ] = "bert"
     layers: Annotated[int, Field(gt=0)]
+    """Of an encoder-decoder, the encoder's."""
+    decoder_layers: Annotated[int, Field(gt=0)] | None = None
+    """Of an encoder-decoder; left out, as many as the encoder has."""
     hidden_size: Annotated[int, Field(gt=0)]
     heads: Annotated[int, Field(gt=0)]
     feed_forward: Annotated[int, Field(gt=0)]
     vocabulary_size: Annotated[int, Field(gt=100)] = 30522
     max_length: Annotated[int, Field(gt=8)] = 512
-    lowercase: bool = True
+    lowercase: bool | None = None
+    """Left out: true for encoders, false for the others, who write text."""
 
 
 class Teacher(Section):
@@ -179,14 +220,19 @@ class Student(Shape):
 
 
 class Pretraining(Section):
-    """Stage one: MLM on unlabelled text, with distillation from the pre-trained teacher."""
+    """Stage one: learning from unlabelled text, with distillation from the pre-trained teacher."""
 
-    objective: Literal["mlm"] = "mlm"
+    objective: Literal["mlm", "clm", "mssm"] = "mlm"
+    """Masked language modelling for encoders, causal for decoders, masked sequence to sequence for encoder-decoders."""
     corpus: Annotated[list[AnyCorpusSource], Field(min_length=1)]
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """The share of the packed sequences that is held out to choose the best checkpoint."""
     sequence_length: Annotated[int, Field(ge=8)] = 128
+    """In tokens: packed to this length by mlm and clm; mssm cuts longer texts."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """For mlm: the share of the tokens to predict."""
+    fragment_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """For mssm: the fragment's share of a text. 0 is one token, like mlm; 1 is the whole text, like clm."""
     training: Training
     distillation: Distillation = Distillation(weight=0.9)
 
@@ -197,13 +243,53 @@ class Columns(Section):
     text: str = "sentence"
     text_pair: str | None = None
     label: str = "label"
+    source: str = "source"
+    """For translate: what is read."""
+    target: str = "target"
+    """For translate: what is to be written."""
+    references: str | None = None
+    """For translate: a column with a list of references, in validation and test rows; left out, the target is one."""
+
+
+class Languages(Section):
+    """The languages of a translation, for models that know several: each has a token, <en> or the model's own."""
+
+    source: str
+    target: str
+
+
+class Generation(Section):
+    """How text is generated for evaluation."""
+
+    beams: Annotated[int, Field(gt=0)] = 4
+    length_penalty: float = 1.0
+
+
+class SequenceDistillation(Section):
+    """Learning from the teacher's own outputs (Kim and Rush 2016): captured once, by beam search."""
+
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """How often the teacher's output takes the place of the gold target."""
 
 
 _METRICS: dict[str, list[Metric]] = {
     "classify": ["accuracy", "f1", "matthews"],
     "regress": ["pearson", "spearman"],
+    "clm": ["word_perplexity", "perplexity"],
+    "translate": ["bleu", "chrf", "rouge1", "rouge2", "rougeL"],
 }
 """What an objective can be measured by; the first two are reported where a task names none."""
+
+_ONLY_FOR = {
+    "unlabelled": ("classify", "regress"),
+    "labels": ("classify",),
+    "stride": ("clm",),
+    "max_target_length": ("translate",),
+    "languages": ("translate",),
+    "generation": ("translate",),
+    "sequence_distillation": ("translate",),
+}
+"""Which objectives a key of a task is for, where not for all."""
 
 
 def _refuse_truth_values(value: Any) -> Any:
@@ -213,10 +299,11 @@ def _refuse_truth_values(value: Any) -> Any:
 
 
 class Task(Section):
-    """Stage two: a task with labels (language understanding: one sentence or a pair)."""
+    """Stage two: a task. Language understanding (classify, regress: one sentence or a pair), language modelling (clm),
+    or any text to any text (translate: translation, summarisation, rewriting)."""
 
     name: Name
-    objective: Literal["classify", "regress"] = "classify"
+    objective: Literal["classify", "regress", "clm", "translate"] = "classify"
     train: Annotated[
         list[AnySource],
         Field(min_length=1),
@@ -234,9 +321,18 @@ class Task(Section):
     labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
     """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
     metrics: list[Metric] | None = None
-    """The first one chooses the best checkpoint; left out: accuracy and f1, or for regression pearson and spearman."""
+    """For classify and regress, the first one chooses the best checkpoint; for clm and translate, the validation loss
+    does. Left out: accuracy and f1, pearson and spearman, word_perplexity and perplexity, bleu and chrf."""
     max_length: Annotated[int, Field(ge=8)] = 128
-    """In tokens; what is longer is cut, and counted."""
+    """In tokens; what is longer is cut, and counted. For clm, the width of the model's window."""
+    max_target_length: Annotated[int, Field(ge=8)] = 128
+    """The same of targets, for translate, and the most tokens that are generated."""
+    stride: Annotated[int, Field(gt=0)] | None = None
+    """For clm: how far the window moves on in evaluation; left out, half of it, so that every token but the first has
+    at least half a window of context."""
+    languages: Languages | None = None
+    generation: Generation = Generation()
+    sequence_distillation: SequenceDistillation | None = None
     teacher: str | None = None
     """A teacher already fine-tuned on this task (like teacher.source): it is used as it is."""
 
@@ -244,6 +340,16 @@ class Task(Section):
     def metric_names(self) -> list[Metric]:
         """The metrics to report, the one that chooses the best checkpoint first."""
         return self.metrics or _METRICS[self.objective][:2]
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        for key, objectives in _ONLY_FOR.items():
+            is_given = getattr(self, key) != type(self).model_fields[key].default
+            if is_given and self.objective not in objectives:
+                raise ValueError(f"{key} is for {' and '.join(objectives)}, not for {self.objective}; leave it out")
+        if self.stride is not None and self.stride > self.max_length:
+            raise ValueError(f"stride is {self.stride}, more than max_length {self.max_length}; lower it")
+        return self
 
     @model_validator(mode="after")
     def _check_metrics(self) -> Self:
@@ -272,11 +378,28 @@ class Seeds(Section):
     """A student is fine-tuned once a seed; mean and spread are reported."""
 
 
+@dataclass(frozen=True)
+class FamilyWords:
+    """Which words of a recipe go with a family."""
+
+    architectures: tuple[str, ...]
+    pretraining: str
+    tasks: tuple[str, ...]
+
+
+FAMILIES: dict[Family, FamilyWords] = {
+    "encoder": FamilyWords(("bert", "roberta", "electra", "distilbert", "modernbert"), "mlm", ("classify", "regress")),
+    "decoder": FamilyWords(("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",)),
+    "encoder-decoder": FamilyWords(("bart", "mbart", "marian", "t5"), "mssm", ("translate",)),
+}
+
+
 class Recipe(Section):
     """Everything that a run does. See `lightpaff schema` for the same as a JSON schema."""
 
     name: Name
-    family: Literal["encoder"] = "encoder"
+    family: Family = "encoder"
+    """encoder: BERT and its kin; decoder: GPT-2 and its kin; encoder-decoder: MASS and its kin (BART, Marian, T5)."""
     teacher: Teacher
     student: Student
     pretraining: Pretraining | None = None
@@ -289,6 +412,32 @@ class Recipe(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
     """Of training: bf16 autocast where the processor has it, unless float32 is asked for."""
+
+    @model_validator(mode="after")
+    def _check_family(self) -> Self:
+        words = FAMILIES[self.family]
+        scratch = self.teacher.from_scratch
+        if scratch is not None and scratch.architecture not in words.architectures:
+            raise ValueError(
+                f"teacher.from_scratch.architecture is {scratch.architecture}, but the family is {self.family}; take "
+                f"one of {', '.join(words.architectures)}, or another family"
+            )
+        if self.pretraining is not None and self.pretraining.objective != words.pretraining:
+            raise ValueError(
+                f"pretraining.objective is {self.pretraining.objective}, but the family {self.family} is pre-trained "
+                f"with {words.pretraining}; set it to that, or take another family"
+            )
+        for task in self.tasks:
+            if task.objective not in words.tasks:
+                raise ValueError(
+                    f"the objective of the task {task.name} is {task.objective}, but the family {self.family} has "
+                    f"{' and '.join(words.tasks)}; take one of these, or another family"
+                )
+        uneven = {"student": self.student.decoder_layers, "teacher.from_scratch": scratch and scratch.decoder_layers}
+        for key, layers in uneven.items():
+            if layers is not None and self.family != "encoder-decoder":
+                raise ValueError(f"{key}.decoder_layers is for the family encoder-decoder; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:

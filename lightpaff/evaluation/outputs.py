@@ -1,0 +1,24 @@
+"""What one model says about every row of a split, whatever the task: it can be scored, on any part of the rows."""
+
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightpaff.recipe import Metric
+
+
+class Outputs(Protocol):
+    """A model's outputs for the rows of a split, beside the gold ones."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def take(self, rows_N: NDArray[np.int32] | NDArray[np.int64]) -> Self:
+        """The outputs of the given rows, in that order; a row may come several times."""
+        ...
+
+    def score(self, metric: Metric) -> float:
+        """The value of a metric over all rows: a fraction (BLEU, chrF and ROUGE too, 0 to 1), a correlation, or a perplexity."""
+        ...
