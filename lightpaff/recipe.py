@@ -199,8 +199,6 @@ class Teacher(Section):
     """Make it here instead of taking it from `source`; needs `pretraining`."""
     pretraining: Training | None = None
     """Pre-train it, or continue to: needed when it comes without a pre-training head."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with a Hub model. Off unless you have read that code."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -241,6 +239,7 @@ class Columns(Section):
     """Which columns of the task's rows mean what."""
 
     text: str = "sentence"
+    """Left out, `text` for the objective clm."""
     text_pair: str | None = None
     label: str = "label"
     source: str = "source"
@@ -340,6 +339,15 @@ class Task(Section):
     def metric_names(self) -> list[Metric]:
         """The metrics to report, the one that chooses the best checkpoint first."""
         return self.metrics or _METRICS[self.objective][:2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_text_column(cls, content: Any) -> Any:
+        """Text without labels is in a column `text` nearly everywhere, and in txt files always."""
+        if not isinstance(content, dict) or content.get("objective") != "clm":
+            return content
+        columns = content.get("columns", {})
+        return {**content, "columns": {"text": "text", **columns}} if isinstance(columns, dict) else content
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:

@@ -1,42 +1,58 @@
 """The texts of validation and test sets: none of them may be in what a tokenizer or a model is pre-trained on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lightpaff.data.cleaning import clean_text
 from lightpaff.data.corpus import text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows, source_identity
+from lightpaff.data.text_pairs import read_pair
 from lightpaff.recipe import Columns
+
+_PAIRS = "translate"
 
 
 @dataclass(frozen=True)
 class EvaluatedRows:
-    """The validation and test sources of a task, and the columns that hold their texts."""
+    """The validation and test sources of a task, the columns that hold their texts, and the task's objective."""
 
     columns: Columns
     sources: list[ResolvedSource]
+    objective: str = "classify"
 
     @property
     def text_columns(self) -> list[str]:
-        """One, or two for pairs."""
-        return [column for column in (self.columns.text, self.columns.text_pair) if column]
+        """One, or two for pairs; for translate the source, the target and, where they are named, the references."""
+        columns = self.columns
+        if self.objective == _PAIRS:
+            return [column for column in (columns.source, columns.target, columns.references) if column]
+        return [column for column in (columns.text, columns.text_pair) if column]
 
     @property
     def identity(self) -> dict[str, Any]:
         """What fingerprints say of the texts."""
         return {"columns": self.text_columns, "sources": source_identity(self.sources)}
 
+    def texts_of(self, row: dict[str, Any], origin: str, number: int) -> list[str]:
+        """The texts of one row, cleaned."""
+        if self.objective == _PAIRS:
+            pair = read_pair(row, self.columns, origin, number, is_evaluated=True)
+            return list(dict.fromkeys([pair.source, pair.target, *pair.references]))
+        return [clean_text(text_of(row, column, origin, number)) for column in self.text_columns]
+
 
 def read_evaluation_texts(evaluated: list[EvaluatedRows]) -> list[str]:
-    """Every text that the rows hold, cleaned; the two of a pair one by one.
+    """Every text that the rows hold, cleaned; those of a pair one by one.
 
     Raises:
-        UserError: as `iterate_rows` and `text_of`.
+        UserError: as `iterate_rows`, `text_of` and `read_pair`.
     """
-    return [
-        clean_text(text_of(row, column, source.source.path, number))
-        for rows in evaluated
-        for source in rows.sources
-        for number, row in iterate_rows(source)
-        for column in rows.text_columns
-    ]
+    return list(_texts(evaluated))
+
+
+def _texts(evaluated: list[EvaluatedRows]) -> Iterator[str]:
+    for rows in evaluated:
+        for source in rows.sources:
+            for number, row in iterate_rows(source):
+                yield from rows.texts_of(row, source.source.path, number)

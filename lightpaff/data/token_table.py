@@ -18,7 +18,10 @@ TOKENS = "input_ids"
 
 
 def write_token_table(path: Path, batches: Iterable[dict[str, list[Any]]], columns: dict[str, pa.DataType]) -> int:
-    """Write batches of rows, each with `input_ids` and the named extra columns; return the number of rows."""
+    """Write batches of rows, each with `input_ids` and the named extra columns; return the number of rows.
+
+    An extra column may hold lists: `pa.large_list(pa.int32())` can be read memory-mapped, as `input_ids` is.
+    """
     schema = pa.schema([(TOKENS, pa.large_list(pa.int32())), *columns.items()])
     rows = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
@@ -32,19 +35,23 @@ def write_token_table(path: Path, batches: Iterable[dict[str, list[Any]]], colum
 class TokenTable:
     """A memory-mapped table of token sequences.
 
+    Args:
+        path: what `write_token_table` wrote.
+        column: which of the columns of type `large_list(int32)` is read as the tokens.
+
     Raises:
         UserError: when the file is no such table.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, column: str = TOKENS) -> None:
         try:
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             self._batches = [self._file.get_batch(i) for i in range(self._file.num_record_batches)]
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{path}: is not a readable token table; delete its folder and run again") from error
         self._starts = list(np.cumsum([0, *(batch.num_rows for batch in self._batches)]))
-        self._offsets = [batch.column(TOKENS).offsets.to_numpy() for batch in self._batches]
-        self._values = [batch.column(TOKENS).values.to_numpy() for batch in self._batches]
+        self._offsets = [batch.column(column).offsets.to_numpy() for batch in self._batches]
+        self._values = [batch.column(column).values.to_numpy() for batch in self._batches]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -59,6 +66,11 @@ class TokenTable:
     def lengths_N(self) -> np.ndarray:
         """The number of tokens of each row."""
         return np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.zeros(0, np.int64)])
+
+    @property
+    def values(self) -> np.ndarray:
+        """The tokens of all rows one after the other, int32: a copy in memory."""
+        return np.concatenate([*self._values, np.zeros(0, np.int32)])
 
     def column(self, name: str) -> list[Any]:
         """One extra column, as Python values."""

@@ -30,16 +30,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from lightpaff.evaluation.metrics import Floats, Predictions, score
+from lightpaff.evaluation.metrics import Floats, Predictions
+from lightpaff.evaluation.outputs import Outputs
 from lightpaff.recipe import Metric
 
 _PERCENTILES = (2.5, 97.5)
 
-OneOrMore = Predictions | Sequence[Predictions]
-"""One model's predictions, or those of several seeds over the same rows: then the mean of their scores counts."""
+OneOrMore = Outputs | Sequence[Outputs]
+"""One model's outputs, or those of several seeds for the same rows: then the mean of their scores counts."""
 
-_RANGES: dict[Metric, tuple[float, float]] = {"accuracy": (0.0, 1.0), "f1": (0.0, 1.0)}
-"""Of the metrics that are no correlations."""
+_RANGES: dict[Metric, tuple[float, float]] = {
+    "accuracy": (0.0, 1.0),
+    "f1": (0.0, 1.0),
+    "matthews": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "word_perplexity": (0.0, np.inf),
+    "perplexity": (0.0, np.inf),
+    "bleu": (0.0, 1.0),
+    "chrf": (0.0, 1.0),
+    "rouge1": (0.0, 1.0),
+    "rouge2": (0.0, 1.0),
+    "rougeL": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,14 @@ class _Resampled:
     freedom: int
 
 
-def bootstrap_interval(metric: Metric, predictions: OneOrMore, seed: int = 0, resamples: int = 1000) -> Interval:
-    """The 95 % interval of the score over the rows; given several seeds' predictions, of the mean score, over both."""
-    side = _resample(metric, predictions, seed, resamples)
+def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamples: int = 1000) -> Interval:
+    """The 95 % interval of the score over the rows; given several seeds' outputs, of the mean score, over both.
+
+    Where a resample's score is not finite (a perplexity can be infinite), it is the whole range of the metric.
+    """
+    side = _resample(metric, outputs, seed, resamples)
     low, high = _interval(side.mean, side.mean_R, [side], seed)
-    lowest, highest = _RANGES.get(metric, (-1.0, 1.0))
+    lowest, highest = _RANGES[metric]
     return Interval(max(low, lowest), min(high, highest))
 
 
@@ -87,31 +103,39 @@ def paired_difference(
 ) -> Difference:
     """The first's score minus the second's; every resample takes the same rows of both.
 
-    Each side may be several seeds' predictions: then the mean scores are compared, and the interval is also over the
-    seeds of that side.
+    Each side may be several seeds' outputs: then the mean scores are compared, and the interval is also over the seeds
+    of that side. Where a resample's score is not finite, the interval is everything.
     """
     firsts, seconds = _as_list(first), _as_list(second)
-    assert all(np.array_equal(firsts[0].labels_N, other.labels_N) for other in [*firsts, *seconds]), (
-        "paired predictions are about the same rows"
+    assert all(_are_same_rows(firsts[0], other) for other in [*firsts, *seconds]), (
+        "outputs are paired for the same rows"
     )
     # The same seed draws the same rows for both sides.
     sides = [_resample(metric, several, seed, resamples) for several in (firsts, seconds)]
     value = sides[0].mean - sides[1].mean
-    return Difference(value, *_interval(value, sides[0].mean_R - sides[1].mean_R, sides, seed))
+    with np.errstate(invalid="ignore"):  # Infinity less infinity.
+        value_R = sides[0].mean_R - sides[1].mean_R
+    return Difference(value, *_interval(value, value_R, sides, seed))
 
 
-def _as_list(predictions: OneOrMore) -> list[Predictions]:
-    return [predictions] if isinstance(predictions, Predictions) else list(predictions)
+def _as_list(outputs: OneOrMore) -> list[Outputs]:
+    return list(outputs) if isinstance(outputs, Sequence) else [outputs]
 
 
-def _resample(metric: Metric, predictions: OneOrMore, seed: int, resamples: int) -> _Resampled:
-    several = _as_list(predictions)
-    score_S = np.array([score(metric, one) for one in several])
+def _are_same_rows(first: Outputs, second: Outputs) -> bool:
+    if isinstance(first, Predictions) and isinstance(second, Predictions):
+        return np.array_equal(first.labels_N, second.labels_N)
+    return len(first) == len(second)
+
+
+def _resample(metric: Metric, outputs: OneOrMore, seed: int, resamples: int) -> _Resampled:
+    several = _as_list(outputs)
+    score_S = np.array([one.score(metric) for one in several])
     score_SR = np.stack([resampled_scores(metric, one, seed, resamples) for one in several])
     mean_R = score_SR.mean(axis=0)
     seeds = len(several)
     variance = 0.0
-    if seeds > 1:
+    if seeds > 1 and np.isfinite(score_S).all() and np.isfinite(mean_R).all():
         # How far other rows alone would move the seeds' scores apart.
         by_rows = (score_SR - mean_R).var(axis=1).sum() / (seeds - 1)
         variance = max(0.0, float(score_S.var(ddof=1) - by_rows)) / seeds
@@ -120,6 +144,8 @@ def _resample(metric: Metric, predictions: OneOrMore, seed: int, resamples: int)
 
 def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int) -> tuple[float, float]:
     """The percentiles of the resamples, widened for the seeds of each side (see the module's text)."""
+    if not np.isfinite(value_R).all():
+        return -np.inf, np.inf
     spread = [side for side in sides if side.seed_variance > 0]
     variance = sum(side.seed_variance for side in spread)
     if not spread:
@@ -133,11 +159,16 @@ def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int)
     return float(value + stretch * (low - value)), float(value + stretch * (high - value))
 
 
-def resampled_scores(metric: Metric, predictions: Predictions, seed: int, resamples: int) -> Floats:
+def resampled_scores(metric: Metric, outputs: Outputs, seed: int, resamples: int) -> Floats:
     """The score of each resample, R values; the metrics of classes take a fast path through the confusion matrix."""
-    from_confusion = _FROM_CONFUSION.get(metric)
-    if from_confusion is None:
-        return resampled_scores_plainly(metric, predictions, seed, resamples)
+    if isinstance(outputs, Predictions) and metric in _FROM_CONFUSION:
+        return _resampled_confusions(_FROM_CONFUSION[metric], outputs, seed, resamples)
+    return resampled_scores_plainly(metric, outputs, seed, resamples)
+
+
+def _resampled_confusions(
+    from_confusion: Callable[[Floats], float], predictions: Predictions, seed: int, resamples: int
+) -> Floats:
     classes = max(predictions.logits_NV.shape[1], int(predictions.labels_N.max()) + 1)
     cells_N = (predictions.labels_N.astype(np.int64) * classes + predictions.classes_N).astype(np.int32)
     values = []
@@ -147,10 +178,9 @@ def resampled_scores(metric: Metric, predictions: Predictions, seed: int, resamp
     return np.array(values)
 
 
-def resampled_scores_plainly(metric: Metric, predictions: Predictions, seed: int, resamples: int) -> Floats:
-    """The same by scoring every resample from its rows: slow, for any metric."""
-    rows = _draw_rows(len(predictions.labels_N), seed, resamples)
-    return np.array([score(metric, predictions.take(rows_N)) for rows_N in rows])
+def resampled_scores_plainly(metric: Metric, outputs: Outputs, seed: int, resamples: int) -> Floats:
+    """The same by scoring every resample from its rows: as slow as the outputs' `take` and `score`."""
+    return np.array([outputs.take(rows_N).score(metric) for rows_N in _draw_rows(len(outputs), seed, resamples)])
 
 
 def _draw_rows(number_of_rows: int, seed: int, resamples: int) -> Iterator[NDArray[np.int32]]:

@@ -1,4 +1,4 @@
-"""Task metrics: from a model's outputs and the gold labels to one number.
+"""Metrics of classification and regression: from a model's logits and the gold labels to one number.
 
 Shapes: N rows, V classes (1 for regression).
 """
@@ -47,19 +47,21 @@ class Predictions:
         assert self.logits_NV.shape[1] == 1, "only a regression has one score a row"
         return self.logits_NV[:, 0].astype(np.float64)
 
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
     def take(self, rows_N: NDArray[np.int32] | Integers) -> "Predictions":
         """The predictions of the given rows, in that order; a row may come several times."""
         return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N])
 
+    def score(self, metric: Metric) -> float:
+        """The value of a metric of classes or scores: a fraction (accuracy, f1) or a correlation.
 
-def score(metric: Metric, predictions: Predictions) -> float:
-    """The value of `metric`, a fraction (accuracy, f1) or a correlation.
-
-    f1 is that of the last of two labels (index 1), or the unweighted mean over the occurring classes where there are
-    more than two. A correlation (matthews, pearson, spearman) with a constant has no value: it is 0.0 here, as GLUE
-    counts a model that says one thing about every row as one that has learnt nothing.
-    """
-    return _METRICS[metric](predictions)
+        f1 is that of the last of two labels (index 1), or the unweighted mean over the occurring classes where there
+        are more than two. A correlation (matthews, pearson, spearman) with a constant has no value: it is 0.0 here, as
+        GLUE counts a model that says one thing about every row as one that has learnt nothing.
+        """
+        return _METRICS[metric](self)
 
 
 def _accuracy(predictions: Predictions) -> float:

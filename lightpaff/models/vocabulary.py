@@ -8,25 +8,40 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightpaff.errors import UserError, one_line
+from lightpaff.recipe import Family
 
-_REQUIRED_TOKENS = ("pad_token", "cls_token", "sep_token", "mask_token")
+_REQUIRED_TOKENS: dict[Family, tuple[str, ...]] = {
+    "encoder": ("pad_token", "cls_token", "sep_token", "mask_token"),
+    "decoder": ("eos_token",),
+    "encoder-decoder": ("pad_token", "eos_token"),
+}
+# Besides the required ones; a decoder's padding is never looked at, so that it may differ.
+_COMPARED_TOKENS: dict[Family, tuple[str, ...]] = {
+    "encoder": ("unk_token",),
+    "decoder": ("bos_token", "unk_token"),
+    "encoder-decoder": ("bos_token", "unk_token", "mask_token"),
+}
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
 _SHOWN_DIFFERENCES = 3
 
 # Upper case, accents, punctuation, digits and Chinese characters: what normalisers treat differently.
 _PROBE_TEXT = "The Café isn't OPEN at 12:30, NAÏVE visitors;\tsay 北京 — or 100%…"
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     """Open the tokenizer in a model's directory, without the network; it neither cuts nor pads unless asked.
+
+    A tokenizer.json is best; vocab.txt, vocab.json with merges.txt, and SentencePiece's files are taken where
+    transformers can make a fast tokenizer of them.
 
     Raises:
         UserError: the directory or its tokenizer is missing or unreadable, has no fast version, or lacks a special
-            token that encoders need.
+            token that the family needs: encoders pad, cls, sep and mask, decoders eos, encoder-decoders pad and eos.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such directory; give one that holds a model and its tokenizer")
     remedy = "give a model directory with its tokenizer.json"
-    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+    if not any(any(path.glob(name)) for name in _TOKENIZER_FILES):
         raise UserError(f"{path}: holds no tokenizer; {remedy}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
@@ -35,9 +50,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{path}: its tokenizer cannot be read ({one_line(error)}); {remedy}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
-    missing = [name for name in _REQUIRED_TOKENS if getattr(tokenizer, name) is None]
+    missing = [name for name in _REQUIRED_TOKENS[family] if getattr(tokenizer, name) is None]
     if missing:
-        raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give the tokenizer of a BERT-like encoder")
+        raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give one for the family {family}")
     # A tokenizer.json may hold the settings of its last use, which would go into fingerprints and exports.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -45,7 +60,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def compare_vocabularies(
-    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, names: tuple[str, str]
+    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, names: tuple[str, str], family: Family
 ) -> None:
     """Make sure that both tokenizers give every id the same meaning and cut text alike.
 
@@ -53,12 +68,13 @@ def compare_vocabularies(
         teacher: the teacher's tokenizer.
         other: the one that has to agree.
         names: what to call the two in the message.
+        family: says which special tokens have to agree.
 
     Raises:
         UserError: names the first differences and how many there are.
     """
-    differences = _token_differences(teacher, other) + _special_differences(teacher, other)
-    if not differences and teacher(_PROBE_TEXT)["input_ids"] != other(_PROBE_TEXT)["input_ids"]:
+    differences = _token_differences(teacher, other) + _special_differences(teacher, other, family)
+    if not differences and _cut(teacher) != _cut(other):
         differences = ["the tokens are the same, but text is cut differently (lower case, accents or special tokens)"]
     if differences:
         first = "; ".join(differences[:_SHOWN_DIFFERENCES])
@@ -69,7 +85,7 @@ def compare_vocabularies(
 
 
 def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
-    """V of the masked-token head: the tokenizer's ids; the rows of a padded output layer beyond them are no class.
+    """V of the heads that predict tokens: the tokenizer's ids; a padded output layer's rows beyond them are none.
 
     Raises:
         UserError: the model has fewer rows than the tokenizer has ids.
@@ -84,6 +100,12 @@ def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
     return ids
 
 
+def _cut(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # verbose warns where a model's inputs are shorter.
+    ids: list[int] = tokenizer(_PROBE_TEXT, verbose=False)["input_ids"]
+    return ids
+
+
 def _token_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:
     teacher_tokens, other_tokens = ({id_: token for token, id_ in t.get_vocab().items()} for t in (teacher, other))
     return [
@@ -93,10 +115,10 @@ def _token_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokeni
     ]
 
 
-def _special_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:
+def _special_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, family: Family) -> list[str]:
     return [
         f"{name} is {_shown(getattr(teacher, name))} and {_shown(getattr(other, name))}"
-        for name in (*_REQUIRED_TOKENS, "unk_token")
+        for name in (*_REQUIRED_TOKENS[family], *_COMPARED_TOKENS[family])
         if getattr(teacher, name) != getattr(other, name)
     ]
 

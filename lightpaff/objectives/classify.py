@@ -3,12 +3,27 @@
 Shapes: B examples, S tokens, N rows.
 """
 
+import json
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 
+from lightpaff.data.task_data import TaskRows, find_labels, read_examples, read_unlabelled, write_split
+from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TokenTable
-from lightpaff.objectives.batch import Batch
+from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
+from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.padding import pad_tokens
+from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.recipe import Task
+
+_LABELS = "labels.json"
 
 
 class Classification:
@@ -35,7 +50,10 @@ class Classification:
     ) -> None:
         self.number_of_classes = number_of_classes
         self.lengths_N = rows.lengths_N
+        self.targets_N = np.ones_like(self.lengths_N)
         self.labels_N = labels_N
+        is_score = labels_N.dtype.kind == "f"
+        self.gold_ids = np.flatnonzero(~np.isnan(labels_N) if is_score else labels_N != NO_GOLD_LABEL)
         self._rows, self._padding_id, self._first_lengths_N = rows, padding_id, first_lengths_N
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
@@ -53,3 +71,90 @@ class Classification:
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             draw=draw,
         )
+
+
+def prepare_rows(
+    task: Task, sources: TaskSources, vocabulary: Vocabulary, result: Path, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Check, label and tokenise the splits of a task into `result`; returns a data card a split.
+
+    Raises:
+        UserError: for rows that cannot be used, naming file and row.
+    """
+    labels = [] if task.objective == "regress" else find_labels(task, sources.train)
+    write_json_whole(result / _LABELS, labels)
+    cards = []
+    for split in SPLITS:
+        if sources.of(split):
+            cards.append(_write_split(task, split, labels, sources, vocabulary, result, advance))
+    if repeated := _count_repeated_rows(result):
+        cards[0]["facts"]["also in validation or test"] = repeated
+    return cards
+
+
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Classification:
+    """A prepared split as an objective."""
+    opened = TaskRows.open(rows / f"{split}.arrow")
+    if task.objective == "regress":
+        labels_N, classes = opened.labels_N.astype(np.float32), 1
+    else:
+        labels_N = np.where(np.isnan(opened.labels_N), NO_GOLD_LABEL, opened.labels_N).astype(np.int64)
+        classes = len(read_labels(rows))
+    return Classification(
+        opened.tokens,
+        labels_N,
+        number_of_classes=classes,
+        padding_id=vocabulary.padding_id,
+        first_lengths_N=opened.first_lengths_N if vocabulary.has_segments and task.columns.text_pair else None,
+    )
+
+
+def read_labels(rows: Path) -> list[str]:
+    """The classes of a prepared task, in order; none for a regression."""
+    labels: list[str] = json.loads((rows / _LABELS).read_text())
+    return labels
+
+
+def _write_split(
+    task: Task,
+    split: str,
+    labels: list[str],
+    sources: TaskSources,
+    vocabulary: Vocabulary,
+    result: Path,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    own = sources.of(split)
+    dropped: Counter[str] = Counter()
+    examples = read_examples(own, task, labels, dropped, needs_labels=split != "train")
+    if split == "train":
+        examples = chain(examples, read_unlabelled(sources.unlabelled, task, dropped))
+    written = write_split(examples, vocabulary.tokenizer, task.max_length, result / f"{split}.arrow", advance)
+    facts: dict[str, Any] = written["facts"]
+    names = ", ".join(source.source.path for source in own)
+    if not facts["rows"]:
+        raise UserError(
+            f"{names}: no row of {task.name} ({split}) has a text in column '{task.columns.text}'; "
+            f"{dropped['empty text']} are empty: correct the file or set tasks.{task.name}.columns"
+        )
+    if split == "train" and written["labels"][None] == facts["rows"]:
+        raise UserError(
+            f"{names}: no training row of {task.name} has a label in column '{task.columns.label}'; "
+            f"set tasks.{task.name}.columns.label"
+        )
+    if task.objective == "classify":
+        counts = written["labels"]
+        facts.update({f"label {name}": counts[number] for number, name in enumerate(labels)})
+        if split == "train" and sum(counts[number] > 0 for number in range(len(labels))) < 2:
+            raise UserError(f"{names}: the training rows of {task.name} are all of one class; classification needs two")
+    if written["labels"][None]:
+        facts["without a label"] = written["labels"][None]
+    # Neither the task's name nor a path: other runs reuse this step under other names.
+    return {"split": split, "facts": facts, "dropped": dict(dropped)}
+
+
+def _count_repeated_rows(result: Path) -> int:
+    """Training rows whose whole text, both parts of a pair, is that of a validation or test row of the task."""
+    texts = {split: TaskRows.open(path).texts() for split in SPLITS if (path := result / f"{split}.arrow").exists()}
+    evaluated = {text for split in SPLITS[1:] for text in texts.get(split, [])}
+    return sum(text in evaluated for text in texts["train"])

@@ -3,16 +3,47 @@
 Shapes: B examples, S tokens, P target positions.
 """
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from lightpaff.data.corpus import Arrangement, pack_with_separators
 from lightpaff.data.draws import generator
 from lightpaff.data.token_table import TokenTable
 from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
+from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.recipe import Pretraining
 
 _MASKED_SHARE = 0.8
 _RANDOM_SHARE = 0.1
+
+
+def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
+    """Clean texts packed into sequences of one length (RoBERTa's full sentences; Liu et al. 2019, section 4.2)."""
+    lay_out = partial(
+        pack_with_separators, tokenizer=vocabulary.tokenizer, sequence_length=pretraining.sequence_length
+    )
+    return Arrangement(
+        whole_documents=False, columns={}, lay_out=lambda texts, facts: lay_out(texts=texts, facts=facts)
+    )
+
+
+def open_corpus(path: Path, pretraining: Pretraining, vocabulary: Vocabulary, seed: int) -> Objective:
+    """The objective over the packed sequences in an Arrow file."""
+    tokenizer = vocabulary.tokenizer
+    return MaskedLanguageModelling(
+        TokenTable(path),
+        special_ids=tokenizer.all_special_ids,
+        mask_id=tokenizer.mask_token_id,
+        padding_id=vocabulary.padding_id,
+        number_of_classes=vocabulary.size,
+        mask_rate=pretraining.mask_rate,
+        seed=seed,
+    )
 
 
 class MaskedLanguageModelling:
@@ -46,6 +77,9 @@ class MaskedLanguageModelling:
     ) -> None:
         self.number_of_classes = number_of_classes
         self.lengths_N = sequences.lengths_N
+        # About: a sequence's own count leaves its special tokens out.
+        self.targets_N = np.maximum(1, np.rint(mask_rate * self.lengths_N).astype(np.int64))
+        self.gold_ids = np.arange(len(self.lengths_N))
         self._sequences, self._mask_id, self._padding_id = sequences, mask_id, padding_id
         self._mask_rate, self._seed = mask_rate, seed
         self._special_ids = np.array(sorted(special_ids), dtype=np.int32)

@@ -8,7 +8,9 @@ from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
+from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
+    Advice,
     Start,
     Workshop,
     capture_step,
@@ -16,6 +18,8 @@ from lightpaff.pipeline.training_steps import (
     initial_step,
     predict_step,
     pretrain_step,
+    sequences_step,
+    training_of,
 )
 from lightpaff.recipe import Task, Training
 from lightpaff.report.rows import Stage
@@ -26,7 +30,7 @@ class TrainingStep:
     """A step that trains, with what its cost depends on.
 
     Attributes:
-        uses_unlabelled: also learns from rows without a label.
+        advice: what it hears from the task's teacher, in fine-tuning.
         asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
             seeds count for the first.
     """
@@ -38,20 +42,20 @@ class TrainingStep:
     seed: int
     training: Training
     data: Step
-    uses_unlabelled: bool
+    advice: Advice | None
     asks_teacher: Literal["live", "once", "never"]
 
 
 @dataclass(frozen=True)
 class TaskSteps:
-    """The steps of one task. `predictions` are by arm and seed, `models` where the fine-tuned models are."""
+    """The steps of one task. `predictions` are by arm and seed, `models` where the fine-tuned models are; `baseline`
+    is None where TF-IDF cannot do the task."""
 
     task: Task
     rows: Step
-    captured: Step
     predictions: dict[tuple[Arm, int], Step]
     models: dict[tuple[Arm, int], Start]
-    baseline: Step
+    baseline: Step | None
     latency: Step
 
 
@@ -77,7 +81,7 @@ def build_graph(shop: Workshop) -> Graph:
     data = [*([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
-        ends += [steps.baseline, *steps.predictions.values(), steps.latency]
+        ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values(), steps.latency]
     return Graph(data, trainings, tasks, corpus, list(_in_order(ends)))
 
 
@@ -101,7 +105,7 @@ def _pretrain(
                 recipe.seeds.pretraining,
                 recipe.teacher.pretraining,
                 corpus,
-                uses_unlabelled=True,
+                advice=None,
                 asks_teacher="never",
             )
         )
@@ -127,7 +131,7 @@ def _pretrain(
                     recipe.seeds.pretraining,
                     recipe.pretraining.training,
                     corpus,
-                    uses_unlabelled=True,
+                    advice=None,
                     asks_teacher="live" if listens else "never",
                 )
             )
@@ -141,13 +145,15 @@ def _task_steps(
     """Stage two for one task, and what is measured of it."""
     rows = task_step(task, shop.inputs, shop.root)
     seeds = shop.recipe.seeds.fine_tuning
-    settings = shop.recipe.fine_tuning
     models: dict[tuple[Arm, int], Start] = {}
 
-    def finetune(arm: Arm, seed: int, captured: Step | None) -> None:
-        step = finetune_step(shop, arm, task, rows, starts[arm], captured, seed)
-        training = settings.training if arm.is_small else settings.teacher_training or settings.training
-        asks: Literal["once", "never"] = "once" if captured and seed == seeds[0] else "never"
+    def finetune(arm: Arm, seed: int, advice: Advice | None) -> None:
+        step = finetune_step(shop, arm, task, rows, starts[arm], advice, seed)
+        asks: Literal["live", "once", "never"] = "never"
+        if advice is not None and advice.live is not None:
+            asks = "live"
+        elif advice is not None and seed == seeds[0]:
+            asks = "once"
         trainings.append(
             TrainingStep(
                 step,
@@ -155,9 +161,9 @@ def _task_steps(
                 "fine-tuning",
                 task,
                 seed,
-                training,
+                training_of(shop, arm),
                 rows,
-                uses_unlabelled=captured is not None,
+                advice=advice,
                 asks_teacher=asks,
             )
         )
@@ -168,16 +174,28 @@ def _task_steps(
     else:
         finetune(TEACHER, seeds[0], None)
     teacher = models[TEACHER, seeds[0]]
-    captured = capture_step(shop, task, rows, teacher)
+    advice = _advice(shop, task, rows, teacher)
     for seed in seeds:
         for arm in small_arms:
-            finetune(arm, seed, captured if arm.is_distilled and settings.distillation.weight > 0 else None)
+            finetune(arm, seed, advice if arm.is_distilled else None)
     predictions = {
         (arm, seed): predict_step(shop, arm, task, rows, model, seed) for (arm, seed), model in models.items()
     }
     # The control has the student's shape, so its speed is the student's.
     latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
-    return TaskSteps(task, rows, captured, predictions, models, baseline_step(shop, task, rows), latency)
+    baseline = baseline_step(shop, task, rows) if TASK_KINDS[task.objective].has_baseline else None
+    return TaskSteps(task, rows, predictions, models, baseline, latency)
+
+
+def _advice(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Advice | None:
+    """What the student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
+    sequences = sequences_step(shop, task, rows, teacher) if task.sequence_distillation else None
+    listens = shop.recipe.fine_tuning.distillation.weight > 0
+    is_live = TASK_KINDS[task.objective].soft_targets == "live"
+    if not listens and sequences is None:
+        return None
+    captured = capture_step(shop, task, rows, teacher) if listens and not is_live else None
+    return Advice(captured, teacher if listens and is_live else None, sequences)
 
 
 def _in_order(ends: list[Step]) -> Iterator[Step]:

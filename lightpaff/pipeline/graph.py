@@ -20,16 +20,17 @@ from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
 
 _VERSIONS = {
-    "tokenizer": 2,
-    "corpus": 2,
-    "task": 2,
+    "tokenizer": 3,
+    "corpus": 3,
+    "task": 3,
     "initial": 1,
-    "pretrain": 1,
-    "finetune": 1,
+    "pretrain": 2,
+    "finetune": 2,
     "capture": 1,
-    "predict": 1,
+    "sequences": 1,
+    "predict": 2,
     "baseline": 1,
-    "latency": 1,
+    "latency": 2,
 }
 """Raise a kind's number when its work changes: what was done the old way is then not reused."""
 

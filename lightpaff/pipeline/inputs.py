@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from lightpaff.data.evaluation_texts import EvaluatedRows
 from lightpaff.data.sources import ResolvedSource, resolve
+from lightpaff.data.task_sources import TaskSources
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, lacks_head, read_config, tensor_names
+from lightpaff.models.architecture import CLASSES
+from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
+from lightpaff.models.opening import lacks_head, read_config, tensor_names
 from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
+from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.graph import Step, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
 from lightpaff.progress import console
-from lightpaff.recipe import Recipe, Source, Task
+from lightpaff.recipe import Family, Recipe, Source, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -23,17 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sources:
-    """The data of a run, by use; `unlabelled` and `test` are empty where the recipe has none."""
+    """The data of a run: the corpus, and each task's by its name."""
 
     corpus: list[ResolvedSource]
-    train: dict[str, list[ResolvedSource]]
-    unlabelled: dict[str, list[ResolvedSource]]
-    validation: dict[str, list[ResolvedSource]]
-    test: dict[str, list[ResolvedSource]]
+    tasks: dict[str, TaskSources]
 
     def evaluated(self, tasks: list[Task]) -> list[EvaluatedRows]:
         """What no pre-training may see: the validation and test rows of each task."""
-        return [EvaluatedRows(task.columns, [*self.validation[task.name], *self.test[task.name]]) for task in tasks]
+        found = []
+        for task in tasks:
+            own = self.tasks[task.name]
+            found.append(EvaluatedRows(task.columns, [*own.validation, *own.test], task.objective))
+        return found
 
 
 @dataclass(frozen=True)
@@ -42,26 +47,29 @@ class Inputs:
 
     Attributes:
         teacher: the ready-made teacher; None when it is made here.
-        tokenizer: teacher's and students'.
+        vocabulary: teacher's and students'.
         tokenizer_step: where the tokenizer was trained here, that step.
         teacher_config: the teacher's shape.
         student_config: the student's shape.
         ready_student: a ready-made small model to start from, where the recipe names one.
         task_teachers: teachers that are fine-tuned already, by task.
         task_teacher_configs: their shapes.
-        vocabulary_size: V of the pre-training objective, without padded rows.
     """
 
     sources: Sources
     teacher: FetchedModel | None
-    tokenizer: "PreTrainedTokenizerBase"
+    vocabulary: Vocabulary
     tokenizer_step: Step | None
     teacher_config: "PreTrainedConfig"
     student_config: "PreTrainedConfig"
     ready_student: FetchedModel | None
     task_teachers: dict[str, FetchedModel]
     task_teacher_configs: dict[str, "PreTrainedConfig"]
-    vocabulary_size: int
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Teacher's and students'."""
+        return self.vocabulary.tokenizer
 
     def teacher_config_of(self, task: Task) -> "PreTrainedConfig":
         """The shape of the teacher that is fine-tuned on a task."""
@@ -84,9 +92,10 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     console.print("Fetching and checking the inputs")
     sources = _resolve_sources(recipe, downloads)
     teacher, tokenizer_path, made_here = _find_teacher(recipe, sources, root, downloads)
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path, recipe.family)
     if teacher is not None:
-        teacher_config = read_config(teacher.path, trust_remote_code=recipe.teacher.trust_remote_code)
+        teacher_config = read_config(teacher.path)
+        check_family(teacher_config, recipe.family, f"teacher.source: {teacher.origin}")
         _check_pretraining_head(recipe, teacher)
     else:
         assert recipe.teacher.from_scratch is not None
@@ -98,18 +107,24 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     named_configs = {"teacher": teacher_config, "student": small}
     named_configs |= {f"teacher of {name}": config for name, config in task_configs.items()}
     for name, config in named_configs.items():
+        check_family(config, recipe.family, f"the {name}")
         _check_lengths(recipe, name, longest_input(config))
+    vocabulary = Vocabulary(
+        tokenizer,
+        number_of_classes(tokenizer, teacher_config),
+        has_segments=any(getattr(config, "type_vocab_size", 0) > 1 for config in named_configs.values()),
+        decoder_start_id=getattr(teacher_config, "decoder_start_token_id", None),
+    )
     return Inputs(
         sources=sources,
         teacher=teacher,
-        tokenizer=tokenizer,
+        vocabulary=vocabulary,
         tokenizer_step=made_here,
         teacher_config=teacher_config,
         student_config=small,
         ready_student=ready_student,
         task_teachers=task_teachers,
         task_teacher_configs=task_configs,
-        vocabulary_size=number_of_classes(tokenizer, teacher_config),
     )
 
 
@@ -117,13 +132,27 @@ def _resolve_sources(recipe: Recipe, downloads: Path) -> Sources:
     def all_of(sources: list[Source]) -> list[ResolvedSource]:
         return [resolve(source, downloads) for source in sources]
 
+    def of_task(task: Task) -> TaskSources:
+        return TaskSources(
+            train=all_of(task.train),
+            unlabelled=all_of(task.unlabelled),
+            validation=all_of([task.validation]),
+            test=all_of([task.test] if task.test else []),
+        )
+
     return Sources(
         corpus=all_of(list(recipe.pretraining.corpus)) if recipe.pretraining else [],
-        train={task.name: all_of(task.train) for task in recipe.tasks},
-        unlabelled={task.name: all_of(task.unlabelled) for task in recipe.tasks},
-        validation={task.name: all_of([task.validation]) for task in recipe.tasks},
-        test={task.name: all_of([task.test] if task.test else []) for task in recipe.tasks},
+        tasks={task.name: of_task(task) for task in recipe.tasks},
     )
+
+
+def _languages(recipe: Recipe) -> list[str]:
+    """Every language that the recipe names, for the tokens of a tokenizer that is made here."""
+    named = {source.language for source in recipe.pretraining.corpus} if recipe.pretraining else set()
+    for task in recipe.tasks:
+        if task.languages is not None:
+            named |= {task.languages.source, task.languages.target}
+    return sorted(language for language in named if language is not None)
 
 
 def _find_teacher(
@@ -132,11 +161,14 @@ def _find_teacher(
     """The teacher, where its tokenizer is, and the step that trained the tokenizer."""
     teacher = recipe.teacher
     if teacher.from_scratch is not None:
-        step = tokenizer_step(teacher.from_scratch, sources.corpus, sources.evaluated(recipe.tasks), root)
+        evaluated = sources.evaluated(recipe.tasks)
+        step = tokenizer_step(
+            teacher.from_scratch, recipe.family, _languages(recipe), sources.corpus, evaluated, root
+        )
         return None, run_step(step).step.directory, step
     assert teacher.source is not None
     named = [teacher.source] if isinstance(teacher.source, str) else teacher.source
-    fetched = fetch_model(named, downloads, teacher.sha256, trust_remote_code=teacher.trust_remote_code)
+    fetched = fetch_model(named, downloads, teacher.sha256)
     _require_readable(fetched)
     return fetched, fetched.path, None
 
@@ -166,8 +198,13 @@ def _find_student_config(
     return config
 
 
-def _check_lengths(recipe: Recipe, name: str, longest: int) -> None:
+def _check_lengths(recipe: Recipe, name: str, longest: int | None) -> None:
+    if longest is None:
+        return
     wanted = {f"tasks.{task.name}.max_length": task.max_length for task in recipe.tasks}
+    for task in recipe.tasks:
+        if task.objective == "translate":
+            wanted[f"tasks.{task.name}.max_target_length"] = task.max_target_length
     if recipe.pretraining is not None:
         wanted["pretraining.sequence_length"] = recipe.pretraining.sequence_length
     for key, length in wanted.items():
@@ -177,9 +214,10 @@ def _check_lengths(recipe: Recipe, name: str, longest: int) -> None:
 
 def _check_pretraining_head(recipe: Recipe, teacher: FetchedModel) -> None:
     has_live_teacher = recipe.pretraining is not None and recipe.pretraining.distillation.weight > 0
-    if has_live_teacher and recipe.teacher.pretraining is None and lacks_head(teacher.path, MASKED_TOKENS):
+    head = PRETRAINING_HEADS[recipe.family]
+    if has_live_teacher and recipe.teacher.pretraining is None and lacks_head(teacher.path, head):
         raise UserError(
-            f"teacher.source: {teacher.origin} comes without a masked language modelling head, so it has nothing to "
+            f"teacher.source: {teacher.origin} comes without a language modelling head, so it has nothing to "
             "say in pre-training; add teacher.pretraining (a few hundred steps make one) or leave out pretraining"
         )
 
@@ -190,7 +228,8 @@ def _find_ready_student(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", do
         return None
     fetched = fetch_model([source], downloads)
     _require_readable(fetched)
-    compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", "student.initialisation"))
+    own = load_tokenizer(fetched.path, recipe.family)
+    compare_vocabularies(tokenizer, own, ("the teacher", "student.initialisation"), recipe.family)
     number_of_classes(tokenizer, read_config(fetched.path))
     return fetched
 
@@ -201,15 +240,18 @@ def _find_task_teachers(
     teachers = {}
     for task in recipe.tasks:
         if task.teacher is not None:
-            teachers[task.name] = _fetch_task_teacher(task, task.teacher, tokenizer, downloads)
+            teachers[task.name] = _fetch_task_teacher(recipe.family, task, task.teacher, tokenizer, downloads)
     return teachers
 
 
-def _fetch_task_teacher(task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path) -> FetchedModel:
+def _fetch_task_teacher(
+    family: Family, task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path
+) -> FetchedModel:
     fetched = fetch_model([source], downloads)
     _require_readable(fetched)
-    compare_vocabularies(tokenizer, load_tokenizer(fetched.path), ("the teacher", f"tasks.{task.name}.teacher"))
-    if lacks_head(fetched.path, CLASSES):
+    own = load_tokenizer(fetched.path, family)
+    compare_vocabularies(tokenizer, own, ("the teacher", f"tasks.{task.name}.teacher"), family)
+    if family == "encoder" and lacks_head(fetched.path, CLASSES):
         raise UserError(
             f"tasks.{task.name}.teacher: {fetched.origin} comes without a classification head, so it is not "
             "fine-tuned; leave the key out to fine-tune the teacher here"

@@ -6,24 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from lightpaff.data.draws import generator
 from lightpaff.data.task_data import TaskRows
 from lightpaff.evaluation.baseline import fit_tfidf_baseline
 from lightpaff.evaluation.latency import measure_latency, speed_ratio
 from lightpaff.files import write_json_whole
-from lightpaff.models.encoder import CLASSES, open_headed, without_unknown_segments
+from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
 from lightpaff.pipeline.environment import describe_processor, describe_runtime
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.training_steps import (
-    Start,
-    Workshop,
-    evaluation_splits,
-    labelled_rows,
-    task_objective,
-)
+from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe import Task
 from lightpaff.targets.teacher import store_targets
@@ -39,7 +32,8 @@ def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         console.print(f"{step.name} ...")
         train = task_objective(shop, task, rows, "train")
-        known = labelled_rows(train)
+        assert isinstance(train, Classification)
+        known = train.gold_ids
         texts = TaskRows.open(rows.directory / "train.arrow").texts()
         evaluated = {
             split: TaskRows.open(rows.directory / f"{split}.arrow").texts() for split in evaluation_splits(task)
@@ -65,14 +59,15 @@ def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         console.print(f"{step.name}, {_SECONDS:.0f} s ...")
         data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
-        device = shop.hardware.device
-        opened = {
-            name: open_headed(start.path, CLASSES, data.number_of_classes, device=device, attention="sdpa").model.eval()
-            for name, start in models.items()
-        }
+        device, kind = shop.hardware.device, TASK_KINDS[task.objective]
+
+        def prepare(start: Start) -> partial[object]:
+            headed = open_headed(start.path, data.head, data.number_of_classes, device=device, attention="sdpa")
+            return partial(kind.run, headed.model.eval(), data, task, shop.inputs.vocabulary)
+
         measured = measure_latency(
-            {name: partial(_run, model) for name, model in opened.items()},
-            lambda count, turn: _inputs(data, count, turn, device),
+            {name: prepare(start) for name, start in models.items()},
+            lambda count, turn: kind.timing_inputs(data, count, turn, device),
             _SECONDS,
             _BATCH_SIZE,
             device=device,
@@ -101,6 +96,7 @@ def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start
         "runtime": describe_runtime(shop.hardware.device),
         "torch": torch.__version__,
         "models": {name: start.identity for name, start in models.items()},
+        "generation": task.generation.model_dump(),
     }
     inputs = (rows, *(step for start in models.values() for step in start.inputs))
     return Step(f"measure the speed on {task.name}", "latency", settings, inputs, shop.root, work)
@@ -110,13 +106,3 @@ def read_latency(step: Step) -> dict[str, Any]:
     """What `latency_step` measured."""
     content: dict[str, Any] = json.loads((step.directory / LATENCY).read_text())
     return content
-
-
-def _run(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> object:
-    return model(**without_unknown_segments(model, inputs)).logits
-
-
-def _inputs(data: Classification, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """`count` rows drawn at random: the lengths are the task's own."""
-    ids = generator("order", 0, turn, count).integers(len(data.lengths_N), size=count)
-    return data.batch(np.sort(ids), draw=0).to(device).inputs

@@ -14,22 +14,26 @@ from lightpaff.data.task_data import TaskRows
 from lightpaff.evaluation.agreement import agreement, mean_kl
 from lightpaff.evaluation.calibration import expected_calibration_error
 from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
-from lightpaff.evaluation.metrics import Predictions, score
-from lightpaff.models.encoder import CLASSES, read_config
+from lightpaff.evaluation.metrics import Predictions
+from lightpaff.evaluation.outputs import Outputs
+from lightpaff.evaluation.texts import GeneratedTexts
+from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
+from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
 from lightpaff.pipeline.data_steps import CARD
 from lightpaff.pipeline.environment import describe_environment, describe_maker
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
+from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
     TRAINING,
     Start,
     Workshop,
     evaluation_splits,
-    read_labels,
     task_objective,
 )
 from lightpaff.pipeline.workload import flops_of, workload_of
@@ -43,15 +47,16 @@ from lightpaff.report.rows import (
     Disagreement,
     ReportData,
     Row,
+    Sample,
     SpeedRatio,
     StepLine,
     TaskFacts,
     ValidationPoint,
 )
 from lightpaff.report.rows import Arm as ReportedArm
-from lightpaff.targets.teacher import load_targets
 
 _DISAGREEMENTS_SHOWN = 12
+_SAMPLES_SHOWN = 12
 _COMPARED: list[tuple[ReportedArm, ReportedArm]] = [
     ("student", "teacher"),
     ("student", "control"),
@@ -80,10 +85,11 @@ def report_data(finished: Finished) -> ReportData:
         title=f"{recipe.name}: a teacher, its student and the control",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         summary=_summary(finished),
-        tasks=[_task_facts(steps) for steps in graph.tasks],
+        tasks=[_task_facts(shop, steps) for steps in graph.tasks],
         rows=[row for steps in graph.tasks for row in _rows(finished, steps)],
         curves=[_curve(training) for training in graph.trainings],
         disagreements=[line for steps in graph.tasks for line in _disagreements(shop, steps)],
+        samples=[line for steps in graph.tasks for line in _samples(shop, steps)],
         data_cards=list(_data_cards(finished)),
         comparisons=[line for steps in graph.tasks for line in _comparisons(shop, steps)],
         agreement=[line for steps in graph.tasks for line in _agreement(shop, steps)],
@@ -102,19 +108,20 @@ def report_data(finished: Finished) -> ReportData:
 
 def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
     """The fine-tuning seed with the best validation score, and its student."""
-    metric = steps.task.metric_names[0]
 
     def validation_score(seed: int) -> float:
-        return score(metric, read_predictions(shop, steps, steps.predictions[STUDENT, seed], "validation"))
+        step = steps.models[STUDENT, seed].step
+        assert step is not None
+        return float(json.loads((step.directory / TRAINING).read_text())["best_score"])
 
     seed = max(shop.recipe.seeds.fine_tuning, key=validation_score)
     return seed, steps.models[STUDENT, seed]
 
 
-def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Predictions:
-    """A model's logits for a split, with the gold labels."""
-    labels_N = task_objective(shop, steps.task, steps.rows, split).labels_N
-    return Predictions(load_targets(step.directory / f"{split}.safetensors").numpy(), labels_N)
+def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Outputs:
+    """A model's outputs for a split, with the gold ones."""
+    data = task_objective(shop, steps.task, steps.rows, split)
+    return TASK_KINDS[steps.task.objective].read_outputs(step.directory / split, data)
 
 
 def _summary(finished: Finished) -> dict[str, str]:
@@ -155,10 +162,19 @@ def _describe_start(recipe: Recipe) -> str:
     return known.get(recipe.student.initialisation, recipe.student.initialisation)
 
 
-def _task_facts(steps: TaskSteps) -> TaskFacts:
-    task = steps.task
-    classes = len(read_labels(steps.rows)) or 1
-    return TaskFacts(task.name, task.objective, task.metric_names[0], evaluation_splits(task)[-1], classes)
+def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
+    task, kind = steps.task, TASK_KINDS[steps.task.objective]
+    teacher = read_predictions(shop, steps, _teacher_step(steps), evaluation_splits(task)[-1])
+    return TaskFacts(
+        task.name,
+        task.objective,
+        task.metric_names[0],
+        evaluation_splits(task)[-1],
+        classes=len(read_labels(steps.rows.directory)) if task.objective == "classify" else None,
+        timed=kind.describe_timing(task),
+        counted=kind.counted,
+        notes=kind.notes(task, teacher),
+    )
 
 
 def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
@@ -173,10 +189,12 @@ def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
             read = {seed: read_predictions(shop, steps, step, split) for seed, step in own.items()}
             costs = {**_size(shop, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
             for metric in steps.task.metric_names:
-                for seed, predictions in read.items():
-                    yield _row(arm.name, steps, split, metric, predictions, seed=seed, **costs)
+                for seed, outputs in read.items():
+                    yield _row(arm.name, steps, split, metric, outputs, seed=seed, **costs)
                 if len(read) > 1:
                     yield _mean_row(arm.name, steps, split, metric, list(read.values()), **costs)
+        if steps.baseline is None:
+            continue
         predictions = read_predictions(shop, steps, steps.baseline, split)
         facts = finished.done[steps.baseline.fingerprint].facts
         for metric in steps.task.metric_names:
@@ -184,22 +202,22 @@ def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
             yield _row("tfidf", steps, split, metric, predictions, seed=None, **costs)
 
 
-def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, predictions: Predictions, **more: Any) -> Row:
-    interval = bootstrap_interval(metric, predictions)
+def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, outputs: Outputs, **more: Any) -> Row:
+    interval = bootstrap_interval(metric, outputs)
     return Row(
         arm,
         steps.task.name,
         split,
         metric,
-        value=score(metric, predictions),
+        value=outputs.score(metric),
         interval=(interval.low, interval.high),
-        examples=len(predictions.labels_N),
+        examples=len(outputs),
         **more,
     )
 
 
-def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list[Predictions], **more: Any) -> Row:
-    values = [score(metric, predictions) for predictions in several]
+def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list[Outputs], **more: Any) -> Row:
+    values = [outputs.score(metric) for outputs in several]
     interval = bootstrap_interval(metric, several)
     return Row(
         arm,
@@ -209,16 +227,16 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
         value=statistics.fmean(values),
         interval=(interval.low, interval.high),
         spread=statistics.stdev(values),
-        examples=len(several[0].labels_N),
+        examples=len(several[0]),
         **more,
     )
 
 
 def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
     folder = steps.models[arm, seed].path
-    config = read_config(folder, trust_remote_code=shop.recipe.teacher.trust_remote_code)
+    data = task_objective(shop, steps.task, steps.rows, "validation")
     return {
-        "parameters": count_parameters(config, CLASSES, config.num_labels).total,
+        "parameters": count_parameters(read_config(folder), data.head, data.number_of_classes).total,
         "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     }
 
@@ -252,13 +270,15 @@ def _curve(training: TrainingStep) -> Curve:
 
 def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
     """The rows on which teacher and delivered student differ, the surest student first."""
-    if steps.task.objective == "regress":
+    if steps.task.objective != "classify":
         return
     split = evaluation_splits(steps.task)[-1]
     teacher = read_predictions(shop, steps, _teacher_step(steps), split)
     student = read_predictions(shop, steps, steps.predictions[STUDENT, best_student(shop, steps)[0]], split)
+    assert isinstance(teacher, Predictions)
+    assert isinstance(student, Predictions)
     texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
-    labels = read_labels(steps.rows)
+    labels = read_labels(steps.rows.directory)
     differing = [row for row in range(len(texts)) if teacher.classes_N[row] != student.classes_N[row]]
     differing.sort(key=lambda row: -student.probabilities_NV[row].max())
     for row in differing[:_DISAGREEMENTS_SHOWN]:
@@ -272,6 +292,38 @@ def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
             student_label=labels[student.classes_N[row]],
             student_probability=float(student.probabilities_NV[row].max()),
         )
+
+
+def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
+    """Rows from all over the split, with what each model wrote."""
+    if steps.task.objective != "translate":
+        return
+    split, (seed, _) = evaluation_splits(steps.task)[-1], best_student(shop, steps)
+    data = task_objective(shop, steps.task, steps.rows, split)
+    assert isinstance(data, Translation)
+    written = {arm.name: _texts(shop, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
+    sources, references = data.sources(), data.references()
+    shown = min(_SAMPLES_SHOWN, len(sources))
+    for row in (len(sources) * place // shown for place in range(shown)):
+        control = written["control"]
+        yield Sample(
+            task=steps.task.name,
+            source=sources[row],
+            references=references[row],
+            teacher=written["teacher"][row],
+            student=written["student"][row],
+            control=control[row] if control else None,
+        )
+
+
+def _texts(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int, split: str) -> list[str]:
+    """What an arm wrote; of the teacher, whatever its seed; nothing of an arm that was not trained."""
+    step = _teacher_step(steps) if arm == TEACHER else steps.predictions.get((arm, seed))
+    if step is None:
+        return []
+    outputs = read_predictions(shop, steps, step, split)
+    assert isinstance(outputs, GeneratedTexts)
+    return outputs.hypotheses
 
 
 def _teacher_step(steps: TaskSteps) -> Step:
@@ -297,8 +349,8 @@ def _data_cards(finished: Finished) -> Iterator[DataCard]:
     for steps in graph.tasks:
         task = steps.task.name
         for card in json.loads((steps.rows.directory / CARD).read_text()):
-            own: list[ResolvedSource] = getattr(sources, card["split"])[task]
-            unlabelled = sources.unlabelled[task] if card["split"] == "train" else []
+            own: list[ResolvedSource] = sources.tasks[task].of(card["split"])
+            unlabelled = sources.tasks[task].unlabelled if card["split"] == "train" else []
             yield _data_card(f"{task}, {card['split']}", [*own, *unlabelled], card)
 
 
@@ -311,10 +363,11 @@ def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
     """Student against teacher, control and baseline, control against teacher, on the reported split."""
     split, metric = evaluation_splits(steps.task)[-1], steps.task.metric_names[0]
     seeds = shop.recipe.seeds.fine_tuning
-    several: dict[ReportedArm, list[Predictions]] = {
+    several: dict[ReportedArm, list[Outputs]] = {
         "teacher": [read_predictions(shop, steps, _teacher_step(steps), split)],
-        "tfidf": [read_predictions(shop, steps, steps.baseline, split)],
     }
+    if steps.baseline is not None:
+        several["tfidf"] = [read_predictions(shop, steps, steps.baseline, split)]
     for arm in (STUDENT, CONTROL):
         if (arm, seeds[0]) in steps.predictions:
             several[arm.name] = [read_predictions(shop, steps, steps.predictions[arm, seed], split) for seed in seeds]
@@ -338,10 +391,13 @@ def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
     split = evaluation_splits(steps.task)[-1]
     is_classification = steps.task.objective == "classify"
     teacher = read_predictions(shop, steps, _teacher_step(steps), split)
+    if not isinstance(teacher, Predictions):
+        return
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
     for arm in (STUDENT, CONTROL):
-        own = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
+        read = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
+        own = [outputs for outputs in read if isinstance(outputs, Predictions)]
         if own:
             yield AgreementLine(
                 steps.task.name,

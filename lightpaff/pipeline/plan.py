@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import MASKED_TOKENS
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.probe import measure_tokens_per_second
@@ -55,8 +54,8 @@ def make_plan(shop: Workshop, graph: Graph) -> Plan:
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
     parameters = {
-        "teacher": count_parameters(shop.inputs.teacher_config, MASKED_TOKENS, shop.inputs.vocabulary_size),
-        "student": count_parameters(shop.inputs.student_config, MASKED_TOKENS, shop.inputs.vocabulary_size),
+        name: count_parameters(config, shop.pretraining_head, shop.inputs.vocabulary.size)
+        for name, config in (("teacher", shop.inputs.teacher_config), ("student", shop.inputs.student_config))
     }
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
     results = sum(_weight_bytes(shop, item.training) for item in unfinished)
@@ -96,7 +95,7 @@ def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, flo
     if training.step.state != "done":
         kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
         if kind not in speeds:
-            speeds[kind] = measure_tokens_per_second(shop, training, workload)
+            speeds[kind] = measure_tokens_per_second(shop, training)
         seconds = workload.tokens / speeds[kind]
     weights = _weight_bytes(shop, training)
     return PlannedTraining(

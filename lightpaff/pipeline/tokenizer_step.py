@@ -1,6 +1,7 @@
 """Training a tokenizer, for a teacher that is made here."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,30 @@ from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, source_identity
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe import Family, FromScratch
 
 
 def tokenizer_step(
-    from_scratch: FromScratch, corpus: list[ResolvedSource], evaluated: list[EvaluatedRows], root: Path
+    from_scratch: FromScratch,
+    family: Family,
+    languages: Sequence[str],
+    corpus: list[ResolvedSource],
+    evaluated: list[EvaluatedRows],
+    root: Path,
 ) -> Step:
     """Train a tokenizer on the pre-training corpus, without the texts that hold an evaluation example."""
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
-        tokenizer = train_tokenizer(
-            read_corpus(corpus, Counter(), LeakIndex(read_evaluation_texts(evaluated))),
-            from_scratch.vocabulary_size,
-            from_scratch.lowercase,
-            from_scratch.max_length,
-            from_scratch.architecture,
-        )
+        leaks = LeakIndex(read_evaluation_texts(evaluated))
+        # A decoder writes text as it stands, so its tokenizer learns from whole documents, line ends and all.
+        texts = read_corpus(corpus, Counter(), leaks, whole_documents=family == "decoder")
+        tokenizer = train_tokenizer((text.text for text in texts), from_scratch, family, languages)
         tokenizer.save_pretrained(place.result)
         return {"tokens": len(tokenizer)}
 
     settings = {
+        "family": family,
+        "languages": list(languages),
         "from_scratch": from_scratch.model_dump(include={"vocabulary_size", "lowercase", "max_length", "architecture"}),
         "corpus": source_identity(corpus),
         "evaluated": [rows.identity for rows in evaluated],

@@ -3,7 +3,6 @@
 Every one of them is the same loop (`lightpaff.training.loop`) with another objective, teacher and starting model.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,35 +12,40 @@ import numpy as np
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.data.corpus import held_out
-from lightpaff.data.task_data import TaskRows
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
-from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, open_headed, quiet_transformers
+from lightpaff.models.architecture import CLASSES
+from lightpaff.models.families import PRETRAINING_HEADS
 from lightpaff.models.fetching import FetchedModel
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
+from lightpaff.models.opening import open_headed, quiet_transformers
 from lightpaff.models.shapes import config_identity
-from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.objectives.classify import Classification
-from lightpaff.objectives.mlm import MaskedLanguageModelling
+from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
+from lightpaff.objectives.translate import Translation, write_targets
 from lightpaff.pipeline.arms import CONTROL, Arm
-from lightpaff.pipeline.data_steps import LABELS, SEQUENCES
+from lightpaff.pipeline.classification import TOKENS_PREDICTED_TOGETHER
+from lightpaff.pipeline.data_steps import SEQUENCES
 from lightpaff.pipeline.environment import describe_maker
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
+from lightpaff.pipeline.sequence_to_sequence import completed, generate_rows
+from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.recipe import Distillation, Recipe, Task, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher, predict, store_targets
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob, count_steps, train
-from lightpaff.training.validation import validate_masked_tokens, validate_task
+from lightpaff.training.validation import validate_tokens
 
 MODEL = "model"
 TRAINING = "training.json"
 MADE_WITH = "made with"
 """Among a training step's facts: see `describe_maker`."""
 SOFT_TARGETS = "soft_targets.safetensors"
+TEACHER_TARGETS = "teacher_targets.arrow"
 _NO_DISTILLATION = Distillation(weight=0.0)
-_TOKENS_PREDICTED_TOGETHER = 16384
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,33 @@ class Workshop:
             dropout=training.dropout if training else None,
             labels=labels,
             seed=seed,
-            trust_remote_code=self.recipe.teacher.trust_remote_code,
         )
+
+    @property
+    def pretraining_head(self) -> str:
+        """What the family predicts in pre-training."""
+        return PRETRAINING_HEADS[self.recipe.family]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a student hears from the fine-tuned teacher of its task.
+
+    Attributes:
+        captured: its soft targets of every training row, asked once; None where it is asked live.
+        live: the teacher that is asked at every batch; None where its answers were captured.
+        sequences: its own outputs for the training rows (sequence-level distillation), if wanted.
+    """
+
+    captured: Step | None
+    live: Start | None
+    sequences: Step | None
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        """The steps that must be done before."""
+        steps = [self.captured, self.live.step if self.live else None, self.sequences]
+        return tuple(step for step in steps if step is not None)
 
 
 def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
@@ -113,13 +142,12 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         model = create_student(
             config,
-            MASKED_TOKENS,
-            shop.inputs.vocabulary_size,
+            shop.pretraining_head,
+            shop.inputs.vocabulary.size,
             initialisation=initialisation,
             teacher_path=start.path if start else None,
             seed=seed,
             attention="eager",
-            trust_remote_code=shop.recipe.teacher.trust_remote_code,
         )
         _save(model, shop, place.result)
         return {}
@@ -135,7 +163,7 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
 
 
 def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher: Start | None) -> Step:
-    """Masked language modelling on the corpus, with distillation where a teacher is given."""
+    """The family's pre-training objective on the corpus, with distillation where a teacher is given."""
     recipe = shop.recipe
     assert recipe.pretraining is not None
     pretraining = recipe.pretraining
@@ -145,10 +173,11 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
     seed = recipe.seeds.pretraining
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
-        open_model = partial(shop.open, head=MASKED_TOKENS, classes=shop.inputs.vocabulary_size, labels=None, seed=seed)
-        sequences = TokenTable(corpus.directory / SEQUENCES)
-        data = _masked_tokens(shop, sequences, pretraining.mask_rate, seed)
-        training_ids, validation_ids = held_out(sequences, pretraining.validation_fraction)
+        open_model = partial(
+            shop.open, head=shop.pretraining_head, classes=shop.inputs.vocabulary.size, labels=None, seed=seed
+        )
+        data = corpus_objective(shop, corpus)
+        training_ids, validation_ids = corpus_ids(shop, corpus)
         live: Teacher = LiveTeacher(open_model(teacher.path, training=None)) if teacher else NoTeacher()
         job = TrainingJob(
             description=step.name,
@@ -159,7 +188,7 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
             settings=training,
             distillation=distillation,
             seed=seed,
-            validate=partial(validate_masked_tokens, data, validation_ids, training.micro_batch_tokens, shop.hardware),
+            validate=partial(validate_tokens, data, validation_ids, training.micro_batch_tokens, shop.hardware),
             checkpoints=place.checkpoints,
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
@@ -170,7 +199,7 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
         **shop.settings,
         "training": _what_matters(training),
         "distillation": distillation.model_dump(),
-        "mask_rate": pretraining.mask_rate,
+        "objective": pretraining.model_dump(include={"objective", "mask_rate", "fragment_ratio"}),
         "validation_fraction": pretraining.validation_fraction,
         "seed": seed,
         "start": start.identity,
@@ -180,35 +209,45 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
     return Step(f"pre-train the {arm.name}", "pretrain", settings, inputs, shop.root, work)
 
 
+def corpus_objective(shop: Workshop, corpus: Step) -> Objective:
+    """The pre-training objective over the prepared corpus."""
+    pretraining = shop.recipe.pretraining
+    assert pretraining is not None
+    return PRETRAINING_OBJECTIVES[pretraining.objective].open_corpus(
+        corpus.directory / SEQUENCES, pretraining, shop.inputs.vocabulary, shop.recipe.seeds.pretraining
+    )
+
+
+def corpus_ids(shop: Workshop, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
+    """The prepared corpus's row numbers for training and for validation."""
+    pretraining = shop.recipe.pretraining
+    assert pretraining is not None
+    return held_out(TokenTable(corpus.directory / SEQUENCES), pretraining.validation_fraction)
+
+
 def finetune_step(
-    shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, captured: Step | None, seed: int
+    shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, advice: Advice | None, seed: int
 ) -> Step:
-    """Fine-tune on a task, with distillation where captured soft targets are given."""
+    """The task's objective on its rows, with distillation where the teacher gives advice."""
     fine_tuning = shop.recipe.fine_tuning
-    training = fine_tuning.training
-    if not arm.is_small and fine_tuning.teacher_training is not None:
-        training = fine_tuning.teacher_training
-    distillation = fine_tuning.distillation if captured else _NO_DISTILLATION
+    training = training_of(shop, arm)
+    distillation = fine_tuning.distillation if advice else _NO_DISTILLATION
+    kind = TASK_KINDS[task.objective]
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
-        labels = read_labels(rows)
-        data = task_objective(shop, task, rows, "train")
-        validation = task_objective(shop, task, rows, "validation")
-        classes = data.number_of_classes
-        stored: Teacher = NoTeacher()
-        if captured is not None:
-            stored = StoredTeacher(captured.directory / SOFT_TARGETS, len(data.lengths_N), shop.hardware.device)
-        ids = np.arange(len(data.lengths_N)) if captured else labelled_rows(data)
+        data = training_objective(shop, task, rows, advice, seed)
+        validation = task_objective(shop, kind.for_validation(task), rows, "validation")
+        ids = np.arange(len(data.lengths_N)) if advice else data.gold_ids
         job = TrainingJob(
             description=step.name,
-            model=shop.open(start.path, CLASSES, classes, training, labels or None, seed),
+            model=open_for_task(shop, task, rows, start.path, training, seed),
             data=data,
             example_ids=ids,
-            teacher=stored,
+            teacher=_teacher_of(shop, task, rows, advice, len(data.lengths_N)),
             settings=with_steps_of_student(training, data.lengths_N) if arm == CONTROL else training,
             distillation=distillation,
             seed=seed,
-            validate=partial(validate_task, validation, task.metric_names, training.micro_batch_tokens, shop.hardware),
+            validate=partial(kind.validate, validation, task, training.micro_batch_tokens, shop.hardware),
             checkpoints=place.checkpoints,
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
@@ -222,9 +261,42 @@ def finetune_step(
         "metric": task.metric_names[0],
         "seed": seed,
         "start": start.identity,
+        "advice": _advice_identity(task, advice),
     }
-    inputs = (rows, *start.inputs, *((captured,) if captured else ()))
+    inputs = (rows, *start.inputs, *(advice.inputs if advice else ()))
     return Step(f"fine-tune the {arm.name} on {task.name}, seed {seed}", "finetune", settings, inputs, shop.root, work)
+
+
+def training_of(shop: Workshop, arm: Arm) -> Training:
+    """How an arm is fine-tuned."""
+    fine_tuning = shop.recipe.fine_tuning
+    return fine_tuning.training if arm.is_small else fine_tuning.teacher_training or fine_tuning.training
+
+
+def training_objective(shop: Workshop, task: Task, rows: Step, advice: Advice | None, seed: int) -> Objective:
+    """The training rows of a task; for a student in sequence-level distillation, with the teacher's own outputs."""
+    data = task_objective(shop, task, rows, "train", seed)
+    if advice is None or advice.sequences is None:
+        return data
+    assert isinstance(data, Translation)
+    assert task.sequence_distillation is not None
+    outputs = TokenTable(advice.sequences.directory / TEACHER_TARGETS)
+    return data.with_teacher_targets(outputs, task.sequence_distillation.ratio, seed)
+
+
+def _teacher_of(shop: Workshop, task: Task, rows: Step, advice: Advice | None, examples: int) -> Teacher:
+    if advice is not None and advice.captured is not None:
+        return StoredTeacher(advice.captured.directory / SOFT_TARGETS, examples, shop.hardware.device)
+    if advice is not None and advice.live is not None:
+        return LiveTeacher(open_for_task(shop, task, rows, advice.live.path, None, 0))
+    return NoTeacher()
+
+
+def _advice_identity(task: Task, advice: Advice | None) -> Any:
+    if advice is None:
+        return None
+    mixture = task.sequence_distillation if advice.sequences else None
+    return {"live": advice.live and advice.live.identity, "mixture": mixture and mixture.model_dump()}
 
 
 def with_steps_of_student(training: Training, lengths_N: np.ndarray) -> Training:
@@ -240,9 +312,9 @@ def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         data = task_objective(shop, task, rows, "train")
-        model = shop.open(teacher.path, CLASSES, data.number_of_classes, None, read_labels(rows) or None, 0)
+        model = open_for_task(shop, task, rows, teacher.path, None, 0)
         with shop.hardware.autocast():
-            logits_NV = predict(model, data, _TOKENS_PREDICTED_TOGETHER, shop.hardware.device, step.name)
+            logits_NV = predict(model, data, TOKENS_PREDICTED_TOGETHER, shop.hardware.device, step.name)
         store_targets(logits_NV, place.result / SOFT_TARGETS)
         return {"rows": len(logits_NV)}
 
@@ -251,19 +323,48 @@ def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step
     return Step(name, "capture", settings, (rows, *teacher.inputs), shop.root, work)
 
 
-def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start, seed: int) -> Step:
-    """A fine-tuned model's logits for the validation and test rows, in float32, as it will be used."""
+def sequences_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
+    """Let the fine-tuned teacher write its own targets for every training row, by beam search (Kim and Rush 2016)."""
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
+        data = task_objective(shop, task, rows, "train")
+        assert isinstance(data, Translation)
+        vocabulary = shop.inputs.vocabulary
+        model = open_for_task(shop, task, rows, teacher.path, None, 0)
+        with shop.hardware.autocast():
+            written = generate_rows(model, data, task, vocabulary, shop.hardware, step.name)
+        write_targets(place.result / TEACHER_TARGETS, completed(written, vocabulary.tokenizer.eos_token_id))
+        return {"rows": len(written)}
+
+    settings = {**shop.settings, "teacher": teacher.identity, "generation": task.generation.model_dump()}
+    name = f"let the teacher write the targets of {task.name}"
+    return Step(name, "sequences", settings, (rows, *teacher.inputs), shop.root, work)
+
+
+def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start, seed: int) -> Step:
+    """A fine-tuned model's outputs for the validation and test rows, in float32, as it will be used."""
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        opened = open_for_task(shop, task, rows, model.path, None, 0)
         for split in evaluation_splits(task):
             data = task_objective(shop, task, rows, split)
-            opened = shop.open(model.path, CLASSES, data.number_of_classes, None, read_labels(rows) or None, 0)
-            name = f"{step.name} ({split})"
-            logits_NV = predict(opened, data, _TOKENS_PREDICTED_TOGETHER, shop.hardware.device, name)
-            store_targets(logits_NV, place.result / f"{split}.safetensors")
+            TASK_KINDS[task.objective].predict(
+                opened,
+                data,
+                task,
+                shop.inputs.vocabulary,
+                shop.hardware,
+                place.result / split,
+                f"{step.name} ({split})",
+            )
         return {}
 
-    settings = {"device": shop.hardware.device.type, "start": model.identity, "splits": evaluation_splits(task)}
+    settings = {
+        "device": shop.hardware.device.type,
+        "start": model.identity,
+        "splits": evaluation_splits(task),
+        "task": task.model_dump(include={"stride", "generation"}),
+    }
     name = f"predict with the {arm.name} on {task.name}, seed {seed}"
     return Step(name, "predict", settings, (rows, *model.inputs), shop.root, work)
 
@@ -273,48 +374,18 @@ def evaluation_splits(task: Task) -> list[str]:
     return ["validation", "test"] if task.test else ["validation"]
 
 
-def read_labels(rows: Step) -> list[str]:
-    """The classes of a prepared task, in order; none for a regression."""
-    labels: list[str] = json.loads((rows.directory / LABELS).read_text())
-    return labels
+def open_for_task(
+    shop: Workshop, task: Task, rows: Step, path: Path, training: Training | None, seed: int
+) -> HeadedModel:
+    """Open a model with the head of a task."""
+    data = task_objective(shop, task, rows, "validation")
+    labels = read_labels(rows.directory) if data.head == CLASSES else []
+    return shop.open(path, data.head, data.number_of_classes, training, labels or None, seed)
 
 
-def task_objective(shop: Workshop, task: Task, rows: Step, split: str) -> Classification:
+def task_objective(shop: Workshop, task: Task, rows: Step, split: str, seed: int = 0) -> Objective:
     """A split of a prepared task as the objective of a training."""
-    opened = TaskRows.open(rows.directory / f"{split}.arrow")
-    if task.objective == "regress":
-        labels_N, classes = opened.labels_N.astype(np.float32), 1
-    else:
-        labels_N = np.where(np.isnan(opened.labels_N), NO_GOLD_LABEL, opened.labels_N).astype(np.int64)
-        classes = len(read_labels(rows))
-    configs = (shop.inputs.teacher_config_of(task), shop.inputs.student_config)
-    has_segments = any(getattr(config, "type_vocab_size", 0) > 1 for config in configs)
-    return Classification(
-        opened.tokens,
-        labels_N,
-        number_of_classes=classes,
-        padding_id=shop.inputs.tokenizer.pad_token_id,
-        first_lengths_N=opened.first_lengths_N if has_segments and task.columns.text_pair else None,
-    )
-
-
-def _masked_tokens(shop: Workshop, sequences: TokenTable, mask_rate: float, seed: int) -> MaskedLanguageModelling:
-    tokenizer = shop.inputs.tokenizer
-    return MaskedLanguageModelling(
-        sequences,
-        special_ids=tokenizer.all_special_ids,
-        mask_id=tokenizer.mask_token_id,
-        padding_id=tokenizer.pad_token_id,
-        number_of_classes=shop.inputs.vocabulary_size,
-        mask_rate=mask_rate,
-        seed=seed,
-    )
-
-
-def labelled_rows(data: Classification) -> np.ndarray:
-    """The rows that have a label: without a teacher the others teach nothing."""
-    is_score = data.labels_N.dtype.kind == "f"
-    return np.flatnonzero(~np.isnan(data.labels_N) if is_score else data.labels_N != NO_GOLD_LABEL)
+    return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, shop.inputs.vocabulary, seed)
 
 
 def _train_and_save(job: TrainingJob, shop: Workshop, place: Workplace) -> dict[str, Any]:

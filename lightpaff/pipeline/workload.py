@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 
 from lightpaff.data.batch_order import BatchOrder
-from lightpaff.data.corpus import held_out
-from lightpaff.data.task_data import TaskRows
-from lightpaff.data.token_table import TokenTable
-from lightpaff.models.encoder import CLASSES, MASKED_TOKENS
 from lightpaff.models.shapes import forward_flops_per_token, training_flops_per_token
+from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.arms import CONTROL
 from lightpaff.pipeline.build import TrainingStep
-from lightpaff.pipeline.data_steps import SEQUENCES
-from lightpaff.pipeline.training_steps import Workshop, read_labels, with_steps_of_student
-from lightpaff.recipe import Training
+from lightpaff.pipeline.training_steps import (
+    Workshop,
+    corpus_ids,
+    corpus_objective,
+    task_objective,
+    with_steps_of_student,
+)
 from lightpaff.training.loop import count_steps
 
 
@@ -40,26 +41,28 @@ class Workload:
 
 def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
     """How much a training goes through, from its budget and its prepared data."""
-    if training.stage == "pre-training":
-        pretraining = shop.recipe.pretraining
-        assert pretraining is not None
-        sequences = TokenTable(training.data.directory / SEQUENCES)
-        ids, _ = held_out(sequences, pretraining.validation_fraction)
-        return _workload(training.training, sequences.lengths_N, ids, pretraining.mask_rate)
-    rows = TaskRows.open(training.data.directory / "train.arrow")
-    lengths_N, every_id = rows.tokens.lengths_N, np.arange(len(rows.tokens))
-    ids = every_id if training.uses_unlabelled else np.flatnonzero(~np.isnan(rows.labels_N))
+    data, ids = data_of(shop, training)
     settings = training.training
-    if training.arm == CONTROL:
-        settings = with_steps_of_student(settings, lengths_N)
-    return _workload(settings, lengths_N, ids, 1 / float(lengths_N[ids].mean()))
+    if training.arm == CONTROL and training.task is not None:
+        settings = with_steps_of_student(settings, data.lengths_N)
+    order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
+    steps = count_steps(settings, data.lengths_N[ids], order.steps_per_epoch)
+    epoch = float(data.lengths_N[ids].sum())
+    return Workload(
+        steps,
+        epoch * steps / order.steps_per_epoch,
+        epoch,
+        round(epoch / len(ids)),
+        target_share=float(data.targets_N[ids].sum()) / epoch,
+    )
 
 
-def _workload(settings: Training, lengths_N: np.ndarray, ids: np.ndarray, target_share: float) -> Workload:
-    order = BatchOrder(lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
-    steps = count_steps(settings, lengths_N[ids], order.steps_per_epoch)
-    epoch = float(lengths_N[ids].sum())
-    return Workload(steps, epoch * steps / order.steps_per_epoch, epoch, round(epoch / len(ids)), target_share)
+def data_of(shop: Workshop, training: TrainingStep) -> tuple[Objective, np.ndarray]:
+    """What a training learns from, and which of its examples."""
+    if training.task is None:
+        return corpus_objective(shop, training.data), corpus_ids(shop, training.data)[0]
+    data = task_objective(shop, training.task, training.data, "train")
+    return data, np.arange(len(data.lengths_N)) if training.advice else data.gold_ids
 
 
 def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tuple[float, float]:
@@ -70,6 +73,10 @@ def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tupl
     teacher_config = shop.inputs.teacher_config_of(training.task) if training.task else shop.inputs.teacher_config
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
     asked = {"live": workload.tokens, "once": workload.tokens_an_epoch, "never": 0.0}[training.asks_teacher]
+    if training.advice is not None and training.advice.sequences is not None:
+        assert training.task is not None
+        # At most: every beam goes through the whole model, though the source is read once.
+        asked += training.task.generation.beams * workload.tokens_an_epoch
     return own * workload.tokens, teacher * asked
 
 
@@ -80,6 +87,5 @@ def config_of(shop: Workshop, training: TrainingStep) -> Any:
 
 def head_of(shop: Workshop, training: TrainingStep) -> tuple[str, int]:
     """The head that a step trains, and its classes."""
-    if training.stage == "pre-training":
-        return MASKED_TOKENS, shop.inputs.vocabulary_size
-    return CLASSES, len(read_labels(training.data)) or 1
+    data, _ = data_of(shop, training)
+    return data.head, data.number_of_classes

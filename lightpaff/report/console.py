@@ -8,12 +8,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lightpaff.report import formats
+from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Arm, ReportData
-from lightpaff.report.tables import Table, keep_columns, main_table
+from lightpaff.report.tables import SHARE_COLUMNS, Table, keep_columns, main_table
 from lightpaff.report.verdict import Kind, write_verdict
 
 _WIDE_ENOUGH = 115
-_COLUMNS_WHERE_NARROW = ["of teacher", "size", "latency", "faster"]
+_COLUMNS_WHERE_NARROW = [*SHARE_COLUMNS.values(), "size", "latency", "faster"]
 _ARM_STYLES: dict[Arm, str] = {"teacher": "blue", "student": "bold green", "control": "yellow", "tfidf": "dim"}
 _MARKS: dict[Kind, tuple[str, str]] = {
     "good": ("+", "green"),
@@ -32,7 +33,7 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
         if not table.lines:
             continue
         if console.width < _WIDE_ENOUGH:
-            table = keep_columns(table, [task.metric, *_COLUMNS_WHERE_NARROW])
+            table = keep_columns(table, [METRICS[task.metric].name, *_COLUMNS_WHERE_NARROW])
         console.print(_to_rich(table, f"{task.name}, {task.split} set"))
     for sentence in write_verdict(data):
         mark, style = _MARKS[sentence.kind]

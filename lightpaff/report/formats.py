@@ -27,6 +27,17 @@ def signed_interval(low: float, high: float) -> str:
     return f"[{signed_points(low)}, {signed_points(high)}]"
 
 
+def plain(value: float, like: float | None = None) -> str:
+    """A perplexity: 38.01, 412.3, 1,234; with the decimals of `like` where the two are shown together."""
+    return f"{value:,.{_decimals(value if like is None else like)}f}".replace("-", _MINUS)
+
+
+def signed_plain(value: float, like: float | None = None) -> str:
+    """A difference of such, with its sign: -3.2 -> −3.20."""
+    decimals = _decimals(value if like is None else like)
+    return f"{round(value, decimals) + 0.0:+,.{decimals}f}".replace("-", _MINUS)
+
+
 def percent(share: float) -> str:
     """0.983 -> 98.3 %"""
     return f"{points(share)} %"
@@ -89,6 +100,10 @@ def comparison_name(first_arm: str, second_arm: str) -> str:
 def joined(parts: list[str]) -> str:
     """a, b and c"""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _decimals(value: float) -> int:
+    return 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
 
 
 def _rounded(value: float) -> float:

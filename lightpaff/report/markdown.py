@@ -1,7 +1,7 @@
 """The report as Markdown, for a repository or a pull request; readable as plain text too."""
 
 from lightpaff.report import formats
-from lightpaff.report.rows import DataCard, ReportData, StepLine
+from lightpaff.report.rows import DataCard, ReportData, Sample, StepLine
 from lightpaff.report.tables import (
     Cell,
     Table,
@@ -15,7 +15,7 @@ from lightpaff.report.verdict import write_verdict
 
 
 def render_markdown(data: ReportData) -> str:
-    """The whole report but its plots and examples."""
+    """The whole report but its plots and disagreements."""
     parts = [
         f"# {_escape(data.title)}",
         f"{_escape(data.name)}, {formats.moment(data.created)}",
@@ -23,11 +23,13 @@ def render_markdown(data: ReportData) -> str:
         _facts(dict(data.summary)),
     ]
     for task in data.tasks:
-        parts += [f"## {_escape(task.name)}", render_table(main_table(data, task))]
+        parts += [f"## {_escape(task.name)}", render_table(main_table(data, task)), _facts(dict(task.notes))]
         if (latency := latency_table(data, task)).lines:
             parts += ["### Latency", render_table(latency)]
     if data.comparisons:
         parts += ["## Paired differences", render_table(comparison_table(data))]
+    if data.samples:
+        parts += ["## Samples", *(_sample(sample) for sample in data.samples)]
     if data.agreement:
         parts += ["## Agreement with the teacher, and calibration", render_table(agreement_table(data))]
     for card in data.data_cards:
@@ -75,6 +77,14 @@ def _facts(facts: dict[str, str | int | float]) -> str:
     return "\n".join(f"- {_escape(name)}: {_escape(formats.fact(value))}" for name, value in facts.items())
 
 
+def _sample(sample: Sample) -> str:
+    told = {"source": [sample.source], "reference": sample.references}
+    told |= {"teacher": [sample.teacher], "student": [sample.student]}
+    told["control"] = [] if sample.control is None else [sample.control]
+    texts = [f"  - {name}: {_escape(text)}" for name, several in told.items() for text in several]
+    return "\n".join([f"- {_escape(sample.task)}", *texts])
+
+
 def _step(step: StepLine) -> str:
     done = "kept from an earlier run" if step.reused else formats.duration(step.seconds)
     return f"- {_escape(step.name)}: {done}" + (f" ({_escape(step.detail)})" if step.detail else "")
@@ -91,4 +101,5 @@ def _fence(text: str, language: str) -> str:
 def _escape(text: str) -> str:
     for sign in ("\\", "|", "<", ">", "*", "`"):
         text = text.replace(sign, "\\" + sign)
-    return " ".join(text.split())
+    # A bracket alone is an interval; before a parenthesis it would be a link.
+    return " ".join(text.replace("](", "]\\(").split())

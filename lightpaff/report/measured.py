@@ -81,12 +81,14 @@ def size_ratio(teacher: MeasuredModel | None, model: MeasuredModel) -> float | N
 
 
 def speed_ratio(teacher: MeasuredModel | None, model: MeasuredModel) -> float | None:
-    """How many times as fast, by the median latency of single examples."""
+    """How many times as fast, by the median latency."""
     return teacher.median_ms / model.median_ms if teacher and teacher.median_ms and model.median_ms else None
 
 
 def share_of_teacher(teacher: MeasuredModel | None, model: MeasuredModel, metric: str) -> float | None:
-    """The model's score over the teacher's; None where the teacher's is not positive, since no share means anything."""
+    """The model's score over the teacher's, whichever way is better.
+
+    None where the teacher's is not positive, since no share means anything."""
     if teacher is None:
         return None
     own, reference = model.value(metric), teacher.value(metric)

@@ -11,12 +11,13 @@ from lightpaff.report import formats
 from lightpaff.report.markdown import card_facts, render_markdown
 from lightpaff.report.measured import ARM_ORDER, count_seeds
 from lightpaff.report.plots import Chart, plot_comparisons, plot_learning_curves, plot_quality_against_latency
-from lightpaff.report.rows import Disagreement, ReportData, Row, aggregate_over_seeds, report_to_json, to_json
+from lightpaff.report.rows import Disagreement, ReportData, Row, Sample, aggregate_over_seeds, report_to_json, to_json
 from lightpaff.report.tables import agreement_table, comparison_table, compute_table, latency_table, main_table
-from lightpaff.report.verdict import headline_cards, write_verdict
+from lightpaff.report.verdict import headline_cards, name_training_rows, write_verdict
 
 PAGE = "index.html"
 _MOST_TEXT = 360
+_MOST_SAMPLE_TEXT = 1500
 
 WhoIsRight = Literal["student is right", "teacher is right", "both are wrong"]
 
@@ -78,6 +79,8 @@ def _page_content(data: ReportData) -> dict[str, Any]:
             (example, who_is_right(example), _shorten(example.text), _shorten(example.text_pair or ""))
             for example in data.disagreements
         ],
+        "training_rows": name_training_rows(data),
+        "samples": [(sample.task, _sample_texts(sample)) for sample in data.samples],
         "data_cards": [(card.name, card_facts(card)) for card in data.data_cards],
         "longest_step": max((step.seconds for step in data.steps), default=0.0),
         "total_seconds": sum(step.seconds for step in data.steps if not step.reused),
@@ -93,6 +96,25 @@ def _embed(charts: list[Chart]) -> list[tuple[str, Markup]]:
     return [(chart.title, Markup(chart.svg)) for chart in charts]
 
 
+def _sample_texts(sample: Sample) -> list[list[tuple[str, str, str]]]:
+    """What was given, then what was written: each text's class on the page, its name and itself; lines stay lines."""
+    several = len(sample.references) > 1
+    given = [("Source", sample.source)]
+    given += [(f"Reference {n}" if several else "Reference", text) for n, text in enumerate(sample.references, 1)]
+    answers = {"teacher": sample.teacher, "student": sample.student, "control": sample.control}
+    return [
+        [("given", name, _cut(text.strip(), _MOST_SAMPLE_TEXT)) for name, text in given],
+        [
+            (arm, formats.ARM_NAMES[arm], _cut(text.strip(), _MOST_SAMPLE_TEXT))
+            for arm, text in answers.items()
+            if text is not None
+        ],
+    ]
+
+
 def _shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT].rsplit(" ", 1)[0] + " …"
+    return _cut(" ".join(text.split()), _MOST_TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"

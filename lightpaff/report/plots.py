@@ -15,10 +15,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
 from lightpaff.report import formats
 from lightpaff.report.measured import ARM_ORDER, MeasuredModel, measured_models
+from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Arm, Comparison, Curve, ReportData, TaskFacts
 
 _INK, _FAINT = "#a1b2c3", "#a1b2c4"
@@ -33,6 +35,8 @@ _CSS_COLOURS = {_INK: "var(--muted)", _FAINT: "var(--line)"} | {
 }
 _LINE_STYLES: dict[Arm, str] = {"teacher": "-", "student": "-", "control": "--", "tfidf": ":"}
 _MOST_POINTS = 60
+_WIDE_RANGE = 10.0
+"""A perplexity that falls by more than this factor is drawn on a logarithmic axis."""
 _LARGEST_MARKER = 1000.0  # in square points
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "lightpaff",
@@ -54,6 +58,7 @@ _STYLE: dict[str, Any] = {
     "ytick.color": _INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "ytick.minor.size": 0,
 }
 
 
@@ -100,10 +105,10 @@ PointsOf = Callable[[Curve], tuple[list[int], list[float]]]
 
 
 def _chosen_metrics(data: ReportData, curves: list[Curve]) -> list[str]:
-    """The task's first metric, where the curves have it; else all that they have."""
+    """The task's first metric, where the curves have it, else the perplexity; else all that they have."""
     recorded = list(dict.fromkeys(point.metric for curve in curves for point in curve.validation))
-    first = [task.metric for task in data.tasks if task.name == curves[0].task and task.metric in recorded]
-    return first or recorded
+    wanted = [*(task.metric for task in data.tasks if task.name == curves[0].task), "perplexity"]
+    return [metric for metric in wanted if metric in recorded][:1] or recorded
 
 
 def _measures(curves: list[Curve], metrics: list[str]) -> dict[str, PointsOf]:
@@ -115,13 +120,13 @@ def _measures(curves: list[Curve], metrics: list[str]) -> dict[str, PointsOf]:
     if any(curve.kl for curve in curves):
         measures["KL to the teacher (nats)"] = lambda curve: _thin_out(curve.steps, curve.kl)
     for metric in metrics:
-        measures[f"validation {metric}"] = lambda curve, metric=metric: _validation_points(curve, metric)  # type: ignore[misc]
+        measures[f"validation {METRICS[metric].label}"] = lambda curve, metric=metric: _validation_points(curve, metric)  # type: ignore[misc]
     return measures
 
 
 def _validation_points(curve: Curve, metric: str) -> tuple[list[int], list[float]]:
     points = [point for point in curve.validation if point.metric == metric]
-    return [point.step for point in points], [point.value for point in points]
+    return [point.step for point in points], [METRICS[metric].scale * point.value for point in points]
 
 
 def _thin_out(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
@@ -151,14 +156,21 @@ def _draw_curves(title: str, lines: list[tuple[Curve, list[int], list[float]]]) 
             )
         axes.set_xlabel("step")
         axes.margins(x=0.02)
-        axes.locator_params(nbins=5)
+        axes.locator_params(axis="x", nbins=5)
+        everything = [value for _, _, values in lines for value in values]
+        if "perplexity" in title and max(everything) > _WIDE_RANGE * min(everything) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.locator_params(axis="y", nbins=5)
         return _finish(title, figure)
 
 
 def _draw_quality_against_latency(data: ReportData, task: TaskFacts) -> Chart | None:
-    models = measured_models(data, task)
+    models, metric = measured_models(data, task), METRICS[task.metric]
     discs = [
-        _Disc(model, model.median_ms, 100 * value)
+        _Disc(model, model.median_ms, metric.scale * value)
         for model in models
         if model.median_ms is not None and (value := model.value(task.metric)) is not None
     ]
@@ -170,27 +182,28 @@ def _draw_quality_against_latency(data: ReportData, task: TaskFacts) -> Chart | 
         for disc in discs:
             colour = _ARM_COLOURS[disc.model.arm]
             area = _marker_area(disc, discs)
-            axes.scatter([disc.milliseconds], [disc.points], s=area, color=colour, alpha=0.35, linewidths=0)
-            axes.scatter([disc.milliseconds], [disc.points], s=12, color=colour, linewidths=0)
+            axes.scatter([disc.milliseconds], [disc.score], s=area, color=colour, alpha=0.35, linewidths=0)
+            axes.scatter([disc.milliseconds], [disc.score], s=12, color=colour, linewidths=0)
         for model in untimed_words:
             if (words := model.value(task.metric)) is not None:
-                axes.axhline(100 * words, color=_ARM_COLOURS["tfidf"], linestyle=":", linewidth=1.4)
+                axes.axhline(metric.scale * words, color=_ARM_COLOURS["tfidf"], linestyle=":", linewidth=1.4)
                 place = ("axes fraction", "data")
-                label = axes.annotate("TF-IDF", (0.99, 100 * words), xycoords=place, ha="right", va="bottom")
+                label = axes.annotate("TF-IDF", (0.99, metric.scale * words), xycoords=place, ha="right", va="bottom")
                 label.set_color(_ARM_COLOURS["tfidf"])
         axes.set_xlim(0, max(disc.milliseconds for disc in discs) * 1.1)
         axes.margins(y=0.3)
-        axes.set_xlabel("median latency of one example (ms)")
-        axes.set_ylabel(f"{task.metric} (points)")
+        axes.set_xlabel(f"median latency (ms): {task.timed}")
+        axes.set_ylabel(metric.label)
         _label_discs(figure, axes, discs)
-        return _finish(f"{task.name}: {task.metric} against latency", figure)
+        better = "up" if metric.is_higher_better else "down"
+        return _finish(f"{task.name}: {metric.name} against latency; {better} and to the left is better", figure)
 
 
 @dataclass(frozen=True)
 class _Disc:
     model: MeasuredModel
     milliseconds: float
-    points: float
+    score: float
 
 
 def _marker_area(disc: _Disc, discs: list[_Disc]) -> float:
@@ -209,7 +222,7 @@ def _label_discs(figure: Figure, axes: Any, discs: list[_Disc]) -> None:
         is_right = disc.milliseconds > 0.6 * slowest
         label = axes.annotate(
             f"{name}, {disc.model.runtime}" if len(runtimes) > 1 else name,
-            (disc.milliseconds, disc.points),
+            (disc.milliseconds, disc.score),
             xytext=(0, 0),
             textcoords="offset points",
             ha="right" if is_right else "left",
@@ -226,26 +239,30 @@ def _label_discs(figure: Figure, axes: Any, discs: list[_Disc]) -> None:
 
 
 def _box_of(axes: Any, disc: _Disc, discs: list[_Disc]) -> Bbox:
-    across, up = axes.transData.transform((disc.milliseconds, disc.points))
+    across, up = axes.transData.transform((disc.milliseconds, disc.score))
     radius = np.sqrt(_marker_area(disc, discs)) / 2 * axes.figure.dpi / 72
     return Bbox.from_extents(across - radius, up - radius, across + radius, up + radius)
 
 
 def _draw_comparisons(task: TaskFacts, found: list[Comparison]) -> Chart:
+    metric = METRICS[task.metric]
     with _figure(5.4, 0.8 + 0.36 * len(found)) as figure:
         axes = figure.subplots()
         for place, one in enumerate(found):
             colour = _ARM_COLOURS[one.first_arm]
-            axes.plot([100 * one.low, 100 * one.high], [place, place], color=colour, linewidth=3, alpha=0.5)
-            axes.plot([100 * one.difference], [place], color=colour, marker="o", markersize=7)
+            axes.plot(
+                [metric.scale * one.low, metric.scale * one.high], [place, place], color=colour, linewidth=3, alpha=0.5
+            )
+            axes.plot([metric.scale * one.difference], [place], color=colour, marker="o", markersize=7)
         names = [formats.comparison_name(one.first_arm, one.second_arm) for one in found]
         axes.set_yticks(range(len(found)), names)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.axvline(0, color=_INK, linewidth=1)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"difference in {task.metric} (points), 95 % interval")
-        return _finish(f"{task.name}: paired differences", figure)
+        axes.set_xlabel(f"difference in {metric.label}, 95 % interval")
+        side = "right" if metric.is_higher_better else "left"
+        return _finish(f"{task.name}: paired differences; {side} of zero the first is better", figure)
 
 
 @contextmanager

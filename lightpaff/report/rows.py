@@ -1,12 +1,12 @@
 """What a report is made of: typed rows of plain values, which go to JSON and come back the same.
 
-The pipeline fills a `ReportData`; everything else in this room only reads it. Scores are fractions (0.925) or
-correlations, times are in the unit their name says, sizes are in bytes.
+The pipeline fills a `ReportData`; everything else in this room only reads it. Scores are fractions (0.925; BLEU, chrF
+and ROUGE too), correlations or perplexities, times are in the unit their name says, sizes are in bytes.
 """
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,6 +33,7 @@ class Row(_Checked):
     task: str
     split: str
     metric: str
+    """One of `lightpaff.report.metrics.METRICS`."""
     value: float
     interval: tuple[float, float] | None = None
     """95 %, over the evaluation rows; of a mean over several seeds: over rows and seeds."""
@@ -46,7 +47,7 @@ class Row(_Checked):
     bytes: int | None = None
     """Of the stored weights."""
     median_ms: float | None = None
-    """For one example at a time."""
+    """Of one measurement: what that is, `TaskFacts.timed` says."""
     p95_ms: float | None = None
     throughput: float | None = None
     """Examples a second, in batches."""
@@ -61,12 +62,19 @@ class TaskFacts(_Checked):
     """What a task is, and which of its rows count."""
 
     name: str
-    objective: Literal["classify", "regress"]
+    objective: Literal["classify", "regress", "clm", "translate"]
     metric: str
-    """The metric that chose the checkpoint: the headline speaks of it."""
+    """The metric that the headline speaks of."""
     split: str
     """The split that is reported. Where it is "validation", it chose the checkpoint too, and the page says so."""
-    classes: int = 1
+    classes: int | None = None
+    """None for a task without classes."""
+    timed: str = "one example at a time"
+    """What one latency measurement is, such as "32 tokens after a prompt of 32, greedy"."""
+    counted: str = "rows"
+    """What the scores and their intervals are over: rows, sentences, documents, windows."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """How the scores came about, such as BLEU: its sacreBLEU signature; shown under the task's table."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Curve(_Checked):
     training_loss: list[float]
     """What was minimised: (1-λ)·nll + λ·T²·KL(teacher || student), as a mean over the targets."""
     nll: list[float]
-    """Negative log likelihood of the gold classes, in nats."""
+    """Negative log likelihood of the gold classes or tokens, in nats."""
     kl: list[float]
     """KL(teacher || student) at temperature T, in nats; empty without a teacher."""
     validation: list[ValidationPoint]
@@ -110,6 +118,20 @@ class Disagreement(_Checked):
     teacher_probability: float
     student_label: str
     student_probability: float
+
+
+@dataclass(frozen=True)
+class Sample(_Checked):
+    """What the models write about one evaluation row: the student is the delivered one."""
+
+    task: str
+    source: str
+    """The prompt of a continuation, or the text to translate."""
+    references: list[str]
+    teacher: str
+    student: str
+    control: str | None = None
+    """None where no control was trained."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,7 @@ class Comparison(_Checked):
     first_arm: Arm
     second_arm: Arm
     difference: float
+    """In the metric's own unit: of a perplexity, less than 0 speaks for the first."""
     low: float
     high: float
 
@@ -156,7 +179,7 @@ class AgreementLine(_Checked):
 
 @dataclass(frozen=True)
 class SpeedRatio(_Checked):
-    """How many times as fast the first is as the second, one example at a time, with its 95 % interval."""
+    """How many times as fast the first is as the second, by the median latency, with its 95 % interval."""
 
     task: str
     first_arm: Arm
@@ -210,6 +233,7 @@ class ReportData(_Checked):
     rows: list[Row]
     curves: list[Curve]
     disagreements: list[Disagreement]
+    samples: list[Sample]
     data_cards: list[DataCard]
     comparisons: list[Comparison]
     agreement: list[AgreementLine]

@@ -14,9 +14,18 @@ from lightpaff.report.measured import (
     size_ratio,
     speed_ratio,
 )
+from lightpaff.report.metrics import METRICS, Unit
 from lightpaff.report.rows import Arm, ComputeLine, ReportData, TaskFacts
 
 UNKNOWN = "\N{EN DASH}"
+SHARE_COLUMNS = {True: "of teacher", False: "against teacher"}
+"""The share of the teacher's score that is reached where higher is better, how much more it is where lower is."""
+
+_UNITS: dict[Unit, str] = {"points": "in points", "plain": "in the metric's own unit, where lower is better"}
+_SCORES: dict[Unit, str] = {
+    "points": "scores are in points (0.925 is 92.5)",
+    "plain": "perplexities: lower is better",
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,14 @@ def main_table(data: ReportData, task: TaskFacts) -> Table:
     models = measured_models(data, task)
     teacher = reference_teacher(models)
     metrics = list(dict.fromkeys([task.metric, *(metric for model in models for metric in model.rows)]))
+    headline = METRICS[task.metric]
     columns: dict[str, Callable[[MeasuredModel], Cell]] = {
-        **{metric: partial(_score, metric=metric) for metric in metrics},
-        "of teacher": lambda model: _cell(share_of_teacher(teacher, model, task.metric), formats.percent),
+        **{METRICS[metric].name: partial(_score, metric=metric) for metric in metrics},
+        SHARE_COLUMNS[headline.is_higher_better]: lambda model: (
+            Cell(UNKNOWN)
+            if model == teacher and not headline.is_higher_better
+            else _cell(share_of_teacher(teacher, model, task.metric), headline.write_share)
+        ),
         "parameters": lambda model: _cell(model.parameters, formats.count),
         "size": lambda model: _cell(model.bytes, formats.megabytes),
         "smaller": lambda model: _cell(size_ratio(teacher, model), _times),
@@ -79,7 +93,7 @@ def latency_table(data: ReportData, task: TaskFacts) -> Table:
         "times as fast": lambda model: _speed_with_interval(data, task, model, models),
     }
     caption = (
-        "Median and 95th percentile of one example at a time; times as fast as the teacher, with a 95 % interval. "
+        f"Timed: {task.timed}. Median and 95th percentile; times as fast as the teacher, with a 95 % interval. "
         "The model alone: tokenising is not in these times."
     )
     return _build_table(caption, columns, models)
@@ -92,25 +106,28 @@ def comparison_table(data: ReportData) -> Table:
             [
                 Cell(
                     formats.comparison_name(found.first_arm, found.second_arm),
-                    _describe_place(data, found.task, found.metric),
+                    _describe_place(data, found.task, METRICS[found.metric].name),
                 ),
-                Cell(formats.signed_points(found.difference)),
-                Cell(formats.signed_interval(found.low, found.high)),
-                Cell(reading(found.low, found.high)),
+                Cell(METRICS[found.metric].write_difference(found.difference)),
+                Cell(METRICS[found.metric].write_signed_interval(found.low, found.high)),
+                Cell(reading(*METRICS[found.metric].as_gain(found.low, found.high))),
             ],
             found.first_arm,
         )
         for found in data.comparisons
     ]
-    over = "rows"
+    over = _list_counted(data)
     if (seeds := count_seeds(data, "student")) > 1:
-        over = f"rows and over the {seeds} seeds of student and control, whose mean is compared"
-    caption = f"Paired on the same rows; 95 % bootstrap interval over the {over}; in points."
+        over += f" and over the {seeds} seeds of student and control, whose mean is compared"
+    units = {_UNITS[METRICS[found.metric].unit]: None for found in data.comparisons}
+    caption = (
+        f"Paired on the same {_list_counted(data)}; 95 % bootstrap interval over the {over}; {' and '.join(units)}."
+    )
     return Table(caption, ["compared", "difference", "95 % interval", "reading"], lines)
 
 
 def reading(low: float, high: float) -> str:
-    """What the interval of a difference allows to say."""
+    """What the interval of a difference allows to say, where more than 0 is better."""
     return "better" if low > 0 else "worse" if high < 0 else "no measurable difference"
 
 
@@ -131,7 +148,7 @@ def agreement_table(data: ReportData) -> Table:
     columns = ["model", "same answer as the teacher", "KL to the teacher (nats)", "calibration error"]
     seeds = count_seeds(data, "student")
     caption = f"Student and control: the mean over the {seeds} seeds." if seeds > 1 else ""
-    return Table(caption, columns, lines)
+    return _drop_unknown_columns(Table(caption, columns, lines))
 
 
 def compute_table(data: ReportData) -> Table:
@@ -153,6 +170,10 @@ def compute_table(data: ReportData) -> Table:
     return Table("", ["training", "own", "asking the teacher", "together"], lines)
 
 
+def _list_counted(data: ReportData) -> str:
+    return formats.joined(list(dict.fromkeys(task.counted for task in data.tasks)) or ["rows"])
+
+
 def _describe_place(data: ReportData, task: str, more: str) -> str:
     return f"{task}, {more}" if len(data.tasks) > 1 else more
 
@@ -160,40 +181,50 @@ def _describe_place(data: ReportData, task: str, more: str) -> str:
 def _build_table(
     caption: str, columns: dict[str, Callable[[MeasuredModel], Cell]], models: list[MeasuredModel]
 ) -> Table:
-    content = {name: [make_cell(model) for model in models] for name, make_cell in columns.items()}
-    known = {name: cells for name, cells in content.items() if any(cell.text != UNKNOWN for cell in cells)}
     lines = [
         Line(
-            [Cell(formats.ARM_NAMES[model.arm], model.runtime), *(cells[place] for cells in known.values())], model.arm
+            [Cell(formats.ARM_NAMES[model.arm], model.runtime), *(make_cell(model) for make_cell in columns.values())],
+            model.arm,
         )
-        for place, model in enumerate(models)
+        for model in models
     ]
-    return Table(caption, ["model", *known], lines)
+    return _drop_unknown_columns(Table(caption, ["model", *columns], lines))
+
+
+def _drop_unknown_columns(table: Table) -> Table:
+    known = [
+        name
+        for place, name in enumerate(table.columns)
+        if any(line.cells[place].text != UNKNOWN for line in table.lines)
+    ]
+    return keep_columns(table, known)
 
 
 def _main_caption(data: ReportData, task: TaskFacts, models: list[MeasuredModel]) -> str:
     rows = [row for model in models for row in model.rows.values()]
-    parts = ["Scores are in points (0.925 is 92.5)"]
+    units = list(dict.fromkeys(METRICS[metric].unit for metric in [task.metric, *(row.metric for row in rows)]))
+    parts = [_SCORES[unit] for unit in units]
     if examples := max((row.examples for row in rows), default=0):
-        parts[0] += f", on {examples:,} rows of the {task.split} set"
+        parts.append(f"measured on {examples:,} {task.counted} of the {task.split} set")
     if any(row.interval for row in rows):
         and_seeds = ", and over the seeds where several were run" if any(row.spread is not None for row in rows) else ""
-        parts.append(f"brackets are 95 % intervals over the rows{and_seeds}")
+        parts.append(f"brackets are 95 % intervals over the {task.counted}{and_seeds}")
     if any(row.spread is not None for row in rows):
         seeds = count_seeds(data, "student", task)
         parts.append(f"\N{PLUS-MINUS SIGN} is the standard deviation over {seeds} seeds")
     teacher = reference_teacher(models)
     if teacher is not None and teacher.runtime:
         parts.append(f"smaller and faster are against the teacher in {teacher.runtime}")
-    return "; ".join(parts) + "."
+    caption = "; ".join(parts)
+    return f"{caption[0].upper()}{caption[1:]}."
 
 
 def _score(model: MeasuredModel, metric: str) -> Cell:
     row = model.rows.get(metric)
     if row is None:
         return Cell(UNKNOWN)
-    spread = f" \N{PLUS-MINUS SIGN} {formats.points(row.spread)}" if row.spread is not None else ""
-    return Cell(formats.points(row.value) + spread, formats.interval(*row.interval) if row.interval else "")
+    shown = METRICS[metric]
+    return Cell(shown.write(row.value, row.spread), shown.write_interval(*row.interval) if row.interval else "")
 
 
 def _speed_with_interval(data: ReportData, task: TaskFacts, model: MeasuredModel, models: list[MeasuredModel]) -> Cell:

@@ -1,5 +1,6 @@
 """What the numbers allow to say, in plain sentences: as much as the intervals carry and no more."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from lightpaff.report.measured import (
     size_ratio,
     speed_ratio,
 )
+from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Comparison, ReportData, TaskFacts
 
 Kind = Literal["good", "bad", "neutral", "caution"]
@@ -73,29 +75,52 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
     teacher, student = reference_teacher(models), headline_student(models)
     if teacher is None or student is None:
         return None
-    own, reference = student.value(task.metric), teacher.value(task.metric)
-    if own is None or reference is None:
+    if student.value(task.metric) is None or teacher.value(task.metric) is None:
         return None
     difference = find_comparison(data, task, "student", "teacher")
-    gap = f"; {_points_with_interval(difference)}" if difference else ""
+    has_higher = METRICS[task.metric].is_higher_better
+    told = (_tell_share if has_higher else _tell_excess)(task, teacher, student, difference)
+    costs = _describe_costs(task, teacher, student)
+    if costs and has_higher:
+        told = formats.joined([told, *costs])
+    elif costs:
+        told += f". It {formats.joined(costs)}"
+    is_close = difference is not None and _turned(difference)[1] >= 0
+    return Sentence("good" if is_close else "neutral", f"{told}.")
+
+
+def _tell_share(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel, difference: Comparison | None) -> str:
+    """Where higher is better: which share of the teacher's score the student reaches."""
+    metric = METRICS[task.metric]
+    gap = f"; {_tell_difference(difference)}" if difference else ""
+    scores = f"{_score(student, task)} against {_score(teacher, task)}{gap}"
     share = share_of_teacher(teacher, student, task.metric)
-    scores = f"{formats.points(own)} against {formats.points(reference)}{gap}"
     if share is None:
-        quality = f"scores {task.metric} {scores}"
-    else:
-        quality = f"keeps {formats.percent(share)} of the teacher's {task.metric} ({scores})"
-    parts = [quality, *_describe_costs(teacher, student)]
-    is_close = difference is not None and difference.high >= 0
-    return Sentence("good" if is_close else "neutral", f"the student {formats.joined(parts)}.")
+        return f"the student scores {metric.name} {scores}"
+    return f"the student reaches {metric.write_share(share)} of the teacher's {metric.name} ({scores})"
 
 
-def _describe_costs(teacher: MeasuredModel, student: MeasuredModel) -> list[str]:
+def _tell_excess(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel, difference: Comparison | None) -> str:
+    """Where lower is better: how far the student's score is above the teacher's."""
+    metric = METRICS[task.metric]
+    interval = student.rows[task.metric].interval
+    own = f"{_score(student, task)} {metric.write_interval(*interval)}" if interval else _score(student, task)
+    told = f"the student's {metric.name} is {own} against the teacher's {_score(teacher, task)}"
+    if (share := share_of_teacher(teacher, student, task.metric)) is not None:
+        change = formats.percent(abs(share - 1))
+        told += ": the same" if change == formats.percent(0) else f": {change} {'higher' if share > 1 else 'lower'}"
+    if difference is None:
+        return told
+    value = metric.write_difference(difference.difference)
+    return f"{told} ({value} {metric.write_signed_interval(difference.low, difference.high)})"
+
+
+def _describe_costs(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel) -> list[str]:
     parts = []
     if (smaller := size_ratio(teacher, student)) is not None:
-        parts.append(f"has {formats.percent(1 / smaller)} of its size")
+        parts.append(f"has {formats.percent(1 / smaller)} of the teacher's size")
     if (faster := speed_ratio(teacher, student)) is not None:
-        times = f"{formats.milliseconds(student.median_ms or 0)} against {formats.milliseconds(teacher.median_ms or 0)}"
-        parts.append(f"answers {formats.ratio(faster)} times as fast ({times} for one example)")
+        parts.append(f"answers {formats.ratio(faster)} times as fast ({_times(teacher, student)}; {task.timed})")
     return parts
 
 
@@ -108,12 +133,13 @@ def _compare_with_control(data: ReportData, task: TaskFacts, models: list[Measur
     gain = find_comparison(data, task, "student", "control")
     if gain is None:
         return Sentence("caution", "the student was not compared with the control row by row: see the scores.")
-    told = _points_with_interval(gain)
+    told = _tell_difference(gain)
+    low, high = _turned(gain)
     seeds = count_seeds(data, "student", task)
     mean = f" (mean over {seeds} seeds)" if seeds > 1 else ""
-    if gain.low > 0:
-        return Sentence("good", f"distillation paid: {told} over the same student trained without it{mean}.")
-    if gain.high < 0:
+    if low > 0:
+        return Sentence("good", f"distillation paid: {told} against the same student trained without it{mean}.")
+    if high < 0:
         return Sentence("bad", f"distillation did harm: {told} against the same student trained without it{mean}.")
     return Sentence("neutral", f"distillation made no measurable difference here: {told}{mean}.")
 
@@ -124,12 +150,15 @@ def _compare_with_words(
     if not {arm, "tfidf"} <= {model.arm for model in models}:
         return None
     found = find_comparison(data, task, arm, "tfidf")
-    if found is None or (arm == "student" and found.low > 0):
+    if found is None:
+        return None
+    low, high = _turned(found)
+    if arm == "student" and low > 0:
         return None  # That the student beats word counts too goes without saying; that it does not must be said.
-    told = _points_with_interval(found)
-    if found.low > 0:
+    told = _tell_difference(found)
+    if low > 0:
         return Sentence("good", f"the {arm} beats a linear model over word counts (TF-IDF): {told}.")
-    if found.high < 0:
+    if high < 0:
         return Sentence("bad", f"a linear model over word counts (TF-IDF) beats the {arm}: {told}.")
     return Sentence("bad", f"the {arm} is not measurably better than a linear model over word counts (TF-IDF): {told}.")
 
@@ -145,10 +174,16 @@ def _limits(data: ReportData) -> list[Sentence]:
     if (effort := _effort_against_control(data)) is not None and effort >= 1.05:
         text = (
             f"Asking the teacher made training the student {formats.ratio(effort)} times the work of training the "
-            "control (in FLOPs); the control had the same labelled rows and steps, not the same compute."
+            f"control (in FLOPs); the control had the same {name_training_rows(data)} and steps, not the same compute."
         )
         limits.append(Sentence("caution", text))
     return limits
+
+
+def name_training_rows(data: ReportData) -> str:
+    """What student and control both learn from: only classes and scores can be missing from a row."""
+    has_labels = any(task.objective in ("classify", "regress") for task in data.tasks)
+    return "labelled rows" if has_labels else "text"
 
 
 def _describe_seeds(data: ReportData) -> str:
@@ -174,19 +209,26 @@ def _effort_against_control(data: ReportData) -> float | None:
 
 
 def _quality_card(data: ReportData) -> Card | None:
-    shares, details = [], []
-    for task, teacher, student in _headline_pairs(data):
-        share = share_of_teacher(teacher, student, task.metric)
-        own, reference = student.value(task.metric), teacher.value(task.metric)
-        if share is not None and own is not None and reference is not None:
-            shares.append(share)
-            details.append(f"{formats.points(own)} against {formats.points(reference)}")
-    if not shares:
+    known = [
+        (task, teacher, student, share)
+        for task, teacher, student in _headline_pairs(data)
+        if (share := share_of_teacher(teacher, student, task.metric)) is not None
+    ]
+    if not known:
         return None
-    metrics = {task.metric for task in data.tasks}
-    label = f"of the teacher's {metrics.pop() if len(metrics) == 1 else 'score'} kept"
-    detail = details[0] if len(shares) == 1 else f"mean of {len(shares)} tasks"
-    return Card(formats.percent(sum(shares) / len(shares)), label, detail)
+    task, teacher, student, _ = known[0]
+    metric = METRICS[task.metric]
+    name = metric.name if len({other.metric for other in data.tasks}) == 1 else "score"
+    # A family's metrics all go one way. Ratios of what can be many times as much have a geometric mean.
+    average = statistics.fmean if metric.is_higher_better else statistics.geometric_mean
+    detail = f"{_score(student, task)} against {_score(teacher, task)}"
+    if len(known) > 1:
+        detail = f"mean of {len(known)} tasks"
+    mean = average(share for *_, share in known)
+    value = metric.write_share(mean)
+    if metric.is_higher_better:
+        return Card(value, f"of the teacher's {name} reached", detail)
+    return Card(value, f"{name} against the teacher's; lower is better", detail, "neutral" if mean > 1 else "good")
 
 
 def _size_card(data: ReportData) -> Card | None:
@@ -209,26 +251,34 @@ def _speed_card(data: ReportData) -> Card | None:
     if not timed:
         return None
     _, student, teacher = timed[0]
-    detail = f"{formats.milliseconds(student.median_ms or 0)} against {formats.milliseconds(teacher.median_ms or 0)}"
-    if len(timed) > 1:
-        detail = f"mean of {len(timed)} tasks"
     mean = sum(faster for faster, _, _ in timed) / len(timed)
-    return Card(f"{formats.ratio(mean)}\N{MULTIPLICATION SIGN}", "as fast, one example at a time", detail)
+    detail = _times(teacher, student) if len(timed) == 1 else f"mean of {len(timed)} tasks"
+    ways = list(dict.fromkeys(task.timed for task in data.tasks))
+    label = f"as fast, {ways[0]}" if len(ways) == 1 else "as fast"
+    return Card(f"{formats.ratio(mean)}\N{MULTIPLICATION SIGN}", label, detail)
 
 
 def _gain_card(data: ReportData) -> Card | None:
     gains = [gain for task in data.tasks if (gain := find_comparison(data, task, "student", "control")) is not None]
     if not gains:
         return None
-    mean = sum(gain.difference for gain in gains) / len(gains)
-    if len(gains) == 1:
-        detail = f"95 % interval {formats.signed_interval(gains[0].low, gains[0].high)}"
-    else:
-        detail = f"measurable in {sum(gain.low > 0 for gain in gains)} of {len(gains)} tasks"
-    is_gain, is_loss = any(gain.low > 0 for gain in gains), any(gain.high < 0 for gain in gains)
+    turned = [_turned(gain) for gain in gains]
+    paid, harmed = sum(low > 0 for low, _ in turned), sum(high < 0 for _, high in turned)
     # A number that chance could have made must not look like a success.
-    kind: Kind = "bad" if is_loss and not is_gain else "good" if is_gain and not is_loss else "neutral"
-    return Card(formats.signed_points(mean), "points from distillation, against the control", detail, kind)
+    kind: Kind = "bad" if harmed and not paid else "good" if paid and not harmed else "neutral"
+    metric, first = METRICS[gains[0].metric], gains[0]
+    if len(gains) == 1:
+        unit = "points" if metric.unit == "points" else metric.directed_name
+        detail = f"95 % interval {metric.write_signed_interval(first.low, first.high)}"
+        value, label = metric.write_difference(first.difference), f"{unit} from distillation, against the control"
+    elif metric.unit == "points":
+        detail = f"measurable in {paid} of {len(gains)} tasks"
+        mean = sum(gain.difference for gain in gains) / len(gains)
+        value, label = formats.signed_points(mean), "points from distillation, against the control"
+    else:
+        # Perplexities of different texts have no common scale to take a mean on.
+        value, label, detail = f"{paid} of {len(gains)}", "tasks in which distillation measurably paid", ""
+    return Card(value, label, detail, kind)
 
 
 def _headline_pairs(data: ReportData) -> list[tuple[TaskFacts, MeasuredModel, MeasuredModel]]:
@@ -241,5 +291,17 @@ def _headline_pairs(data: ReportData) -> list[tuple[TaskFacts, MeasuredModel, Me
     return pairs
 
 
-def _points_with_interval(found: Comparison) -> str:
-    return f"{formats.signed_points(found.difference)} points {formats.signed_interval(found.low, found.high)}"
+def _score(model: MeasuredModel, task: TaskFacts) -> str:
+    return METRICS[task.metric].write(model.rows[task.metric].value)
+
+
+def _times(teacher: MeasuredModel, student: MeasuredModel) -> str:
+    return f"{formats.milliseconds(student.median_ms or 0)} against {formats.milliseconds(teacher.median_ms or 0)}"
+
+
+def _tell_difference(found: Comparison) -> str:
+    return METRICS[found.metric].tell_difference(found.difference, found.low, found.high)
+
+
+def _turned(found: Comparison) -> tuple[float, float]:
+    return METRICS[found.metric].as_gain(found.low, found.high)

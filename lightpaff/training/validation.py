@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from lightpaff.data.batch_order import sequential_batches
-from lightpaff.evaluation.metrics import Predictions, score
+from lightpaff.evaluation.metrics import Predictions
+from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.objective import Objective
@@ -19,15 +20,19 @@ from lightpaff.targets.teacher import predict
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
 
+_HIGHEST_EXPONENT = 700.0
+"""A float64 reaches no further; a model this bad is told by its loss."""
+
 _VALIDATION_DRAW = 2**31
 """A corruption that no epoch draws: the held-out text is masked in the same places every time."""
 
 
 @torch.no_grad()
-def validate_masked_tokens(
+def validate_tokens(
     data: Objective, example_ids: np.ndarray, tokens_at_once: int, hardware: Hardware, model: HeadedModel
 ) -> dict[str, float]:
-    """The mean negative log likelihood of the held-out targets, in nats; its negative is the score."""
+    """The mean negative log likelihood of the targets of these examples, in nats; its negative is the score. Where
+    every token is a target (NEXT_TOKENS), also the perplexity, its exponential."""
     nll = torch.zeros((), dtype=torch.float64, device=hardware.device)
     count = 0
     for ids in sequential_batches(data.lengths_N, example_ids, tokens_at_once):
@@ -38,17 +43,20 @@ def validate_masked_tokens(
         nll += sums.nll
         count += len(batch.positions_P)
     mean = float(nll) / count
-    return {"score": -mean, "nll": mean}
+    values = {"score": -mean, "nll": mean}
+    if data.head == NEXT_TOKENS:
+        values["perplexity"] = math.exp(min(mean, _HIGHEST_EXPONENT))
+    return values
 
 
-def validate_task(
+def validate_classes(
     data: Classification, metrics: Sequence[Metric], tokens_at_once: int, hardware: Hardware, model: HeadedModel
 ) -> dict[str, float]:
     """The task's metrics on the validation rows; the first one is the score."""
     with hardware.autocast():
         logits_NV = predict(model, data, tokens_at_once, hardware.device)
     predictions = Predictions(logits_NV.numpy(), data.labels_N)
-    values: dict[str, float] = {name: score(name, predictions) for name in metrics}
+    values: dict[str, float] = {name: predictions.score(name) for name in metrics}
     # Metrics look at the order of the logits, and would give a diverged model a number.
     is_finite = bool(logits_NV.isfinite().all())
     return {"score": values[metrics[0]] if is_finite else math.nan, **values}

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS, open_headed, split_model
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
+from lightpaff.models.encoder import ARCHITECTURES
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
+from lightpaff.models.opening import open_headed, split_model
 
+HEADS = (MASKED_TOKENS, CLASSES)
 VOCABULARY = 37
 PADDING = 0
 LABELS = ["bad", "fair", "good"]
@@ -64,7 +67,8 @@ def make_config(architecture: str, **settings: Any) -> PreTrainedConfig:
 def make_model(architecture: str, head: str, attention: str = "eager", **settings: Any) -> PreTrainedModel:
     if head == CLASSES:
         settings |= {"num_labels": len(LABELS)}
-    model = HEADS[head].from_config(make_config(architecture, **settings), attn_implementation=attention)
+    auto_class = ARCHITECTURES[architecture].heads[head].auto_class
+    model = auto_class.from_config(make_config(architecture, **settings), attn_implementation=attention)
     with torch.no_grad():
         # Fresh biases are 0 and norms 1: a forgotten one would not show.
         for parameter in model.parameters():

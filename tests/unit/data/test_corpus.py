@@ -1,15 +1,28 @@
 import json
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from lightpaff.data.corpus import held_out, prepare_corpus, read_corpus, text_of
+from lightpaff.data import corpus
+from lightpaff.data.corpus import (
+    Arrangement,
+    CorpusText,
+    TokenisedText,
+    held_out,
+    pack_with_separators,
+    prepare_corpus,
+    read_corpus,
+    tokenise,
+)
 from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.token_table import TokenTable, write_token_table
@@ -36,7 +49,9 @@ def prepare(
     sources: list[ResolvedSource], tokenizer: Any, length: int, folder: Path, evaluated: list[str] | None = None
 ) -> tuple[list[list[int]], dict[str, Any]]:
     path = folder / "sequences.arrow"
-    card = prepare_corpus(sources, tokenizer, length, evaluated or [], path, lambda amount: None)
+    lay_out = partial(pack_with_separators, tokenizer=tokenizer, sequence_length=length)
+    arrangement = Arrangement(False, {}, lambda texts, facts: lay_out(texts=texts, facts=facts))
+    card = prepare_corpus(sources, tokenizer, arrangement, evaluated or [], path, lambda amount: None)
     table = TokenTable(path)
     return [table.tokens(row).tolist() for row in range(len(table))], card
 
@@ -54,9 +69,7 @@ def test_packing_loses_nothing_but_the_tail(
     total = sum(len(tokens) for tokens in ids)
     sources = [corpus_of(folder, texts)]
     if total + len(texts) - 1 < length - 2:
-        with pytest.raises(
-            UserError, match=f"corpus.jsonl: holds {total} tokens, too few for one sequence of {length};"
-        ):
+        with pytest.raises(UserError, match=f"corpus.jsonl: holds {total} tokens, too few for one sequence;"):
             prepare(sources, tokenizer, length, folder)
         return
     sequences, card = prepare(sources, tokenizer, length, folder)
@@ -110,30 +123,60 @@ def test_no_more_than_five_leaks_are_shown(tmp_path: Path) -> None:
 
 def test_texts_are_cleaned_and_their_column_is_named(tmp_path: Path) -> None:
     source = corpus_of(tmp_path, ["  a\n b ", "c"], column="review")
-    assert list(read_corpus([source], Counter())) == ["a b", "c"]
+    assert [text.text for text in read_corpus([source], Counter())] == ["a b", "c"]
     plain = tmp_path / "plain.txt"
     plain.write_text("first line\nsecond line\n")
-    assert list(read_corpus([resolve(Source(path=str(plain)), tmp_path)], Counter())) == ["first line", "second line"]
+    texts = list(read_corpus([resolve(Source(path=str(plain)), tmp_path)], Counter()))
+    assert texts == [CorpusText("first line", None), CorpusText("second line", None)]
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"sentence": "x", "label": 1}, "file, row 7: has no column 'text'; it has sentence, label"),
-        ({"text": ["x"]}, "file, row 7: column 'text' holds a list, not text"),
-        ({"text": {"a": 1}}, "file, row 7: column 'text' holds a dict, not text"),
-    ],
-)
-def test_a_row_without_text_is_refused(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        text_of(row, "text", "file", 7)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+def test_whole_documents_are_verbatim_and_know_their_language(tmp_path: Path) -> None:
+    path = tmp_path / "plain.txt"
+    path.write_text(f"  one \n two\t.\n \n\n{LEAK}\nand on\nthree\n")
+    source = resolve(CorpusSource(path=str(path), document="blank-line", language="en"), tmp_path)
+    dropped: Counter[str] = Counter()
+    texts = list(read_corpus([source], dropped, LeakIndex([LEAK.upper()]), whole_documents=True))
+    assert texts == [CorpusText("  one \n two\t.", "en")]
+    assert dropped == {"contains an evaluation example": 1}
+    empty = corpus_of(tmp_path, ["", " \n", None, " a  b "])
+    assert list(read_corpus([empty], dropped, whole_documents=True)) == [CorpusText(" a  b ", None)]
+    assert dropped["empty"] == 3
 
 
-def test_numbers_are_text_and_nothing_is_none() -> None:
-    assert text_of({"text": 12}, "text", "file", 1) == "12"
-    assert text_of({"text": None}, "text", "file", 1) == ""
+def test_an_objective_lays_out_its_own_columns_and_facts(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    def lay_out(texts: Iterator[TokenisedText], facts: Counter[str]) -> Iterator[dict[str, Any]]:
+        for text in texts:
+            facts["tokens"] += len(text.ids)
+            facts["cut texts"] += 1
+            yield {"input_ids": text.ids, "marks": [len(text.ids)]}
+
+    arrangement = Arrangement(False, {"marks": pa.large_list(pa.int32())}, lay_out)
+    path = tmp_path / "rows.arrow"
+    texts = ["the old king", "a fox"]
+    card = prepare_corpus([corpus_of(tmp_path, texts)], tokenizer, arrangement, [], path, lambda amount: None)
+    assert card["facts"] == {
+        "texts": 2,
+        "tokens": 5,
+        "cut texts": 2,
+        "sequences": 2,
+        "tokens of the longest sequence": 3,
+        "evaluation examples looked for": 0,
+    }
+    assert TokenTable(path, "marks").tokens(1).tolist() == [2]
+
+
+@given(st.lists(st.text(alphabet="ab .\n", max_size=30), max_size=8), st.integers(1, 9), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_long_texts_are_tokenised_in_pieces(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], piece: int, together: int
+) -> None:
+    given_texts = [CorpusText(text, str(number)) for number, text in enumerate(texts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "_PIECE_CHARACTERS", piece)
+        patch.setattr(corpus, "_CHARACTERS_TOKENISED_TOGETHER", together)
+        tokenised = list(tokenise(iter(given_texts), tokenizer))
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert tokenised == [TokenisedText(tokens, str(number)) for number, tokens in enumerate(ids)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,10 @@ from hypothesis import strategies as st
 from lightpaff.data.draws import generator
 
 PLACES = st.tuples(
-    st.sampled_from(["masks", "order"]), st.integers(0, 2**63), st.integers(0, 2**40), st.integers(0, 2**40)
+    st.sampled_from(["masks", "order", "fragments", "mixture"]),
+    st.integers(0, 2**63),
+    st.integers(0, 2**40),
+    st.integers(0, 2**40),
 )
 
 

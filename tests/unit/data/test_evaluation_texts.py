@@ -41,3 +41,17 @@ def test_only_what_is_read_is_in_the_identity(tmp_path: Path) -> None:
     assert EvaluatedRows(Columns(text_pair="label"), [first]).identity != identity
     assert EvaluatedRows(Columns(), [first, second]).identity != identity
     assert EvaluatedRows(Columns(), [source_of(tmp_path, [row, row], "two.jsonl")]).identity != identity
+
+
+def test_the_texts_of_a_translation(tmp_path: Path) -> None:
+    rows = source_of(tmp_path, [{"source": "a  fox", "target": "ein Fuchs", "refs": ["ein Fuchs", "der Fuchs"]}])
+    plain = EvaluatedRows(Columns(), [rows], "translate")
+    assert read_evaluation_texts([plain]) == ["a fox", "ein Fuchs"]
+    compared = EvaluatedRows(Columns(references="refs"), [rows], "translate")
+    assert read_evaluation_texts([compared]) == ["a fox", "ein Fuchs", "der Fuchs"]
+    assert (plain.text_columns, compared.text_columns) == (["source", "target"], ["source", "target", "refs"])
+    assert plain.identity != compared.identity
+    # With references the target may be left out.
+    nested = source_of(tmp_path, [{"translation": {"en": "a fox"}, "refs": ["der Fuchs"]}], "nested.jsonl")
+    columns = Columns(source="translation.en", references="refs")
+    assert read_evaluation_texts([EvaluatedRows(columns, [nested], "translate")]) == ["a fox", "der Fuchs"]

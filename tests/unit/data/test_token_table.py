@@ -43,6 +43,20 @@ def test_types_and_missing_values(tmp_path: Path) -> None:
     assert table.tokens(2).dtype == np.int32
 
 
+@given(rows=TOKEN_ROWS, size=st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_columns_of_lists_come_back(rows: list[list[int]], size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("tables") / "rows.arrow"
+    batches = ({"input_ids": [[7]] * len(piece), "places": piece} for piece in in_batches(rows, size))
+    write_token_table(path, batches, {"places": pa.large_list(pa.int32())})
+    table = TokenTable(path, "places")
+    assert [table.tokens(number).tolist() for number in range(len(rows))] == rows
+    assert table.lengths_N.tolist() == [len(row) for row in rows]
+    assert table.values.tolist() == [value for row in rows for value in row]
+    assert table.values.dtype == np.int32
+    assert TokenTable(path).values.tolist() == [7] * len(rows)
+
+
 def test_an_empty_table(tmp_path: Path) -> None:
     path = tmp_path / "rows.arrow"
     assert write_token_table(path, [], {}) == 0

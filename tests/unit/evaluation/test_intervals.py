@@ -11,7 +11,7 @@ from lightpaff.evaluation.intervals import (
     resampled_scores,
     resampled_scores_plainly,
 )
-from lightpaff.evaluation.metrics import Predictions, score
+from lightpaff.evaluation.metrics import Predictions
 from lightpaff.recipe import Metric
 
 
@@ -69,8 +69,8 @@ def test_several_seeds_count_by_their_mean() -> None:
     seeds = [random_predictions(200, 2, seed) for seed in range(3)]
     other = random_predictions(200, 2, 7, skill=0.0)
     difference = paired_difference("accuracy", seeds, other, resamples=100)
-    mean = np.mean([score("accuracy", predictions) for predictions in seeds])
-    assert difference.value == pytest.approx(mean - score("accuracy", other))
+    mean = np.mean([predictions.score("accuracy") for predictions in seeds])
+    assert difference.value == pytest.approx(mean - other.score("accuracy"))
     interval = bootstrap_interval("accuracy", seeds, resamples=100)
     assert interval.low < mean < interval.high
 
@@ -123,7 +123,7 @@ def test_regression_takes_the_plain_path() -> None:
     gold_N = generator.normal(size=80)
     predictions = Predictions((gold_N + generator.normal(size=80)).astype(np.float32)[:, None], gold_N)
     interval = bootstrap_interval("spearman", predictions, resamples=100)
-    assert interval.low < score("spearman", predictions) < interval.high
+    assert interval.low < predictions.score("spearman") < interval.high
 
 
 @pytest.mark.parametrize(("seeds", "seconds"), [(1, 4), (3, 8)])

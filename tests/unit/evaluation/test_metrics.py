@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from lightpaff.evaluation.metrics import Predictions, score
+from lightpaff.evaluation.metrics import Predictions
 from lightpaff.recipe import Metric
 
 
@@ -19,19 +19,19 @@ def scores(predicted: list[float], gold: list[float]) -> Predictions:
 
 def test_class_metrics_of_a_worked_example() -> None:
     predictions = answers([1, 1, 0, 0, 1], [1, 0, 0, 1, 1])  # 2 hits of class 1, 1 false alarm, 1 miss
-    assert score("accuracy", predictions) == pytest.approx(0.6)
-    assert score("f1", predictions) == pytest.approx(2 / 3)
-    assert score("matthews", predictions) == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
+    assert predictions.score("accuracy") == pytest.approx(0.6)
+    assert predictions.score("f1") == pytest.approx(2 / 3)
+    assert predictions.score("matthews") == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
 
 
 def test_binary_f1_is_that_of_the_last_label() -> None:
-    assert score("f1", answers([0, 0, 0, 1], [0, 0, 0, 0])) == 0.0
-    assert score("f1", answers([1, 1, 1, 0], [1, 1, 1, 1])) == pytest.approx(6 / 7)
+    assert answers([0, 0, 0, 1], [0, 0, 0, 0]).score("f1") == 0.0
+    assert answers([1, 1, 1, 0], [1, 1, 1, 1]).score("f1") == pytest.approx(6 / 7)
 
 
 def test_f1_of_several_classes_is_the_unweighted_mean() -> None:
     predictions = answers([0, 0, 1, 2], [0, 0, 1, 1], 3)
-    assert score("f1", predictions) == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert predictions.score("f1") == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
@@ -40,7 +40,7 @@ def test_correlations_match_scipy(metric: Metric) -> None:
     gold = generator.normal(size=50).round(1)
     predicted = gold + generator.normal(size=50)
     expected = {"pearson": pearsonr, "spearman": spearmanr}[metric](predicted.astype(np.float32), gold).statistic
-    assert score(metric, scores(list(predicted), list(gold))) == pytest.approx(expected)
+    assert scores(list(predicted), list(gold)).score(metric) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_correlations_match_scipy(metric: Metric) -> None:
     ],
 )
 def test_an_undefined_score_is_zero(metric: Metric, predictions: Predictions) -> None:
-    assert score(metric, predictions) == 0.0
+    assert predictions.score(metric) == 0.0
 
 
 @example(pairs=[(0.0, 0.0), (1.0, 2.6e-173)])
@@ -64,7 +64,7 @@ def test_an_undefined_score_is_zero(metric: Metric, predictions: Predictions) ->
 def test_correlations_are_always_within_their_range(pairs: list[tuple[float, float]]) -> None:
     predictions = scores([first for first, _ in pairs], [second for _, second in pairs])
     for metric in ("pearson", "spearman"):
-        assert -1.0 <= score(metric, predictions) <= 1.0
+        assert -1.0 <= predictions.score(metric) <= 1.0
 
 
 def test_probabilities_sum_to_one_and_stand_large_logits() -> None:

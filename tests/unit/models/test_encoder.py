@@ -1,235 +1,32 @@
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, AutoModel
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import (
-    ARCHITECTURES,
-    CLASSES,
-    DROPOUTS,
-    HEADS,
-    MASKED_TOKENS,
-    lacks_head,
-    open_headed,
-    quiet_transformers,
-    read_config,
-    seeded,
-    set_dropout,
-    split_model,
-    tensor_names,
-)
-
-VOCABULARY = 23
-SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-DISTILBERT_SIZES = {"dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 8}
+from lightpaff.models.encoder import check_pooling, without_unknown_segments
 
 
-def make_config(architecture: str, **settings: Any) -> Any:
-    sizes = DISTILBERT_SIZES if architecture == "distilbert" else {"hidden_size": 8, **SIZES}
-    common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "max_position_embeddings": 16}
-    return AutoConfig.for_model(architecture, **common, **sizes, **settings)
+@pytest.mark.parametrize(("segments", "kept"), [(2, True), (1, False), (0, False)])
+def test_segments_reach_only_a_model_that_tells_them_apart(segments: int, kept: bool) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = AutoConfig.for_model("bert", vocab_size=9, type_vocab_size=segments, **sizes)
+    inputs = {"input_ids": torch.ones(1, 3), "token_type_ids": torch.ones(1, 3)}
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    assert set(without_unknown_segments(model, inputs)) == ({*inputs} if kept else {"input_ids"})
 
 
-def save_model(path: Path, architecture: str, head: str | None, **settings: Any) -> PreTrainedModel:
-    """Save a model with a head, or the trunk alone."""
-    model = (AutoModel if head is None else HEADS[head]).from_config(make_config(architecture, **settings))
-    model.save_pretrained(path)
-    return model
-
-
-def open_on_cpu(path: Path, head: str, classes: int, **settings: Any) -> Any:
-    return open_headed(path, head, classes, device="cpu", attention="eager", **settings).model
-
-
-@pytest.mark.parametrize("stored", [MASKED_TOKENS, CLASSES, None])
-@pytest.mark.parametrize("asked", HEADS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_head_is_found_only_where_it_is_stored(
-    architecture: str, asked: str, stored: str | None, tmp_path: Path
-) -> None:
-    save_model(tmp_path, architecture, stored)
-    assert lacks_head(tmp_path, asked) == (stored != asked)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_untied_head_without_its_projection_is_lacking(architecture: str, tmp_path: Path) -> None:
-    save_model(tmp_path, architecture, MASKED_TOKENS)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
-    assert lacks_head(tmp_path, MASKED_TOKENS)
-
-
-def test_sharded_weights_are_read_through_their_index(tmp_path: Path) -> None:
-    model = AutoModelForMaskedLM.from_config(make_config("bert"))
-    model.save_pretrained(tmp_path / "whole")
-    model.save_pretrained(tmp_path / "sharded", max_shard_size="1KB")
-    assert not (tmp_path / "sharded" / "model.safetensors").exists()
-    assert tensor_names(tmp_path / "sharded") == tensor_names(tmp_path / "whole")
-    assert not lacks_head(tmp_path / "sharded", MASKED_TOKENS)
-    assert open_on_cpu(tmp_path / "sharded", MASKED_TOKENS, VOCABULARY).config.vocab_size == VOCABULARY
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_missing_head_follows_the_seed(architecture: str, head: str, tmp_path: Path) -> None:
-    trunk = save_model(tmp_path, architecture, None)
-    classes = VOCABULARY if head == MASKED_TOKENS else 3
-    before = torch.get_rng_state()
-    first, again, other = (open_on_cpu(tmp_path, head, classes, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), before)
-    states = [model.state_dict() for model in (first, again, other)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
-    table = trunk.get_input_embeddings().weight
-    assert torch.equal(other.get_input_embeddings().weight, table)
-    assert first.dtype == torch.float32
-    assert not first.training
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_stored_head_is_kept(architecture: str, tmp_path: Path) -> None:
-    saved = save_model(tmp_path, architecture, CLASSES, num_labels=3)
-    opened = open_on_cpu(tmp_path, CLASSES, 3, seed=5)
-    assert opened.state_dict().keys() == saved.state_dict().keys()
-    assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in opened.state_dict().items())
-
-
-def test_half_precision_weights_are_opened_in_float32(tmp_path: Path) -> None:
-    AutoModelForMaskedLM.from_config(make_config("bert")).to(torch.bfloat16).save_pretrained(tmp_path)
-    assert {parameter.dtype for parameter in open_on_cpu(tmp_path, MASKED_TOKENS, VOCABULARY).parameters()} == {
-        torch.float32
+def test_segments_do_not_reach_a_model_that_knows_none() -> None:
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.for_model("distilbert", dim=8, n_layers=1, n_heads=1, hidden_dim=8))
+    assert without_unknown_segments(model, {"input_ids": torch.ones(1), "token_type_ids": torch.ones(1)}).keys() == {
+        "input_ids"
     }
 
 
-def test_labels_and_the_kind_of_problem_are_kept(tmp_path: Path) -> None:
-    save_model(tmp_path, "bert", MASKED_TOKENS)
-    config = open_on_cpu(tmp_path, CLASSES, 2, labels=["no", "yes"]).config
-    assert config.id2label == {0: "no", 1: "yes"}
-    assert config.label2id == {"no": 0, "yes": 1}
-    assert config.problem_type == "single_label_classification"
-    assert open_on_cpu(tmp_path, CLASSES, 1).config.problem_type == "regression"
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dropout_reaches_every_module(architecture: str, tmp_path: Path) -> None:
-    save_model(tmp_path, architecture, MASKED_TOKENS)
-    model = open_on_cpu(tmp_path, CLASSES, 2, dropout=0.25)
-    modules = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
-    assert modules
-    assert set(modules.values()) == {0.25}, modules
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dropout_left_out_is_the_models_own(architecture: str) -> None:
-    config = make_config(architecture)
-    before = {name: getattr(config, name) for name in DROPOUTS[architecture]}
-    set_dropout(config, None)
-    assert {name: getattr(config, name) for name in DROPOUTS[architecture]} == before
-
-
-def test_opening_is_quiet_and_leaves_the_verbosity(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    save_model(tmp_path, "bert", None)
-    capfd.readouterr()
-    before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    open_on_cpu(tmp_path, MASKED_TOKENS, VOCABULARY)
-    assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
-    assert capfd.readouterr() == ("", "")
-
-
-def test_quiet_ends_with_an_error_too() -> None:
-    before = transformers_logging.get_verbosity()
-    with pytest.raises(KeyError), quiet_transformers():
-        raise KeyError
-    assert transformers_logging.get_verbosity() == before
-
-
-def test_seeded_draws_repeat_and_leave_the_generator() -> None:
-    before = torch.get_rng_state()
-    with seeded(4):
-        first = torch.rand(3)
-    with seeded(4):
-        assert torch.equal(torch.rand(3), first)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, "bert", CLASSES, num_labels=3)
-    with pytest.raises(UserError, match=r"fine-tuned for 3 classes .* where 2 are needed"):
-        open_on_cpu(tmp_path, CLASSES, 2)
-
-
-def test_the_same_labels_in_another_order_are_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, "bert", CLASSES, id2label={0: "Yes", 1: "No"}, label2id={"Yes": 0, "No": 1})
-    with pytest.raises(UserError, match="in the order Yes, No"):
-        open_on_cpu(tmp_path, CLASSES, 2, labels=["no", "yes"])
-    assert open_on_cpu(tmp_path, CLASSES, 2, labels=["yes", "no"]).config.id2label == {0: "yes", 1: "no"}
-
-
-def test_mean_pooling_is_refused_for_classes_only(tmp_path: Path) -> None:
-    save_model(tmp_path, "modernbert", MASKED_TOKENS, classifier_pooling="mean")
-    with pytest.raises(UserError, match="classifier_pooling is 'mean'"):
-        open_on_cpu(tmp_path, CLASSES, 2)
-    assert open_on_cpu(tmp_path, MASKED_TOKENS, VOCABULARY)
-
-
-def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match=r"'gpt2'.*known: bert, roberta, electra, distilbert, modernbert"):
-        read_config(tmp_path)
-
-
-def test_splitting_an_unknown_architecture_is_refused() -> None:
-    model = AutoModelForMaskedLM.from_config(
-        AutoConfig.for_model("albert", vocab_size=9, embedding_size=4, hidden_size=4, num_attention_heads=1)
-    )
-    with pytest.raises(UserError, match="albert"):
-        split_model(model, MASKED_TOKENS, 9)
-
-
-def _cut_weights(path: Path) -> None:
-    with open(path / "model.safetensors", "r+b") as file:
-        file.truncate(file.seek(0, 2) // 2)
-
-
-def _promise_a_layer(path: Path) -> None:
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
-
-
-def _widen(path: Path) -> None:
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "hidden_size": 16}))
-
-
-def _make_the_config_nonsense(path: Path) -> None:
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda path: (path / "config.json").unlink(), "holds no config.json"),
-        (lambda path: (path / "config.json").write_text("{"), "is not a JSON object"),
-        (lambda path: (path / "config.json").write_text("[]"), "is not a JSON object"),
-        (_make_the_config_nonsense, "is not a valid bert config"),
-        (lambda path: (path / "model.safetensors").unlink(), "holds no model.safetensors"),
-        (lambda path: (path / "model.safetensors").write_bytes(b""), "cannot be read"),
-        (lambda path: (path / "model.safetensors.index.json").write_text("{}"), "cannot be read"),
-        (_cut_weights, "cannot be read"),
-        (_promise_a_layer, r"lacks 16 tensors of a bert, such as bert\.encoder\.layer\.1"),
-        (_widen, "do not fit"),
-    ],
-)
-def test_a_broken_directory_is_told_in_one_line(break_it: Any, message: str, tmp_path: Path) -> None:
-    save_model(tmp_path, "bert", MASKED_TOKENS)
-    break_it(tmp_path)
-    with pytest.raises(UserError, match=message) as caught:
-        open_on_cpu(tmp_path, MASKED_TOKENS, VOCABULARY)
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_mean_pooling_is_refused() -> None:
+    config = AutoConfig.for_model("modernbert", classifier_pooling="mean")
+    with pytest.raises(UserError, match="modernbert: classifier_pooling is 'mean'"):
+        check_pooling(config)
+    config.classifier_pooling = "cls"
+    check_pooling(config)

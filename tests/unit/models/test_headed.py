@@ -15,7 +15,7 @@ def make_model() -> BertForMaskedLM:
     return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, max_position_embeddings=8, **sizes)).eval()
 
 
-def make_headed(classes: int, seen: list[Tensor] | None = None) -> HeadedModel:
+def make_headed(classes: int, seen: list[Tensor] | None = None, bias: str | None = None) -> HeadedModel:
     def trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
         return inputs["hidden_BSD"]
 
@@ -24,7 +24,7 @@ def make_headed(classes: int, seen: list[Tensor] | None = None) -> HeadedModel:
             seen.append(hidden_PD)
         return 2 * hidden_PD
 
-    return HeadedModel(make_model(), HeadLayout(trunk, pre_head, "cls.predictions.decoder"), classes)
+    return HeadedModel(make_model(), HeadLayout(trunk, pre_head, "cls.predictions.decoder", bias), classes)
 
 
 def test_only_the_target_positions_reach_the_pre_head() -> None:
@@ -53,6 +53,20 @@ def test_the_projection_has_the_real_classes_only() -> None:
     assert torch.equal(headed.weight_VD, decoder.weight[:7])
     assert headed.bias_V is not None
     assert torch.equal(headed.bias_V, decoder.bias[:7])
+
+
+@pytest.mark.parametrize("shape", [(VOCABULARY,), (1, VOCABULARY)])
+def test_a_bias_elsewhere_is_taken_where_the_projection_has_none(shape: tuple[int, ...]) -> None:
+    headed = make_headed(classes=7, bias="final_logits_bias")
+    headed.model.register_buffer("final_logits_bias", torch.randn(shape))
+    decoder = headed.model.get_submodule("cls.predictions.decoder")
+    assert headed.bias_V is not None
+    assert torch.equal(headed.bias_V, decoder.bias[:7])
+    decoder.bias = None
+    assert torch.equal(headed.bias_V, headed.model.get_buffer("final_logits_bias").flatten()[:7])
+    hidden_BSD = torch.randn(1, 1, 8)
+    logits_PV = headed.logits({"hidden_BSD": hidden_BSD}, torch.tensor([0]))
+    torch.testing.assert_close(logits_PV, 2 * hidden_BSD[0] @ headed.weight_VD.T + headed.bias_V)
 
 
 def test_gradients_reach_the_tied_parameter_of_the_model() -> None:

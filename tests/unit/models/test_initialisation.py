@@ -6,28 +6,41 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from tokenizers import Tokenizer, models
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS
-from lightpaff.models.initialisation import LAYER_LISTS, create_student, evenly_spaced
-from lightpaff.models.shapes import student_config
-from lightpaff.recipe import Shape
+from lightpaff.models.architecture import CLASSES
+from lightpaff.models.families import ARCHITECTURES
+from lightpaff.models.initialisation import create_student, evenly_spaced
+from lightpaff.models.shapes import scratch_config, student_config
+from lightpaff.recipe import FromScratch, Shape
 
 VOCABULARY = 23
 
 
-def make_config(architecture: str, layers: int = 6) -> Any:
-    sizes = {"hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 12}
-    if architecture == "distilbert":
-        sizes = {"dim": 8, "n_layers": layers, "n_heads": 2, "hidden_dim": 12}
-    return AutoConfig.for_model(
-        architecture, vocab_size=VOCABULARY, pad_token_id=0, max_position_embeddings=16, **sizes
-    )
+TOKENIZER = PreTrainedTokenizerFast(
+    tokenizer_object=Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY - 5)}, "w0")),
+    pad_token="<pad>",
+    bos_token="<s>",
+    eos_token="</s>",
+    cls_token="<cls>",
+    sep_token="<sep>",
+)
 
 
-def save_teacher(path: Path, architecture: str, layers: int = 6) -> PreTrainedModel:
-    teacher = HEADS[MASKED_TOKENS].from_config(make_config(architecture, layers))
+def make_config(architecture: str, **sizes: int) -> Any:
+    given = {"layers": 6, "hidden_size": 8, "heads": 2, "feed_forward": 12, "max_length": 16, **sizes}
+    return scratch_config(FromScratch.model_validate({"architecture": architecture, **given}), TOKENIZER)
+
+
+def pretraining_head(architecture: str) -> str:
+    return next(iter(ARCHITECTURES[architecture].heads))
+
+
+def save_teacher(path: Path, architecture: str, **sizes: int) -> PreTrainedModel:
+    auto_class = ARCHITECTURES[architecture].heads[pretraining_head(architecture)].auto_class
+    teacher: PreTrainedModel = auto_class.from_config(make_config(architecture, **sizes))
     with torch.no_grad():
         # Fresh norms and biases are all alike: a swapped one would not show.
         for parameter in teacher.parameters():
@@ -37,7 +50,7 @@ def save_teacher(path: Path, architecture: str, layers: int = 6) -> PreTrainedMo
 
 
 def start_student(architecture: str, teacher_path: Path | None, **sizes: Any) -> PreTrainedModel:
-    settings: dict[str, Any] = {"head": MASKED_TOKENS, "classes": VOCABULARY, "seed": 0, **sizes}
+    settings: dict[str, Any] = {"head": pretraining_head(architecture), "classes": VOCABULARY, "seed": 0, **sizes}
     shape = Shape.model_validate(
         {"layers": 3, **{key: settings.pop(key) for key in sizes if key in Shape.model_fields}}
     )
@@ -72,18 +85,42 @@ def test_the_chosen_layers_are_spread_from_first_to_last(data: st.DataObject, te
 def test_a_student_has_the_chosen_layers_of_its_teacher(architecture: str, tmp_path: Path) -> None:
     teacher = save_teacher(tmp_path, architecture)
     student = start_student(architecture, tmp_path)
-    teacher_state, layers = teacher.state_dict(), LAYER_LISTS[architecture]
-    chosen = {f"{layers}.{place}.": f"{layers}.{layer}." for place, layer in enumerate([0, 3, 5])}
-    copied_from_layers = 0
+    teacher_state, paths = teacher.state_dict(), [layers.path for layers in ARCHITECTURES[architecture].layers]
+    chosen = {f"{path}.{place}.": f"{path}.{layer}." for path in paths for place, layer in enumerate([0, 3, 5])}
+    copied = dict.fromkeys(chosen, 0)
     for name, tensor in student.state_dict().items():
         source = name
         for here, there in chosen.items():
             if name.startswith(here):
                 source = there + name.removeprefix(here)
-                copied_from_layers += 1
+                copied[here] += 1
         assert torch.equal(tensor, teacher_state[source]), name
-    assert copied_from_layers > 3 * 5
-    assert len(list(student.get_submodule(layers).children())) == 3
+    assert min(copied.values()) > 5
+    assert [len(list(student.get_submodule(path).children())) for path in paths] == [3] * len(paths)
+
+
+@pytest.mark.parametrize("architecture", ["bart", "t5"])
+def test_a_decoder_takes_its_own_evenly_spaced_layers(architecture: str, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path, architecture, layers=3, decoder_layers=4).state_dict()
+    student = start_student(architecture, tmp_path, layers=2, decoder_layers=3).state_dict()
+    encoder_path, decoder_path = (layers.path for layers in ARCHITECTURES[architecture].layers)
+    for path, layers in ((encoder_path, [0, 2]), (decoder_path, [0, 2, 3])):
+        for place, layer in enumerate(layers):
+            names = [name for name in student if name.startswith(f"{path}.{place}.")]
+            assert names
+            for name in names:
+                assert torch.equal(student[name], teacher[name.replace(f"{path}.{place}.", f"{path}.{layer}.")])
+    with pytest.raises(UserError, match=r"student\.decoder_layers is 5 and the teacher has 4"):
+        start_student(architecture, tmp_path, layers=2, decoder_layers=5)
+
+
+def test_qwens_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:
+    config = make_config("qwen2")
+    config.layer_types = ["full_attention"] * 3 + ["sliding_attention"] * 3
+    ARCHITECTURES["qwen2"].heads[pretraining_head("qwen2")].auto_class.from_config(config).save_pretrained(tmp_path)
+    student = start_student("qwen2", tmp_path, layers=4)
+    assert student.config.layer_types == ["full_attention"] * 2 + ["sliding_attention"] * 2
+    student.save_pretrained(tmp_path / "student")
 
 
 def test_modernberts_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from tokenizers import Tokenizer, models
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import ARCHITECTURES, CLASSES, HEADS, MASKED_TOKENS
+from lightpaff.models import encoder
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.shapes import (
     config_identity,
     count_parameters,
     forward_flops_per_token,
+    longest_input,
     scratch_config,
     shape_of,
     student_config,
@@ -33,12 +36,21 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        bos_token="[CLS]",
+        eos_token="[SEP]",
     )
 
 
 def make_teacher(architecture: str, **sizes: int) -> Any:
     given = {"layers": 6, "hidden_size": 32, "heads": 4, "feed_forward": 96, "max_length": 16, **sizes}
     return scratch_config(FromScratch.model_validate({"architecture": architecture, **given}), make_tokenizer())
+
+
+def has_decoder(architecture: str) -> bool:
+    return bool(ARCHITECTURES[architecture].sizes.decoder_layers)
+
+
+HEADS = [(architecture, head) for architecture, known in ARCHITECTURES.items() for head in known.heads]
 
 
 def sizes_of(shape: Shape) -> tuple[int | None, ...]:
@@ -113,6 +125,38 @@ def test_electras_embedding_size_follows_only_where_it_did() -> None:
     assert student_config(teacher, Shape(layers=1, hidden_size=16)).embedding_size == 8
 
 
+@pytest.mark.parametrize("architecture", [*filter(has_decoder, ARCHITECTURES)])
+def test_a_decoder_has_as_many_layers_as_the_encoder_unless_given(architecture: str) -> None:
+    teacher = make_teacher(architecture, decoder_layers=2)
+    layers = [
+        (shape.layers, shape.decoder_layers)
+        for shape in (
+            shape_of(make_teacher(architecture)),
+            shape_of(teacher),
+            shape_of(student_config(teacher, Shape(layers=3))),
+            shape_of(student_config(teacher, Shape(layers=3, decoder_layers=1))),
+        )
+    ]
+    assert layers == [(6, 6), (6, 2), (3, 3), (3, 1)]
+
+
+def test_a_feed_forward_size_that_is_left_out_is_four_times_the_hidden_size() -> None:
+    teacher = make_teacher("gpt2")
+    teacher.n_inner = None
+    assert shape_of(teacher).feed_forward == 4 * 32
+    assert student_config(teacher, Shape(layers=1, hidden_size=16)).n_inner == 4 * 16
+
+
+def test_heads_that_do_not_fill_the_hidden_size_are_kept() -> None:
+    # As in T5 1.1's small model: 6 heads of 64 in a hidden size of 512.
+    teacher = AutoConfig.for_model("t5", d_model=512, num_heads=6, d_kv=64, d_ff=1024, num_layers=8)
+    same, half = (student_config(teacher, Shape(layers=2, hidden_size=size)) for size in (None, 256))
+    assert (same.d_model, same.num_heads, same.d_kv) == (512, 6, 64)
+    assert (half.d_model, half.num_heads) == (256, 3)
+    with pytest.raises(UserError, match=r"student\.heads is 5"):
+        student_config(teacher, Shape(layers=2, heads=5))
+
+
 @pytest.mark.parametrize("layers", [1, 2, 4, 6, 8])
 def test_modernberts_kinds_of_layers_follow_its_layers(layers: int) -> None:
     pattern = ["full_attention", "sliding_attention", "sliding_attention"] * 3
@@ -131,7 +175,8 @@ def test_a_teacher_from_nothing_has_the_tokenizers_ids(architecture: str) -> Non
     config = make_teacher(architecture)
     assert sizes_of(shape_of(config)) == (6, 32, 4, 96)
     assert (config.vocab_size, config.pad_token_id) == (VOCABULARY, 0)
-    assert config.max_position_embeddings == (17 if architecture == "roberta" else 16)
+    assert longest_input(config) == (None if architecture == "t5" else 16)
+    assert getattr(config, "max_position_embeddings", None) == {"roberta": 17, "t5": None}.get(architecture, 16)
     if architecture in ("roberta", "modernbert"):
         assert (config.bos_token_id, config.eos_token_id) == (2, 3)
 
@@ -141,15 +186,14 @@ def test_a_teacher_from_nothing_needs_heads_that_divide() -> None:
         make_teacher("bert", heads=5)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "head"), HEADS)
 def test_parameters_are_those_of_the_built_model(architecture: str, head: str) -> None:
     config = make_teacher(architecture, layers=2)
-    classes = VOCABULARY if head == MASKED_TOKENS else 3
+    classes = 3 if head == CLASSES else VOCABULARY
     count = count_parameters(config, head, classes)
     if head == CLASSES:
         config.num_labels = classes
-    model = HEADS[head].from_config(config)
+    model = ARCHITECTURES[architecture].heads[head].auto_class.from_config(config)
     assert count.total == model.num_parameters()
     assert 0 < count.embeddings < count.total
 
@@ -163,6 +207,12 @@ def test_parameters_of_bert_by_hand() -> None:
     assert count.total == count.embeddings + trunk + head
 
 
+def test_both_sides_of_an_encoder_decoder_share_one_embedding_table() -> None:
+    count = count_parameters(make_teacher("t5", layers=1), TARGET_TOKENS, VOCABULARY)
+    buckets_of_both_sides = 2 * 32 * 4
+    assert count.embeddings == VOCABULARY * 32 + buckets_of_both_sides
+
+
 def test_flops_of_bert_by_hand() -> None:
     config = make_teacher("bert", layers=2)
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 96) + 0.25 * (32 * 32 + 32 * VOCABULARY)
@@ -172,7 +222,23 @@ def test_flops_of_bert_by_hand() -> None:
     assert forward_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **settings) == expected / 3
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_flops_of_gpt2_by_hand() -> None:
+    config = make_teacher("gpt2", layers=2)
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 96) + 0.5 * 32 * VOCABULARY
+    found = training_flops_per_token(config, NEXT_TOKENS, VOCABULARY, sequence_length=16, target_share=0.5)
+    assert found == 6 * weights + 12 * 2 * 32 * 16
+
+
+def test_flops_of_an_encoder_decoder_by_hand() -> None:
+    config = make_teacher("bart", layers=3, decoder_layers=2)
+    encoder_weights = 3 * (4 * 32 * 32 + 2 * 32 * 96)
+    decoder_weights = 2 * (8 * 32 * 32 + 2 * 32 * 96)
+    weights = 0.75 * encoder_weights + 0.25 * (decoder_weights + 32 * VOCABULARY)
+    found = training_flops_per_token(config, TARGET_TOKENS, VOCABULARY, sequence_length=16, target_share=0.25)
+    assert found == 6 * weights + 12 * (0.75 * 3 + 0.25 * 2) * 32 * 16
+
+
+@pytest.mark.parametrize("architecture", encoder.ARCHITECTURES)
 def test_flops_grow_with_the_share_of_targets_by_the_head_alone(architecture: str) -> None:
     config = make_teacher(architecture)
     none, half, all_ = (

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
+from lightpaff.recipe import Family
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "open", "is", "##n", "T"]
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -26,13 +27,13 @@ def make_tokenizer(words: list[str], *, lowercase: bool = True, **special: Any) 
 
 
 def test_the_same_vocabulary_passes() -> None:
-    compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(WORDS), ("teacher", "student"))
+    compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(WORDS), ("teacher", "student"), "encoder")
 
 
 def test_swapped_tokens_are_named_with_their_number() -> None:
     swapped = [*WORDS[:5], "open", "the", *WORDS[7:]]
     with pytest.raises(UserError, match=r"small: .* that of big: 2 differences.*id 5 is 'the' and 'open'; id 6 is"):
-        compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(swapped), ("big", "small"))
+        compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(swapped), ("big", "small"), "encoder")
 
 
 @pytest.mark.parametrize("teacher_is_longer", [True, False])
@@ -41,26 +42,28 @@ def test_a_token_that_only_one_has_is_a_difference(teacher_is_longer: bool) -> N
     teacher, other = (long, short) if teacher_is_longer else (short, long)
     found = "'more' and nothing" if teacher_is_longer else "nothing and 'more'"
     with pytest.raises(UserError, match=f"1 differences.*id 10 is {found}"):
-        compare_vocabularies(teacher, other, ("teacher", "student"))
+        compare_vocabularies(teacher, other, ("teacher", "student"), "encoder")
 
 
 def test_at_most_three_differences_are_shown() -> None:
     other = make_tokenizer([*WORDS[:5], *reversed(WORDS[5:])])
     with pytest.raises(UserError, match="4 differences") as caught:
-        compare_vocabularies(make_tokenizer(WORDS), other, ("teacher", "student"))
+        compare_vocabularies(make_tokenizer(WORDS), other, ("teacher", "student"), "encoder")
     assert str(caught.value).count("id ") == 3
     assert "\n" not in str(caught.value)
 
 
 def test_another_special_token_is_a_difference() -> None:
     with pytest.raises(UserError, match=r"mask_token is '\[MASK\]' and 'T'"):
-        compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(WORDS, mask_token="T"), ("teacher", "student"))
+        compare_vocabularies(
+            make_tokenizer(WORDS), make_tokenizer(WORDS, mask_token="T"), ("teacher", "student"), "encoder"
+        )
 
 
 def test_the_same_tokens_with_another_treatment_of_case_are_refused() -> None:
     cased = make_tokenizer(WORDS, lowercase=False)
     with pytest.raises(UserError, match="text is cut differently"):
-        compare_vocabularies(make_tokenizer(WORDS), cased, ("teacher", "student"))
+        compare_vocabularies(make_tokenizer(WORDS), cased, ("teacher", "student"), "encoder")
 
 
 @pytest.mark.parametrize("rows", [10, 16])
@@ -80,8 +83,8 @@ def test_fewer_rows_than_tokens_are_refused() -> None:
 
 def test_a_saved_tokenizer_is_opened(tmp_path: Path) -> None:
     make_tokenizer(WORDS).save_pretrained(tmp_path)
-    opened = load_tokenizer(tmp_path)
-    compare_vocabularies(make_tokenizer(WORDS), opened, ("teacher", "student"))
+    opened = load_tokenizer(tmp_path, "encoder")
+    compare_vocabularies(make_tokenizer(WORDS), opened, ("teacher", "student"), "encoder")
     assert opened.model_max_length == 16
 
 
@@ -91,7 +94,7 @@ def test_how_it_was_last_used_is_forgotten(tmp_path: Path) -> None:
     tokenizer(["the open", "the"], truncation=True, padding=True, max_length=4)
     assert tokenizer.backend_tokenizer.to_str() != fresh
     tokenizer.save_pretrained(tmp_path)
-    opened = load_tokenizer(tmp_path).backend_tokenizer
+    opened = load_tokenizer(tmp_path, "encoder").backend_tokenizer
     assert opened.truncation is None
     assert opened.padding is None
 
@@ -99,7 +102,46 @@ def test_how_it_was_last_used_is_forgotten(tmp_path: Path) -> None:
 def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path: Path) -> None:
     make_tokenizer(WORDS, mask_token=None).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="has no mask_token"):
-        load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path, "encoder")
+
+
+@pytest.mark.parametrize(
+    ("family", "absent", "message"),
+    [
+        ("decoder", "eos_token", "has no eos_token; give one for the family decoder"),
+        ("encoder-decoder", "pad_token", "has no pad_token"),
+        ("encoder-decoder", "eos_token", "has no eos_token"),
+    ],
+)
+def test_every_family_needs_its_tokens(family: Family, absent: str, message: str, tmp_path: Path) -> None:
+    special: dict[str, Any] = {"eos_token": "T", absent: None}
+    make_tokenizer(WORDS, **special).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(tmp_path, family)
+
+
+def test_a_decoder_needs_no_more_than_an_end(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("pad_token", "cls_token", "sep_token", "mask_token", "unk_token"))
+    make_tokenizer(WORDS, **{**nothing, "eos_token": "T"}).save_pretrained(tmp_path)
+    opened = load_tokenizer(tmp_path, "decoder")
+    assert (opened.pad_token, opened.eos_token) == (None, "T")
+    padded = make_tokenizer(WORDS, **{**nothing, "eos_token": "T", "pad_token": "[PAD]"})
+    compare_vocabularies(opened, padded, ("teacher", "student"), "decoder")
+    ends_otherwise = make_tokenizer(WORDS, **{**nothing, "eos_token": "is"})
+    with pytest.raises(UserError, match="eos_token is 'T' and 'is'"):
+        compare_vocabularies(opened, ends_otherwise, ("teacher", "student"), "decoder")
+
+
+def test_the_files_of_gpt2_are_opened(tmp_path: Path) -> None:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: id_ for id_, token in enumerate([*letters, "th", "the", "<|endoftext|>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e\n")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    opened = load_tokenizer(tmp_path, "decoder")
+    assert opened.convert_ids_to_tokens(opened("the then\n")["input_ids"]) == ["the", "Ġ", "the", "n", "Ċ"]
+    assert opened.eos_token_id == len(vocabulary) - 1
+    assert number_of_classes(opened, GPT2Config(vocab_size=259)) == 259
 
 
 def _cut_in_half(path: Path) -> None:
@@ -125,6 +167,6 @@ def test_a_broken_directory_is_told_in_one_line(break_it: Callable[[Path], None]
     make_tokenizer(WORDS).save_pretrained(tmp_path)
     break_it(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path, "encoder")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

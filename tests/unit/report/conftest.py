@@ -1,6 +1,11 @@
-"""A report as a real run gives it: two stages, one task, two seeds of student and control, an int8 export."""
+"""Reports as real runs give them; all numbers are made up.
+
+`report_data`: classification, two stages, one task, two seeds of student and control, an int8 export.
+`clm_data`: language modelling, with perplexities; `translation_data`: BLEU and chrF. Both without the TF-IDF arm.
+"""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +19,7 @@ from lightpaff.report.rows import (
     Disagreement,
     ReportData,
     Row,
+    Sample,
     SpeedRatio,
     Stage,
     StepLine,
@@ -162,6 +168,7 @@ def make_report_data() -> ReportData:
         rows=make_rows(),
         curves=make_curves(),
         disagreements=DISAGREEMENTS,
+        samples=[],
         data_cards=DATA_CARDS,
         comparisons=[
             Comparison("imdb", "test", "accuracy", "student", "control", 0.0146, 0.0061, 0.0229),
@@ -196,4 +203,130 @@ def make_report_data() -> ReportData:
         environment=ENVIRONMENT,
         recipe_yaml="name: imdb-3x512\nfamily: encoder\nteacher:\n  source: bert-base-uncased\nstudent:\n  layers: 3\n",
         command=COMMAND,
+    )
+
+
+def make_text_rows(task: str, metrics: dict[str, dict[Arm, float]], half: float, examples: int) -> list[Row]:
+    costs: dict[Arm, tuple[int, int, float]] = {
+        "teacher": (124_439_808, 497_774_208, 1904.0),
+        "student": (33_200_640, 132_820_000, 402.5),
+        "control": (33_200_640, 132_820_000, 402.5),
+    }
+    return [
+        Row(
+            *(arm, task, "test", metric, value, (value - half * value, value + half * value), 0),
+            examples=examples,
+            parameters=costs[arm][0],
+            bytes=costs[arm][1],
+            median_ms=costs[arm][2],
+            p95_ms=1.1 * costs[arm][2],
+            throughput=30_000 / costs[arm][2],
+            runtime=PYTORCH,
+            command=COMMAND,
+        )
+        for metric, values in metrics.items()
+        for arm, value in values.items()
+    ]
+
+
+def make_text_curve(arm: Arm, stage: Stage, task: str, metrics: dict[str, tuple[float, float]]) -> Curve:
+    """The validation goes from the first to the second number of each metric."""
+    steps = list(range(10, 410, 10))
+    nll = [3.6 + 4 * math.exp(-step / 120) for step in steps]
+    validation = [
+        ValidationPoint(step, metric, end * (start / end) ** math.exp(1 - step / 100))
+        for step in (100, 200, 300, 400)
+        for metric, (start, end) in metrics.items()
+    ]
+    kl = [value / 3 for value in nll] if arm == "student" else []
+    return Curve(arm, stage, task if stage == "fine-tuning" else None, 0, steps, nll, nll, kl, validation)
+
+
+@pytest.fixture(scope="session")
+def clm_data() -> ReportData:
+    return make_clm_data()
+
+
+def make_clm_data() -> ReportData:
+    perplexities: dict[str, dict[Arm, float]] = {
+        "word_perplexity": {"teacher": 38.0, "student": 41.2, "control": 44.4},
+        "perplexity": {"teacher": 21.3, "student": 22.9, "control": 1240.0},
+    }
+    validation = {"nll": (6.8, 3.7), "perplexity": (900.0, 41.0)}
+    return replace(
+        make_report_data(),
+        name="wikitext-4x512",
+        title="A GPT-2 student of 4 layers",
+        summary={"teacher": "gpt2, 12 layers x 768", "student": "4 layers x 512, from random weights"},
+        tasks=[
+            TaskFacts(
+                *("wikitext", "clm", "word_perplexity", "test"),
+                timed="32 tokens after a prompt of 32, greedy",
+                counted="documents",
+                notes={"windows": "256 tokens, stride 128"},
+            )
+        ],
+        rows=make_text_rows("wikitext", perplexities, 0.02, 62),
+        curves=[
+            make_text_curve("student", "pre-training", "wikitext", {"nll": (9.0, 4.0), "perplexity": (8100.0, 55.0)}),
+            *(make_text_curve(arm, "fine-tuning", "wikitext", validation) for arm in ("teacher", "student", "control")),
+        ],
+        disagreements=[],
+        samples=[
+            Sample(
+                "wikitext",
+                "The bridge was begun in 1901 and",
+                [" opened four years later,\nwhen the second pier stood."],
+                " completed in 1904 by the same engineers.",
+                " was the first of the bridge in the city.",
+                " the the bridge of the bridge.",
+            )
+        ],
+        comparisons=[
+            Comparison("wikitext", "test", "word_perplexity", "student", "control", -3.2, -4.1, -2.25),
+            Comparison("wikitext", "test", "word_perplexity", "student", "teacher", 3.2, 2.61, 3.9),
+        ],
+        agreement=[],
+        speed_ratios=[SpeedRatio("wikitext", "student", PYTORCH, "teacher", PYTORCH, 4.73, 4.6, 4.9)],
+    )
+
+
+@pytest.fixture(scope="session")
+def translation_data() -> ReportData:
+    return make_translation_data()
+
+
+def make_translation_data() -> ReportData:
+    scores: dict[str, dict[Arm, float]] = {
+        "bleu": {"teacher": 0.312, "student": 0.289, "control": 0.271},
+        "chrf": {"teacher": 0.567, "student": 0.548, "control": 0.533},
+    }
+    return replace(
+        make_report_data(),
+        name="de-en-3x256",
+        title="A translator of 3 + 3 layers",
+        summary={"teacher": "marian, 6 + 6 layers x 512", "student": "marian, 3 + 3 layers x 256"},
+        tasks=[
+            TaskFacts(
+                *("de-en", "translate", "bleu", "test"),
+                timed="one sentence, beam 4",
+                counted="sentences",
+                notes={"BLEU": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"},
+            )
+        ],
+        rows=make_text_rows("de-en", scores, 0.03, 1000),
+        curves=[make_text_curve(arm, "fine-tuning", "de-en", {"nll": (4.1, 1.9)}) for arm in ("student", "control")],
+        disagreements=[],
+        samples=[
+            Sample(
+                *("de-en", "Das Haus steht am See.", ["The house stands by the lake.", "The house is at the lake."]),
+                *("The house is on the lake.", "The house stands on the sea.", None),
+            )
+        ],
+        comparisons=[
+            Comparison("de-en", "test", "bleu", "student", "control", 0.018, 0.009, 0.027),
+            Comparison("de-en", "test", "bleu", "student", "teacher", -0.023, -0.031, -0.015),
+        ],
+        agreement=[],
+        speed_ratios=[SpeedRatio("de-en", "student", PYTORCH, "teacher", PYTORCH, 4.73, 4.6, 4.9)],
     )

@@ -37,3 +37,10 @@ def test_brackets_in_names_are_not_styles(report_data: ReportData) -> None:
 
 def test_a_report_without_rows_is_printed(report_data: ReportData) -> None:
     assert "the report is at" in printed(replace(report_data, rows=[], comparisons=[], steps=[]), 80)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_perplexities_fit_into_the_terminal(clm_data: ReportData, width: int) -> None:
+    text = printed(clm_data, width)
+    for expected in ("perplexity per word", "41.20", "+8.4 %", "+ Distillation paid"):
+        assert expected in text

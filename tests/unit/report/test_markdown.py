@@ -38,3 +38,17 @@ def test_text_cannot_break_out(report_data: ReportData) -> None:
 def test_an_empty_report_is_still_one(report_data: ReportData) -> None:
     empty = replace(report_data, rows=[], comparisons=[], agreement=[], data_cards=[], steps=[], compute=[])
     assert "## Make it again" in render_markdown(empty)
+
+
+def test_samples_and_notes_are_told(translation_data: ReportData) -> None:
+    evil = replace(translation_data.samples[0], source="<b>*x*\n# y [a](javascript:b)", control="c")
+    text = render_markdown(replace(translation_data, samples=[*translation_data.samples, evil]))
+    assert "- BLEU: nrefs:1\\|case:mixed" in text
+    assert "  - reference: The house is at the lake.\n  - teacher: The house is on the lake.\n" in text
+    assert "  - source: \\<b\\>\\*x\\* # y [a]\\(javascript:b)\n" in text
+    assert text.count("  - control:") == 1
+    assert "## Agreement" not in text
+
+
+def test_without_samples_there_is_no_such_section(report_data: ReportData) -> None:
+    assert "## Samples" not in render_markdown(report_data)

@@ -166,3 +166,32 @@ def test_the_report_room_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("fixture", ["clm_data", "translation_data"])
+def test_samples_and_notes_are_on_the_page(fixture: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(fixture)
+    page = render_page(data)
+    parse(page)
+    sections = re.findall(r'<section id="([^"]+)"', page)
+    assert sections == ["results", "control", "speed", "curves", "samples", "data", "work", "again"]
+    sample = data.samples[0]
+    for text in (sample.source, *sample.references, sample.teacher, sample.student):
+        assert f"<dd>{text.strip()}</dd>" in page
+    assert ("<dt>Control</dt>" in page) == (sample.control is not None)
+    for name, note in data.tasks[0].notes.items():
+        assert f"{name}: {note}" in page
+    assert "labelled rows" not in page
+    assert "TF-IDF" not in page
+
+
+def test_long_and_foreign_samples_stay_harmless(clm_data: ReportData) -> None:
+    evil = "<script>alert('x')</script>"
+    sample = replace(
+        clm_data.samples[0], source="word " * 4000, references=[evil], teacher=evil, student="", control=""
+    )
+    task = replace(clm_data.tasks[0], notes={evil: evil}, timed=evil, counted=evil)
+    page = render_page(replace(clm_data, tasks=[task], samples=[sample]))
+    assert "script" not in parse(page).seen
+    assert "word word …" in page
+    assert "word " * 400 not in page

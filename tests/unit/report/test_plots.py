@@ -22,12 +22,12 @@ def test_there_is_a_plot_for_every_stage_and_measure(charts: list[tuple[str, str
     assert [title for title, _ in charts] == [
         "pre-training: loss on gold labels",
         "pre-training: KL to the teacher (nats)",
-        "pre-training: validation accuracy",
+        "pre-training: validation accuracy (points)",
         "fine-tuning: loss on gold labels",
         "fine-tuning: KL to the teacher (nats)",
-        "fine-tuning: validation accuracy",
-        "imdb: accuracy against latency",
-        "imdb: paired differences",
+        "fine-tuning: validation accuracy (points)",
+        "imdb: accuracy against latency; up and to the left is better",
+        "imdb: paired differences; right of zero the first is better",
     ]
 
 
@@ -63,3 +63,22 @@ def test_text_in_plots_is_escaped(report_data: ReportData) -> None:
     svg = plot_quality_against_latency(replace(report_data, rows=rows))["imdb"].svg
     assert "<script>" not in svg
     assert "&lt;script&gt;$x$" in svg
+
+
+def test_perplexities_are_drawn_as_they_are_with_their_direction(clm_data: ReportData) -> None:
+    charts = dict(all_charts(clm_data))
+    assert [title for title in charts if "KL" not in title and "loss on gold" not in title] == [
+        "pre-training: validation perplexity per token",
+        "fine-tuning: validation perplexity per token",
+        "wikitext: perplexity per word against latency; down and to the left is better",
+        "wikitext: paired differences; left of zero the first is better",
+    ]
+    curve = charts["pre-training: validation perplexity per token"]
+    assert {"100", "1,000"} <= set(re.findall(r">([\d,]+)</text>", curve)), "a logarithmic axis in plain numbers"
+    assert "difference in perplexity per word, 95 % interval" in list(charts.values())[-1]
+    assert "median latency (ms): 32 tokens after a prompt of 32, greedy" in list(charts.values())[-2]
+
+
+def test_where_only_the_loss_was_validated_it_is_shown(translation_data: ReportData) -> None:
+    titles = [chart.title for chart in plot_learning_curves(translation_data)]
+    assert titles[-1] == "fine-tuning: validation loss (nats)"

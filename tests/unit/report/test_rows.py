@@ -23,9 +23,11 @@ def test_rows_survive_json(report_data: ReportData) -> None:
     assert from_json(json.loads(json.dumps(to_json(report_data.rows)))) == report_data.rows
 
 
-def test_a_whole_report_survives_json(report_data: ReportData) -> None:
-    content = json.loads(json.dumps(report_to_json(report_data), allow_nan=False))
-    assert report_from_json(content) == report_data
+@pytest.mark.parametrize("fixture", ["report_data", "clm_data", "translation_data"])
+def test_a_whole_report_survives_json(fixture: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(fixture)
+    content = json.loads(json.dumps(report_to_json(data), allow_nan=False))
+    assert report_from_json(content) == data
 
 
 def test_numpy_numbers_become_plain_ones() -> None:

@@ -24,7 +24,7 @@ def test_the_main_table_says_what_was_measured(report_data: ReportData) -> None:
     assert student == {
         "model": "Student",
         "accuracy": "91.1 ± 0.2",
-        "f1": "91.3 ± 0.2",
+        "F1": "91.3 ± 0.2",
         "of teacher": "98.2 %",
         "parameters": "25.3M",
         "size": "101 MB",
@@ -39,7 +39,7 @@ def test_the_main_table_says_what_was_measured(report_data: ReportData) -> None:
 def test_columns_without_any_value_are_left_out(report_data: ReportData) -> None:
     rows = [replace(row, median_ms=None, parameters=None, interval=None) for row in report_data.rows]
     table = main_table(replace(report_data, rows=rows), report_data.tasks[0])
-    assert table.columns == ["model", "accuracy", "f1", "of teacher", "size", "smaller"]
+    assert table.columns == ["model", "accuracy", "F1", "of teacher", "size", "smaller"]
     assert "intervals" not in table.caption
     assert latency_table(replace(report_data, rows=rows), report_data.tasks[0]).lines == []
 
@@ -96,3 +96,41 @@ def test_captions_say_what_was_averaged_and_timed(report_data: ReportData) -> No
     one_seed = replace(report_data, rows=[row for row in report_data.rows if row.seed in (0, None)])
     assert agreement_table(one_seed).caption == ""
     assert "seed" not in comparison_table(one_seed).caption
+
+
+def test_perplexities_are_written_as_they_are(clm_data: ReportData) -> None:
+    table = main_table(clm_data, clm_data.tasks[0])
+    assert table.columns[:4] == ["model", "perplexity per word", "perplexity per token", "against teacher"]
+    assert [[cell.text for cell in line.cells[1:4]] for line in table.lines] == [
+        ["38.00", "21.30", UNKNOWN],
+        ["41.20", "22.90", "+8.4 %"],
+        ["44.40", "1,240", "+16.8 %"],
+    ]
+    assert table.lines[0].cells[1].note == "[37.24, 38.76]"
+    assert table.caption.startswith("Perplexities: lower is better; measured on 62 documents of the test set")
+    assert "points" not in table.caption
+    assert "Timed: 32 tokens after" in latency_table(clm_data, clm_data.tasks[0]).caption
+
+
+def test_a_lower_perplexity_reads_as_better(clm_data: ReportData) -> None:
+    table = comparison_table(clm_data)
+    assert [[cell.text for cell in line.cells[1:]] for line in table.lines] == [
+        ["−3.20", "[−4.10, −2.25]", "better"],
+        ["+3.20", "[+2.61, +3.90]", "worse"],
+    ]
+    assert table.caption == (
+        "Paired on the same documents; 95 % bootstrap interval over the documents; in the metric's own unit, where "
+        "lower is better."
+    )
+
+
+def test_bleu_is_in_points(translation_data: ReportData) -> None:
+    table = main_table(translation_data, translation_data.tasks[0])
+    assert table.columns[:4] == ["model", "BLEU", "chrF", "of teacher"]
+    assert [cell.text for cell in table.lines[1].cells[1:4]] == ["28.9", "54.8", "92.6 %"]
+
+
+def test_what_no_model_has_is_no_column_of_the_agreement(report_data: ReportData) -> None:
+    lines = [replace(line, mean_kl=None, calibration_error=None) for line in report_data.agreement]
+    table = agreement_table(replace(report_data, agreement=lines))
+    assert table.columns == ["model", "same answer as the teacher"]

@@ -19,8 +19,9 @@ def without(data: ReportData, arm: Arm) -> ReportData:
 def test_quality_size_and_speed_are_told_against_the_teacher(report_data: ReportData) -> None:
     first = write_verdict(report_data)[0]
     assert first.text == (
-        "The student keeps 98.2 % of the teacher's accuracy (91.1 against 92.7; −1.7 points [−2.5, −0.8]), "
-        "has 23.1 % of its size and answers 6.2 times as fast (13.2 ms against 81.4 ms for one example)."
+        "The student reaches 98.2 % of the teacher's accuracy (91.1 against 92.7; −1.7 points [−2.5, −0.8]), "
+        "has 23.1 % of the teacher's size and answers 6.2 times as fast "
+        "(13.2 ms against 81.4 ms; one example at a time)."
     )
     assert first.kind == "neutral"
 
@@ -28,7 +29,7 @@ def test_quality_size_and_speed_are_told_against_the_teacher(report_data: Report
 @pytest.mark.parametrize(
     ("low", "high", "kind", "text"),
     [
-        (0.006, 0.024, "good", "Distillation paid: +1.5 points [+0.6, +2.4] over"),
+        (0.006, 0.024, "good", "Distillation paid: +1.5 points [+0.6, +2.4] against"),
         (
             -0.009,
             0.011,
@@ -83,7 +84,7 @@ def test_several_seeds_are_told_with_what_had_but_one(report_data: ReportData) -
         "so few say little about others; the teacher was fine-tuned with one seed and pre-training had one seed."
     )
     assert expected in texts
-    assert any(text.endswith("over the same student trained without it (mean over 2 seeds).") for text in texts)
+    assert any(text.endswith("against the same student trained without it (mean over 2 seeds).") for text in texts)
     without_pretraining = replace(report_data, curves=[one for one in report_data.curves if one.task is not None])
     assert not any("pre-training had one seed" in one.text for one in write_verdict(without_pretraining))
     one_seed = replace(report_data, rows=[row for row in report_data.rows if row.seed in (0, None)])
@@ -105,11 +106,73 @@ def test_cards_take_the_mean_over_tasks(report_data: ReportData) -> None:
     assert (quality.value, quality.detail) == ("98.2 %", "mean of 2 tasks")
     assert (size.value, size.detail) == ("4.3×", "101 MB against 438 MB")
     assert (speed.value, speed.detail) == ("6.2×", "mean of 2 tasks")
-    assert write_verdict(data)[0].text.startswith("imdb: the student keeps")
+    assert write_verdict(data)[0].text.startswith("imdb: the student reaches")
 
 
 def test_a_teacher_without_a_positive_score_has_no_share(report_data: ReportData) -> None:
     rows = [replace(row, value=-0.1) if row.arm == "teacher" else row for row in report_data.rows]
     data = replace(report_data, rows=rows)
     assert write_verdict(data)[0].text.startswith("The student scores accuracy 91.1 against −10.0")
-    assert not any("kept" in card.label for card in headline_cards(data))
+    assert not any("reached" in card.label for card in headline_cards(data))
+
+
+def test_a_perplexity_is_told_with_lower_as_better(clm_data: ReportData) -> None:
+    first, second = write_verdict(clm_data)[:2]
+    assert first.text == (
+        "The student's perplexity per word is 41.20 [40.38, 42.02] against the teacher's 38.00: 8.4 % higher "
+        "(+3.20 [+2.61, +3.90]). It has 26.7 % of the teacher's size and answers 4.7 times as fast "
+        "(402 ms against 1904 ms; 32 tokens after a prompt of 32, greedy)."
+    )
+    assert first.kind == "neutral"
+    assert second.kind == "good"
+    assert second.text == (
+        "Distillation paid: −3.20 [−4.10, −2.25] in perplexity per word (lower is better) against the same student "
+        "trained without it."
+    )
+
+
+def test_a_higher_perplexity_than_the_control_is_harm(clm_data: ReportData) -> None:
+    worse = Comparison("wikitext", "test", "word_perplexity", "student", "control", 3.0, 1.0, 5.0)
+    data = replace(clm_data, comparisons=[worse])
+    (found,) = [one for one in write_verdict(data) if one.text.startswith("Distillation")]
+    assert (found.kind, headline_cards(data)[-1].kind) == ("bad", "bad")
+    assert found.text.startswith("Distillation did harm: +3.00 [+1.00, +5.00] in perplexity per word")
+
+
+def test_a_student_that_is_not_measurably_above_the_teacher_is_close(clm_data: ReportData) -> None:
+    level = Comparison("wikitext", "test", "word_perplexity", "student", "teacher", 0.4, -0.2, 1.0)
+    assert write_verdict(replace(clm_data, comparisons=[level]))[0].kind == "good"
+
+
+def test_cards_of_perplexities(clm_data: ReportData) -> None:
+    quality, _, speed, gain = headline_cards(clm_data)
+    assert (quality.value, quality.label) == ("+8.4 %", "perplexity per word against the teacher's; lower is better")
+    assert (quality.detail, quality.kind) == ("41.20 against 38.00", "neutral")
+    assert speed.label == "as fast, 32 tokens after a prompt of 32, greedy"
+    assert (gain.value, gain.kind) == ("−3.20", "good")
+    assert gain.label == "perplexity per word (lower is better) from distillation, against the control"
+
+
+def test_perplexities_of_several_tasks_are_not_averaged(clm_data: ReportData) -> None:
+    task, other = clm_data.tasks[0], replace(clm_data.tasks[0], name="news")
+    rows = [replace(row, task="news", value=2 * row.value) for row in clm_data.rows]
+    level = Comparison("news", "test", "word_perplexity", "student", "control", -0.5, -1.5, 0.5)
+    data = replace(clm_data, tasks=[task, other], rows=clm_data.rows + rows, comparisons=[*clm_data.comparisons, level])
+    quality, *_, gain = headline_cards(data)
+    assert (quality.value, quality.detail) == ("+8.4 %", "mean of 2 tasks")
+    assert (gain.value, gain.label) == ("1 of 2", "tasks in which distillation measurably paid")
+
+
+def test_a_translation_is_told_in_points_of_bleu(translation_data: ReportData) -> None:
+    first = write_verdict(translation_data)[0]
+    assert first.text.startswith(
+        "The student reaches 92.6 % of the teacher's BLEU (28.9 against 31.2; −2.3 points [−3.1, −1.5])"
+    )
+    assert first.text.endswith("; one sentence, beam 4).")
+
+
+@pytest.mark.parametrize("fixture", ["clm_data", "translation_data"])
+def test_text_tasks_speak_neither_of_word_counts_nor_of_labels(fixture: str, request: pytest.FixtureRequest) -> None:
+    texts = " ".join(one.text for one in write_verdict(request.getfixturevalue(fixture)))
+    assert "TF-IDF" not in texts
+    assert "the control had the same text and steps" in texts

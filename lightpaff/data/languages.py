@@ -1,0 +1,68 @@
+"""The tokens that tell a model of several languages which one it reads or writes."""
+
+import copy
+import difflib
+from typing import TYPE_CHECKING
+
+from lightpaff.errors import UserError
+from lightpaff.recipe import Languages
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def language_id(tokenizer: "PreTrainedTokenizerBase", language: str) -> int:
+    """The id of the token <LANGUAGE>, or of the tokenizer's own code that is called so (mBART's `en_XX`).
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    # A word piece may be spelt like a language (`en`): only tokens beside the vocabulary of text count.
+    known: dict[str, int] = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    for token in (f"<{language}>", language):
+        if token in known:
+            return known[token]
+    close = difflib.get_close_matches(language, known, n=3, cutoff=0.4)
+    hint = f" (the closest are {', '.join(close)})" if close else ""
+    raise UserError(
+        f"language {language}: the tokenizer has neither a token <{language}> nor a code {language}{hint}; name a "
+        "language that it has, or none"
+    )
+
+
+def special_token_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The ids of tokens that are no text, those of languages included, ascending."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))
+
+
+def has_own_languages(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """It puts the language into its output itself (mBART's does, told the source's and the target's)."""
+    return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
+
+
+def tokenizer_between(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None) -> "PreTrainedTokenizerBase":
+    """A copy that can be used without changing the original, set to these languages where it has its own.
+
+    Raises:
+        UserError: the tokenizer lacks one of the languages.
+    """
+    own = copy.deepcopy(tokenizer)
+    if languages is not None:
+        codes = [own.convert_ids_to_tokens(language_id(own, name)) for name in (languages.source, languages.target)]
+        if has_own_languages(own):
+            own.src_lang, own.tgt_lang = codes
+    return own
+
+
+def first_decoder_token(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None, default: int | None) -> int:
+    """What the decoder reads first: the target's language, where there is one and the target does not begin with it
+    anyway (as mBART-50 has it); else `default`, which is then needed.
+    """
+    if languages is not None:
+        language = language_id(tokenizer, languages.target)
+        written: list[int] = tokenizer_between(tokenizer, languages)(text_target="")["input_ids"]
+        if written[:1] != [language]:
+            return language
+    assert default is not None, "a decoder without languages needs a start token"
+    return default

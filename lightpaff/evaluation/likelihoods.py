@@ -1,0 +1,91 @@
+"""How well a language model predicts a text: the negative log likelihood of each window, and its perplexities.
+
+Shapes: N windows.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from lightpaff.errors import UserError
+from lightpaff.evaluation.metrics import Floats, Integers
+from lightpaff.files import write_whole
+from lightpaff.recipe import Metric
+
+_LARGEST_EXPONENT = math.log(np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True)
+class TokenLikelihoods:
+    """What one model says about every window of a text.
+
+    Attributes:
+        nll_N: float64, the sum of -log P over the scored tokens of each window, in nats.
+        tokens_N: how many tokens are scored.
+        words_N: how many words of the text these tokens make up.
+    """
+
+    nll_N: Floats
+    tokens_N: Integers
+    words_N: Integers
+
+    def __len__(self) -> int:
+        return len(self.nll_N)
+
+    def take(self, rows_N: NDArray[np.int32] | Integers) -> "TokenLikelihoods":
+        """The likelihoods of the given windows, in that order; a window may come several times."""
+        return TokenLikelihoods(self.nll_N[rows_N], self.tokens_N[rows_N], self.words_N[rows_N])
+
+    def score(self, metric: Metric) -> float:
+        """A perplexity: exp of the mean -log P per token, or per word, so that models with unlike tokens compare.
+
+        Infinity where it is beyond a float, and where there is nothing to divide by.
+        """
+        return _METRICS[metric](self)
+
+
+def write_likelihoods(path: Path, likelihoods: TokenLikelihoods) -> None:
+    """Write the likelihoods, whole, as safetensors that `read_likelihoods` reads."""
+    arrays = {
+        "nll_N": likelihoods.nll_N.astype(np.float64),
+        "tokens_N": likelihoods.tokens_N.astype(np.int64),
+        "words_N": likelihoods.words_N.astype(np.int64),
+    }
+    write_whole(path, save(arrays))
+
+
+def read_likelihoods(path: Path) -> TokenLikelihoods:
+    """The likelihoods that `write_likelihoods` wrote.
+
+    Raises:
+        UserError: when the file holds none.
+    """
+    try:
+        return TokenLikelihoods(**load_file(path))
+    except (SafetensorError, TypeError, OSError) as error:
+        raise UserError(f"{path}: holds no likelihoods; delete its folder and run again") from error
+
+
+def _perplexity(likelihoods: TokenLikelihoods) -> float:
+    return _exp_of_mean(likelihoods.nll_N, likelihoods.tokens_N)
+
+
+def _word_perplexity(likelihoods: TokenLikelihoods) -> float:
+    return _exp_of_mean(likelihoods.nll_N, likelihoods.words_N)
+
+
+def _exp_of_mean(nll_N: Floats, counts_N: Integers) -> float:
+    nll, count = float(nll_N.sum()), int(counts_N.sum())
+    return math.inf if count == 0 or nll / count > _LARGEST_EXPONENT else math.exp(nll / count)
+
+
+_METRICS: dict[Metric, Callable[[TokenLikelihoods], float]] = {
+    "perplexity": _perplexity,
+    "word_perplexity": _word_perplexity,
+}

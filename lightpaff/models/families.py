@@ -1,0 +1,86 @@
+"""All architectures of all families, and which family an architecture is of."""
+
+from transformers import PreTrainedConfig
+
+from lightpaff.errors import UserError
+from lightpaff.models import decoder, encoder, encoder_decoder
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, Architecture, Head
+from lightpaff.recipe import Family
+
+_TABLES: dict[Family, dict[str, Architecture]] = {
+    "encoder": encoder.ARCHITECTURES,
+    "decoder": decoder.ARCHITECTURES,
+    "encoder-decoder": encoder_decoder.ARCHITECTURES,
+}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    model_type: architecture for table in _TABLES.values() for model_type, architecture in table.items()
+}
+"""What is known, by transformers' model_type."""
+
+PRETRAINING_HEADS: dict[Family, str] = {
+    "encoder": MASKED_TOKENS,
+    "decoder": NEXT_TOKENS,
+    "encoder-decoder": TARGET_TOKENS,
+}
+"""The head that a family is pre-trained with."""
+
+
+def check_model_type(model_type: str | None, name: str) -> None:
+    """Check that an architecture is supported.
+
+    Args:
+        model_type: transformers' name of the architecture, as the config of the model says it.
+        name: of the model, for the error.
+
+    Raises:
+        UserError: names the known ones.
+    """
+    if model_type not in ARCHITECTURES:
+        raise UserError(
+            f"{name}: model_type is {model_type!r} in its config.json; take a model of a known one: "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+
+
+def check_family(config: PreTrainedConfig, family: Family, name: str) -> None:
+    """Check that a model is of the recipe's family.
+
+    Args:
+        config: of the model.
+        family: the recipe's.
+        name: of the model, for the error.
+
+    Raises:
+        UserError: its architecture is of another family, or not supported.
+    """
+    check_model_type(config.model_type, name)
+    if config.model_type not in _TABLES[family]:
+        own = next(other for other, table in _TABLES.items() if config.model_type in table)
+        raise UserError(
+            f"{name}: is a {config.model_type}, but the recipe's family is {family} ({', '.join(_TABLES[family])}); "
+            f"take another model, or set family to {own}"
+        )
+
+
+def architecture_of(config: PreTrainedConfig) -> Architecture:
+    """What is known about the architecture of a model.
+
+    Raises:
+        UserError: it is not supported.
+    """
+    check_model_type(config.model_type, config.name_or_path or config.model_type)
+    return ARCHITECTURES[config.model_type]
+
+
+def head_of(config: PreTrainedConfig, head: str) -> Head:
+    """What is known about a head of the architecture of a model, which has to be of a family with such a head.
+
+    Raises:
+        UserError: the architecture is not supported, or pools all tokens where one is needed.
+    """
+    heads = architecture_of(config).heads
+    assert head in heads, f"a {config.model_type} has no head {head}"
+    if head == CLASSES:
+        encoder.check_pooling(config)
+    return heads[head]

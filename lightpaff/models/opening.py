@@ -1,0 +1,209 @@
+"""How models are opened: a model directory becomes a headed model, and what such a directory holds."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from lightpaff.errors import UserError, one_line
+from lightpaff.models.architecture import CLASSES
+from lightpaff.models.families import architecture_of, check_model_type, head_of
+from lightpaff.models.headed import HeadedModel
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+
+def split_model(model: PreTrainedModel, head: str, classes: int) -> HeadedModel:
+    """See a transformers model with the given head as trunk, pre-head and projection.
+
+    Raises:
+        UserError: the architecture is not supported, or pools all tokens where one is needed.
+    """
+    return HeadedModel(model, head_of(model.config, head).layout, classes)
+
+
+def open_headed(
+    path: Path,
+    head: str,
+    classes: int,
+    *,
+    device: torch.device | str,
+    attention: str,
+    dropout: float | None = None,
+    labels: list[str] | None = None,
+    seed: int = 0,
+) -> HeadedModel:
+    """Open a model directory in float32, in evaluation mode, with a head.
+
+    Args:
+        path: a directory written by `save_pretrained`, with safetensors weights.
+        head: one of the architecture's: `masked_tokens`, `classes`, `next_tokens` or `target_tokens`.
+        classes: V: the vocabulary's size, or for `classes` their number, where 1 means regression.
+        device: where the model goes.
+        attention: transformers' `attn_implementation`: `eager` or `sdpa`.
+        dropout: every dropout probability; None leaves the model's own.
+        labels: the names of the classes in order, kept in the config.
+        seed: of the head's parameters that the directory does not hold.
+
+    Raises:
+        UserError: the directory is no such model, its trunk is incomplete or its head has other classes.
+    """
+    config = read_config(path)
+    if head == CLASSES and not lacks_head(path, head):
+        _check_stored_classes(path, config, classes, labels)
+    configure_head(config, head, classes, labels)
+    set_dropout(config, dropout)
+    known = head_of(config, head)
+    with quiet_transformers(), seeded(seed):
+        model, report = _load(path, known.auto_class, config, attention)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(known.parameters))
+    if missing:
+        raise UserError(
+            f"{path}: lacks {len(missing)} tensors of a {config.model_type}, such as {missing[0]}; "
+            "its config.json and its weights do not belong together, or it was saved incompletely"
+        )
+    model.to(device)
+    return split_model(model, head, classes)
+
+
+def lacks_head(path: Path, head: str) -> bool:
+    """Whether the directory's weights are without (a part of) this head. Reads tensor names only.
+
+    A projection that is tied to the embeddings is not stored, and is not missed.
+
+    Raises:
+        UserError: the directory holds no readable safetensors weights or another architecture.
+    """
+    config = read_config(path)
+    known = architecture_of(config).heads[head]
+    names = tensor_names(path)
+    if known.foreign is not None and any(name.startswith(known.foreign) for name in names):
+        return True
+    has_own_projection = known.predicts_tokens and not config.tie_word_embeddings
+    needed = (*known.stored, f"{known.layout.projection}.weight") if has_own_projection else known.stored
+    return not all(any(name.startswith(prefix) for name in names) for prefix in needed)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a model directory's safetensors file or files.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    try:
+        if (path / WEIGHTS_INDEX).is_file():
+            return sorted(json.loads((path / WEIGHTS_INDEX).read_text())["weight_map"])
+        if not (path / WEIGHTS).is_file():
+            raise UserError(f"{path}: holds no {WEIGHTS}; convert the model with save_pretrained")
+        with safe_open(path / WEIGHTS, framework="pt") as file:
+            return sorted(file.keys())
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: its safetensors weights cannot be read ({error}); fetch or make them anew") from error
+
+
+def read_config(path: Path) -> PreTrainedConfig:
+    """The config of a model directory of a supported architecture, without the network.
+
+    Raises:
+        UserError: there is none, it cannot be read, or the architecture is not supported.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise UserError(f"{path}: holds no config.json; give the directory of a transformers model")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        model_type = content.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: is not a JSON object ({error}); fetch or make the model anew") from error
+    check_model_type(model_type, str(path))
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    # The config's own validation raises its own errors: whatever they are, the file is at fault.
+    except Exception as error:
+        raise UserError(
+            f"{file}: is not a valid {model_type} config ({one_line(error)}); correct or fetch it anew"
+        ) from error
+
+
+def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: list[str] | None = None) -> None:
+    """Write the classes of the head into the config; a head that predicts tokens has its vocab_size."""
+    if head != CLASSES:
+        return
+    assert labels is None or len(labels) == classes
+    config.num_labels = classes
+    config.problem_type = "regression" if classes == 1 else "single_label_classification"
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: id_ for id_, label in enumerate(labels)}
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
+    """Set every dropout probability of the config; None leaves them."""
+    if dropout is not None:
+        for name in architecture_of(config).dropouts:
+            setattr(config, name, dropout)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random numbers on the CPU from `seed` inside the block, and leave the generator as it was."""
+    # Not torch.manual_seed: it would also reseed accelerators, whose state is not put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' warnings and progress bars inside the block: missing heads are expected here."""
+    verbosity = transformers_logging.get_verbosity()
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_stored_classes(path: Path, config: PreTrainedConfig, classes: int, labels: list[str] | None) -> None:
+    stored = [str(config.id2label[id_]) for id_ in sorted(config.id2label)]
+    if len(stored) != classes:
+        raise UserError(
+            f"{path}: was fine-tuned for {len(stored)} classes ({', '.join(stored[:5])}) where {classes} are needed; "
+            "take a model of the same task or one that is not fine-tuned"
+        )
+    folded, given = [name.casefold() for name in stored], [name.casefold() for name in labels or []]
+    if sorted(folded) == sorted(given) and folded != given:
+        order = ", ".join(stored)
+        raise UserError(f"{path}: its classes are in the order {order}; give the task's labels in that order")
+
+
+def _load(
+    path: Path, auto_class: Any, config: PreTrainedConfig, attention: str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
+    try:
+        model, report = auto_class.from_pretrained(
+            path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: its weights do not fit its config.json ({one_line(error)}); fetch or make the model anew"
+        ) from error
+    return model, report

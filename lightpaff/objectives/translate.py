@@ -1,0 +1,199 @@
+"""Sequence to sequence (the paper's SS): any text to any text, every token of the target predicted.
+
+The target may also be what the teacher writes for the source (sequence-level distillation; Kim & Rush 2016, section
+3.2), for a share of the examples, drawn anew every time.
+
+Shapes: B examples, S tokens of the source, T tokens of the target, P target positions, N rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightpaff.data.draws import generator
+from lightpaff.data.languages import first_decoder_token
+from lightpaff.data.task_sources import SPLITS, TaskSources
+from lightpaff.data.text_pairs import TARGETS, TextPair, read_pairs, write_pairs
+from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
+from lightpaff.errors import UserError
+from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.padding import pad_tokens
+from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.recipe import Task
+
+_ROWS_WRITTEN_TOGETHER = 4096
+
+
+def prepare_rows(
+    task: Task, sources: TaskSources, vocabulary: Vocabulary, result: Path, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Read, clean and tokenise the splits of a task into `result`; returns a data card a split.
+
+    Raises:
+        UserError: for rows that cannot be used, naming file and row, or a language that the tokenizer lacks.
+    """
+    evaluated: set[tuple[str, str]] = set()
+    # The training rows come last: they are looked up among the others.
+    cards = {
+        split: _write_split(task, split, sources, evaluated, vocabulary, result, advance)
+        for split in reversed(SPLITS)
+        if sources.of(split)
+    }
+    return [cards[split] for split in SPLITS if split in cards]
+
+
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> "Translation":
+    """A prepared split as an objective; nothing is drawn, so the seed is of no use."""
+    path = rows / f"{split}.arrow"
+    return Translation(
+        TokenTable(path),
+        TokenTable(path, column=TARGETS),
+        start_id=first_decoder_token(vocabulary.tokenizer, task.languages, vocabulary.decoder_start_id),
+        padding_id=vocabulary.padding_id,
+        number_of_classes=vocabulary.size,
+    )
+
+
+def write_targets(path: Path, rows: Iterable[np.ndarray]) -> None:
+    """Write what a teacher wrote, one row of token ids (the end token last, no start token) an example in order."""
+    batches = ({TOKENS: batch} for batch in in_batches(rows, _ROWS_WRITTEN_TOGETHER))
+    write_token_table(path, batches, {})
+
+
+class Translation:
+    """Every token of the target is predicted from the source and the target's earlier tokens.
+
+    Args:
+        sources: token ids of what is read, with the columns `source` and `references` beside them.
+        targets: token ids of what is to be written, the end token last.
+        start_id: what the decoder reads first.
+        padding_id: of the padding token.
+        number_of_classes: V, the size of the vocabulary without padded rows.
+        teacher_targets: what the teacher writes for the same sources.
+        teacher_ratio: how often that takes the place of the gold target.
+        seed: of these choices.
+    """
+
+    head = "target_tokens"
+
+    def __init__(
+        self,
+        sources: TokenTable,
+        targets: TokenTable,
+        *,
+        start_id: int,
+        padding_id: int,
+        number_of_classes: int,
+        teacher_targets: TokenTable | None = None,
+        teacher_ratio: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        assert teacher_targets is None or len(teacher_targets) == len(sources), "the teacher's rows are of other data"
+        self.number_of_classes = number_of_classes
+        self.targets_N = targets.lengths_N
+        if teacher_targets is not None:
+            self.targets_N = np.maximum(self.targets_N, teacher_targets.lengths_N)
+        self.lengths_N = sources.lengths_N + self.targets_N
+        self.gold_ids = np.arange(len(sources))
+        self._sources, self._targets, self._teacher_targets = sources, targets, teacher_targets
+        self._start_id, self._padding_id = start_id, padding_id
+        self._teacher_ratio, self._seed = teacher_ratio, seed
+
+    def with_teacher_targets(self, table: TokenTable, ratio: float, seed: int) -> "Translation":
+        """The same examples, but with probability `ratio` the target is the teacher's row of `table`. An example's
+        length is then that of the longer one."""
+        return Translation(
+            self._sources,
+            self._targets,
+            start_id=self._start_id,
+            padding_id=self._padding_id,
+            number_of_classes=self.number_of_classes,
+            teacher_targets=table,
+            teacher_ratio=ratio,
+            seed=seed,
+        )
+
+    @property
+    def decoder_start_id(self) -> int:
+        """What the decoder reads first."""
+        return self._start_id
+
+    def sources(self) -> list[str]:
+        """The cleaned source texts."""
+        return [str(text) for text in self._sources.column("source")]
+
+    def references(self) -> list[list[str]]:
+        """What generated texts are compared with: one text or more an example."""
+        return [list(texts) for texts in self._sources.column("references")]
+
+    def source_inputs(self, ids: np.ndarray) -> dict[str, Tensor]:
+        """What the encoder takes, to generate from: `input_ids` and `attention_mask`, both B x S."""
+        return pad_tokens([self._sources.tokens(int(i)) for i in ids], self._padding_id)
+
+    def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
+        """The pairs as they are, but for the choice between the gold target and the teacher's."""
+        targets = [self._target(int(i), draw) for i in example_ids]
+        decoder = pad_tokens([np.append(self._start_id, tokens[:-1]) for tokens in targets], self._padding_id)
+        return Batch(
+            inputs={
+                **self.source_inputs(example_ids),
+                "decoder_input_ids": decoder["input_ids"],
+                "decoder_attention_mask": decoder["attention_mask"],
+            },
+            positions_P=decoder["attention_mask"].flatten().nonzero().flatten(),
+            labels_P=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+            example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            draw=draw,
+        )
+
+    def _target(self, example_id: int, draw: int) -> np.ndarray:
+        if self._teacher_targets is not None:
+            chance = generator("mixture", self._seed, draw, example_id).random()
+            if chance < self._teacher_ratio:
+                return self._teacher_targets.tokens(example_id)
+        return self._targets.tokens(example_id)
+
+
+def _write_split(
+    task: Task,
+    split: str,
+    sources: TaskSources,
+    evaluated: set[tuple[str, str]],
+    vocabulary: Vocabulary,
+    result: Path,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    own = sources.of(split)
+    dropped: Counter[str] = Counter()
+    repeated: Counter[str] = Counter()
+    pairs = read_pairs(own, task.columns, dropped, is_evaluated=split != "train")
+    compared = _count_repeated(pairs, evaluated, repeated) if split == "train" else _note(pairs, evaluated)
+    facts = write_pairs(compared, vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
+    if not facts["rows"]:
+        names = ", ".join(source.source.path for source in own)
+        raise UserError(
+            f"{names}: no row of {task.name} ({split}) has texts in the columns '{task.columns.source}' and "
+            f"'{task.columns.target}'; {dropped.total()} are empty: correct the file or set tasks.{task.name}.columns"
+        )
+    # Neither the task's name nor a path: other runs reuse this step under other names.
+    return {"split": split, "facts": {**facts, **repeated}, "dropped": dict(dropped)}
+
+
+def _note(pairs: Iterator[TextPair], evaluated: set[tuple[str, str]]) -> Iterator[TextPair]:
+    for pair in pairs:
+        evaluated.update((pair.source, text) for text in (pair.target, *pair.references))
+        yield pair
+
+
+def _count_repeated(
+    pairs: Iterator[TextPair], evaluated: set[tuple[str, str]], repeated: Counter[str]
+) -> Iterator[TextPair]:
+    for pair in pairs:
+        if (pair.source, pair.target) in evaluated:
+            repeated["also in validation or test"] += 1
+        yield pair

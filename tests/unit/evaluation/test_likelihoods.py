@@ -1,0 +1,90 @@
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lightpaff.errors import UserError
+from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
+from lightpaff.evaluation.likelihoods import TokenLikelihoods, read_likelihoods, write_likelihoods
+
+
+def likelihoods(nll: list[float], tokens: list[int], words: list[int]) -> TokenLikelihoods:
+    return TokenLikelihoods(np.array(nll), np.array(tokens), np.array(words))
+
+
+def random_likelihoods(windows: int, seed: int = 0, harder: float = 0.0) -> TokenLikelihoods:
+    generator = np.random.default_rng(seed)
+    tokens_N = np.random.default_rng(99).integers(60, 65, size=windows)
+    return TokenLikelihoods(tokens_N * (3.0 + harder + 0.3 * generator.normal(size=windows)), tokens_N, tokens_N // 2)
+
+
+def test_perplexity_is_over_all_tokens_and_words_not_a_mean_of_windows() -> None:
+    two = likelihoods([3 * math.log(2), 5 * math.log(8)], [3, 5], [2, 1])
+    assert two.score("perplexity") == pytest.approx(2 ** ((3 + 15) / 8))
+    assert two.score("word_perplexity") == pytest.approx(2 ** ((3 + 15) / 3))
+
+
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary() -> None:
+    windows = likelihoods([7 * math.log(50), 2 * math.log(50)], [7, 2], [7, 2])
+    assert windows.score("perplexity") == pytest.approx(50)
+
+
+def test_taken_windows_count_as_often_as_they_are_taken() -> None:
+    taken = likelihoods([1.0, 4.0, 100.0], [1, 2, 1], [1, 1, 1]).take(np.array([1, 0, 1]))
+    assert len(taken) == 3
+    assert taken.score("perplexity") == pytest.approx(math.exp(9 / 5))
+
+
+def test_what_is_too_large_for_a_float_is_infinite() -> None:
+    assert likelihoods([1e6], [10], [5]).score("perplexity") == math.inf
+    assert likelihoods([709.0], [1], [1]).score("perplexity") < math.inf
+    assert likelihoods([10.0], [5], [0]).score("word_perplexity") == math.inf
+
+
+def test_an_infinite_perplexity_has_an_interval_that_says_nothing() -> None:
+    diverged, sane = likelihoods([1e6, 3.0], [10, 1], [5, 1]), likelihoods([20.0, 3.0], [10, 1], [5, 1])
+    interval = bootstrap_interval("perplexity", [diverged, sane], resamples=20)
+    assert (interval.low, interval.high) == (0.0, math.inf)
+    difference = paired_difference("perplexity", [diverged, diverged], sane, resamples=20)
+    assert (difference.value, difference.low, difference.high) == (math.inf, -math.inf, math.inf)
+    assert math.isnan(paired_difference("perplexity", diverged, diverged, resamples=20).value)
+
+
+def test_the_interval_holds_the_score_and_tells_a_harder_time_apart() -> None:
+    first, second = random_likelihoods(300), random_likelihoods(300, harder=0.2)
+    interval = bootstrap_interval("word_perplexity", [first, random_likelihoods(300, seed=1)])
+    assert 0 < interval.low < first.score("word_perplexity") < interval.high
+    difference = paired_difference("perplexity", second, first)
+    assert 0 < difference.low < difference.value < difference.high
+
+
+def test_the_pairing_needs_as_many_windows() -> None:
+    with pytest.raises(AssertionError, match="same rows"):
+        paired_difference("perplexity", random_likelihoods(5), random_likelihoods(6))
+
+
+def test_two_thousand_windows_are_resampled_quickly() -> None:
+    windows = random_likelihoods(2000)
+    started = time.process_time()
+    bootstrap_interval("word_perplexity", windows)
+    assert time.process_time() - started < 2  # 0.1 s on an idle core; the rest is for a busy one.
+
+
+def test_they_are_written_and_read(tmp_path: Path) -> None:
+    windows, path = random_likelihoods(7), tmp_path / "test.safetensors"
+    write_likelihoods(path, windows)
+    read = read_likelihoods(path)
+    for name in ("nll_N", "tokens_N", "words_N"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(windows, name))
+    assert (str(read.nll_N.dtype), str(read.words_N.dtype)) == ("float64", "int64")
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "test.safetensors"
+    for write in (lambda: None, lambda: path.write_text("no"), lambda: save_file({"logits_NV": np.zeros(2)}, path)):
+        write()
+        with pytest.raises(UserError, match=r"test\.safetensors: holds no likelihoods"):
+            read_likelihoods(path)

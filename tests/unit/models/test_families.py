@@ -1,0 +1,52 @@
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from transformers import AutoConfig
+
+from lightpaff.errors import UserError
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
+from lightpaff.models.families import ARCHITECTURES, PRETRAINING_HEADS, architecture_of, check_family, head_of
+from lightpaff.recipe import FAMILIES, Family, FromScratch
+
+OF_FAMILIES = [(family, model_type) for family, words in FAMILIES.items() for model_type in words.architectures]
+
+
+def test_recipes_name_exactly_the_known_architectures() -> None:
+    assert list(ARCHITECTURES) == [model_type for _, model_type in OF_FAMILIES]
+    assert get_args(FromScratch.model_fields["architecture"].annotation) == tuple(ARCHITECTURES)
+    assert set(PRETRAINING_HEADS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "model_type"), OF_FAMILIES)
+def test_an_architecture_is_of_one_family_and_has_its_head(family: Family, model_type: str) -> None:
+    config = AutoConfig.for_model(model_type)
+    assert architecture_of(config) is ARCHITECTURES[model_type]
+    assert head_of(config, PRETRAINING_HEADS[family]).predicts_tokens
+    check_family(config, family, "teacher")
+    for other in set(FAMILIES) - {family}:
+        with pytest.raises(UserError, match=f"teacher: is a {model_type}, but .* family is {other} .*to {family}$"):
+            check_family(config, other, "teacher")
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_what_the_tables_name_is_in_the_configs(model_type: str) -> None:
+    known, config = ARCHITECTURES[model_type], AutoConfig.for_model(model_type)
+    names = [name for called in vars(known.sizes).values() for name in called]
+    assert [name for name in (*names, *known.dropouts) if not hasattr(config, name)] == []
+    has_decoder_layers = any(layers.count == "decoder_layers" for layers in known.layers)
+    assert has_decoder_layers == bool(known.sizes.decoder_layers)
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("albert")
+    for refuse in (lambda: architecture_of(config), lambda: check_family(config, "encoder", "albert")):
+        with pytest.raises(UserError, match=r"albert: model_type is 'albert'.*: bert, roberta, electra.*, t5$"):
+            refuse()
+
+
+def test_the_pooling_matters_to_classes_only() -> None:
+    config = AutoConfig.for_model("modernbert", classifier_pooling="mean")
+    assert head_of(config, MASKED_TOKENS).predicts_tokens
+    with pytest.raises(UserError, match="classifier_pooling"):
+        head_of(config, CLASSES)
