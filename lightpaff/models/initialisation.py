@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightpaff.errors import UserError
@@ -74,9 +74,10 @@ def create_student(
         # A layer keeps the kind of attention, local or global, that it was trained with.
         [layers] = chosen.values()
         config.layer_types = [kinds[layer] for layer in layers]
-    teacher = open_headed(teacher_path, head, classes, device="cpu", attention=attention, labels=labels, seed=seed)
+    opened = open_headed(teacher_path, head, classes, device="cpu", attention=attention, labels=labels, seed=seed)
     student = _build_random(config, head, seed, attention)
-    student.load_state_dict(_select_layers(teacher.model, chosen))
+    _untie_as_in_teacher(student, opened.model)
+    student.load_state_dict(_select_layers(opened.model, chosen))
     return student
 
 
@@ -94,6 +95,19 @@ def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str
         auto_class = head_of(config, head).auto_class
         model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
     return model.eval()
+
+
+def _untie_as_in_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """T5 1.1's projection is a matrix of its own, but transformers builds every T5 with a tied one."""
+    if _is_tied(student) and not _is_tied(teacher):
+        projection = student.get_output_embeddings()
+        projection.weight = nn.Parameter(torch.empty_like(projection.weight))
+        student.config.scale_decoder_outputs = teacher.config.scale_decoder_outputs
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    projection = model.get_output_embeddings()
+    return projection is not None and projection.weight is model.get_input_embeddings().weight
 
 
 def _select_layers(teacher: PreTrainedModel, chosen: dict[str, list[int]]) -> dict[str, Tensor]:

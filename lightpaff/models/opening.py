@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError, one_line
-from lightpaff.models.architecture import CLASSES
+from lightpaff.models.architecture import CLASSES, Head
 from lightpaff.models.families import architecture_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
 
@@ -86,9 +86,9 @@ def lacks_head(path: Path, head: str) -> bool:
     names = tensor_names(path)
     if known.foreign is not None and any(name.startswith(known.foreign) for name in names):
         return True
-    has_own_projection = known.predicts_tokens and not config.tie_word_embeddings
-    needed = (*known.stored, f"{known.layout.projection}.weight") if has_own_projection else known.stored
-    return not all(any(name.startswith(prefix) for name in names) for prefix in needed)
+    if known.predicts_tokens and not config.tie_word_embeddings and not _projection_names(known) & set(names):
+        return True
+    return not all(any(name.startswith(prefix) for name in names) for prefix in known.stored)
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -186,6 +186,12 @@ def _check_stored_classes(path: Path, config: PreTrainedConfig, classes: int, la
     if sorted(folded) == sorted(given) and folded != given:
         order = ", ".join(stored)
         raise UserError(f"{path}: its classes are in the order {order}; give the task's labels in that order")
+
+
+def _projection_names(head: Head) -> set[str]:
+    """What the projection's weight may be called; GPT-NeoX's files say `embed_out` for `lm_head`."""
+    others = {f"{prefix}weight" for prefix in head.parameters if prefix not in head.stored}
+    return {f"{head.layout.projection}.weight", *others}
 
 
 def _load(

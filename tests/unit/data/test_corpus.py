@@ -28,7 +28,7 @@ from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import CorpusSource, Source
+from lightpaff.recipe import CorpusSource, FromScratch, Source
 
 WORDS = ["the", "old", "king", "saw", "a", "red", "fox", "run", "over", "nine", "green", "hills", "and", "far", "away"]
 LEAK = "the old king saw a red fox run over nine hills"
@@ -36,7 +36,8 @@ LEAK = "the old king saw a red fox run over nine hills"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(iter([" ".join(WORDS)] * 3), 120, True, 64, "bert")
+    shape = {"layers": 1, "hidden_size": 16, "heads": 1, "feed_forward": 16, "vocabulary_size": 120, "max_length": 64}
+    return train_tokenizer(iter([" ".join(WORDS)] * 3), FromScratch.model_validate(shape), "encoder")
 
 
 def corpus_of(folder: Path, texts: list[Any], name: str = "corpus.jsonl", column: str = "text") -> ResolvedSource:

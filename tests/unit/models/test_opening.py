@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError
 from lightpaff.models import encoder
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS
 from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.opening import (
+    WEIGHTS,
     lacks_head,
     open_headed,
     quiet_transformers,
@@ -133,6 +135,17 @@ def test_a_stored_head_is_kept(architecture: str, head: str, tmp_path: Path) -> 
     assert opened.state_dict().keys() == saved.state_dict().keys()
     assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in opened.state_dict().items())
     assert not opened.training
+
+
+def test_gpt_neox_projection_is_found_under_both_its_names(tmp_path: Path) -> None:
+    saved = save_model(tmp_path, "gpt_neox", NEXT_TOKENS)
+    tensors = load_file(tmp_path / WEIGHTS)
+    [stored] = {"embed_out.weight", "lm_head.weight"} & tensors.keys()
+    [other] = {"embed_out.weight", "lm_head.weight"} - {stored}
+    save_file({other if name == stored else name: tensor for name, tensor in tensors.items()}, tmp_path / WEIGHTS)
+    assert not lacks_head(tmp_path, NEXT_TOKENS)
+    opened = open_on_cpu(tmp_path, NEXT_TOKENS, VOCABULARY)
+    assert torch.equal(opened.get_output_embeddings().weight, saved.get_output_embeddings().weight)
 
 
 def test_half_precision_weights_are_opened_in_float32(tmp_path: Path) -> None:
