@@ -166,7 +166,7 @@ def _build_without_memory(config: PreTrainedConfig, head: str, classes: int) -> 
         return head_of(config, head).auto_class.from_config(config)
 
 
-def _embedding_weights(model: PreTrainedModel) -> set[nn.Parameter]:
+def _embedding_weights(model: PreTrainedModel) -> set[torch.Tensor]:
     """Once each, however many modules share them (an encoder-decoder's sides do)."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     return {table.weight for table in tables}

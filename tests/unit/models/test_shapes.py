@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, PreTrainedTokenizerFast
@@ -93,6 +93,8 @@ def test_given_sizes_win(architecture: str) -> None:
     assert sizes_of(shape_of(student_config(make_teacher(architecture), shape))) == (1, 24, 6, 10)
 
 
+# No deadline: building a model takes its time on a busy machine.
+@settings(deadline=None, max_examples=25)
 @given(layers=st.integers(1, 9), heads=st.integers(1, 6), head_size=st.integers(1, 4).map(lambda half: 2 * half))
 def test_every_consistent_shape_is_taken(layers: int, heads: int, head_size: int) -> None:
     shape = Shape(layers=layers, hidden_size=heads * head_size, heads=heads)
@@ -217,9 +219,9 @@ def test_flops_of_bert_by_hand() -> None:
     config = make_teacher("bert", layers=2)
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 96) + 0.25 * (32 * 32 + 32 * VOCABULARY)
     expected = 6 * weights + 12 * 2 * 32 * 16
-    settings: dict[str, Any] = {"sequence_length": 16, "target_share": 0.25}
-    assert training_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **settings) == expected
-    assert forward_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **settings) == expected / 3
+    lengths: dict[str, Any] = {"sequence_length": 16, "target_share": 0.25}
+    assert training_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **lengths) == expected
+    assert forward_flops_per_token(config, MASKED_TOKENS, VOCABULARY, **lengths) == expected / 3
 
 
 def test_flops_of_gpt2_by_hand() -> None:
