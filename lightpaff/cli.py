@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,6 @@ from lightpaff.files import FULL_DISK
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Distil a language model twice, in pre-training and in fine-tuning, and prove the small one with numbers.",
 )
@@ -28,6 +27,8 @@ SetOption = Annotated[
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="The run's directory; default runs/NAME.")]
 
+_UsageError: Any = typer.BadParameter.__base__
+"""What a wrong command line raises: Click's, or that of typer's own copy of Click, as the version has it."""
 _STOPPED = 130
 _FULL_DISK_REMEDY = "make room, then run again: what is done is kept"
 
@@ -80,12 +81,13 @@ def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, a stop in 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app()
-    except SystemExit as ended:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         # Typer turns Ctrl-C into this code, and says nothing.
-        if ended.code == _STOPPED:
+        if code == _STOPPED:
             _fail(f"Stopped. Go on with: {_this_command()}", _STOPPED)
-        raise
+        sys.exit(code)
+    except _UsageError as error:
+        _fail(f"{error.format_message().rstrip('.')}; see lightpaff --help", 2)
     except UserError as error:
         _fail(str(error), 2)
     except OSError as error:

@@ -38,6 +38,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def _is_given(section: Section, key: str) -> bool:
+    """A recipe that is written out again names every key: only the value tells."""
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
+
+
 class Split(Section):
     """Cut one source into named parts, so that all rows with the same value of a column fall into the same part."""
 
@@ -75,9 +80,17 @@ class Source(Section):
     """Keep only rows whose column has one of these values."""
     split: Split | None = None
     document: Literal["row", "blank-line", "file"] = "row"
-    """What is one text, for language modelling: a row; the lines of a txt file up to a blank one; or the whole file."""
+    """What is one text, for clm: a row; the lines (or rows) up to a blank one; or the whole file."""
     limit: Annotated[int, Field(gt=0)] | None = None
     """Keep only the first rows, for a try."""
+
+
+def _check_document(source: Source, objective: str) -> None:
+    if source.document != "row" and objective != "clm":
+        raise ValueError(
+            f"document of {source.path} is {source.document}: whole documents are for clm, not for {objective}; "
+            "leave it out, or take another objective"
+        )
 
 
 class CorpusSource(Source):
@@ -234,6 +247,20 @@ class Pretraining(Section):
     training: Training
     distillation: Distillation = Distillation(weight=0.9)
 
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        for key, objective in {"mask_rate": "mlm", "fragment_ratio": "mssm"}.items():
+            if _is_given(self, key) and self.objective != objective:
+                raise ValueError(f"{key} is for {objective}, not for {self.objective}; leave it out")
+        for source in self.corpus:
+            if source.language is not None and self.objective != "mssm":
+                raise ValueError(
+                    f"language of {source.path} is '{source.language}': languages are for mssm, not for "
+                    f"{self.objective}; leave it out, or take another objective"
+                )
+            _check_document(source, self.objective)
+        return self
+
 
 class Columns(Section):
     """Which columns of the task's rows mean what."""
@@ -352,11 +379,12 @@ class Task(Section):
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
         for key, objectives in _ONLY_FOR.items():
-            is_given = getattr(self, key) != type(self).model_fields[key].default
-            if is_given and self.objective not in objectives:
+            if _is_given(self, key) and self.objective not in objectives:
                 raise ValueError(f"{key} is for {' and '.join(objectives)}, not for {self.objective}; leave it out")
         if self.stride is not None and self.stride > self.max_length:
             raise ValueError(f"stride is {self.stride}, more than max_length {self.max_length}; lower it")
+        for source in (*self.train, self.validation, *([self.test] if self.test else []), *self.unlabelled):
+            _check_document(source, self.objective)
         return self
 
     @model_validator(mode="after")

@@ -91,7 +91,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"key '{key}' is missing; add it (lightpaff schema describes every key)"
     found = "" if isinstance(problem["input"], dict) else f"; found {problem['input']!r}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"key '{key or 'recipe'}': {message}{found}{more}"
+    place = f"key '{key}': " if key else ""
+    return f"{place}{message}{found}{more}"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

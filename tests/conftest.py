@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,79 @@ TINY_RECIPE: dict[str, Any] = {
     "precision": "float32",
 }
 """Every stage, in seconds; the files are those of `write_synthetic_data`."""
+
+_TRAINING = {"batch_size": 8, "learning_rate": 3e-3, "evaluations": 2}
+_SIZES = {"layers": 2, "hidden_size": 32, "heads": 2, "feed_forward": 64, "max_length": 64}
+
+TINY_DECODER_RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "family": "decoder",
+    "teacher": {
+        "from_scratch": {"architecture": "gpt2", **_SIZES, "vocabulary_size": 300},
+        "pretraining": {"steps": 4, **_TRAINING},
+    },
+    "student": {"layers": 1, "initialisation": "teacher"},
+    "pretraining": {
+        "objective": "clm",
+        "corpus": [{"path": "stories.txt", "document": "blank-line"}],
+        "sequence_length": 32,
+        "validation_fraction": 0.1,
+        "training": {"steps": 4, **_TRAINING},
+    },
+    "tasks": [
+        {
+            "name": "toy",
+            "objective": "clm",
+            "train": {"path": "train_stories.txt", "document": "blank-line"},
+            "validation": {"path": "validation_stories.txt", "document": "blank-line"},
+            "test": {"path": "test_stories.txt", "document": "file"},
+            "max_length": 32,
+            "stride": 12,
+        }
+    ],
+    "fine_tuning": {"training": {"steps": 5, **_TRAINING}},
+    "device": "cpu",
+    "precision": "float32",
+}
+"""The same for a decoder; the files are those of `write_language_data`."""
+
+TINY_ENCODER_DECODER_RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "family": "encoder-decoder",
+    "teacher": {
+        "from_scratch": {"architecture": "bart", **_SIZES, "vocabulary_size": 360},
+        "pretraining": {"steps": 4, **_TRAINING},
+    },
+    "student": {"layers": 2, "decoder_layers": 1, "initialisation": "teacher"},
+    "pretraining": {
+        "objective": "mssm",
+        "corpus": [
+            {"path": "train_translations.jsonl", "text": language, "language": language} for language in ("en", "ne")
+        ],
+        "sequence_length": 32,
+        "validation_fraction": 0.1,
+        "training": {"steps": 4, **_TRAINING},
+    },
+    "tasks": [
+        {
+            "name": "toy",
+            "objective": "translate",
+            "train": "train_translations.jsonl",
+            "validation": "validation_translations.jsonl",
+            "test": "test_translations.jsonl",
+            "columns": {"source": "en", "target": "ne"},
+            "languages": {"source": "en", "target": "ne"},
+            "max_length": 32,
+            "max_target_length": 24,
+            "generation": {"beams": 2},
+            "sequence_distillation": {"ratio": 0.5},
+        }
+    ],
+    "fine_tuning": {"training": {"steps": 5, **_TRAINING}},
+    "device": "cpu",
+    "precision": "float32",
+}
+"""The same for an encoder-decoder that translates; the files are those of `write_language_data`."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +214,22 @@ def write_synthetic_data(folder: Path, train: int = 96, validation: int = 48) ->
         write_rows(folder / f"{name}_scores.jsonl", scores)
 
 
+def write_language_data(folder: Path) -> None:
+    """Write stories (of one to four sentences, a blank line between them) and translations (every word backwards)."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("stories", 60), ("train_stories", 30), ("validation_stories", 4), ("test_stories", 4)):
+        stories = [
+            "\n".join(draw_sentence(random, number % 2) + "." for _ in range(random.integers(1, 5)))
+            for number in range(count)
+        ]
+        (folder / f"{name}.txt").write_text("\n\n".join(stories) + "\n")
+    for name, count in (("train", 60), ("validation", 8), ("test", 9)):
+        sentences = [draw_sentence(random, number % 2) for number in range(count)]
+        rows = [{"en": text, "ne": " ".join(word[::-1] for word in text.split())} for text in sentences]
+        write_rows(folder / f"{name}_translations.jsonl", rows)
+
+
 def _share_of_good_words(sentence: str) -> float:
     words = sentence.split()
     return sum(word in GOOD for word in words) / len(words)
@@ -167,10 +257,12 @@ def _seeded_and_single_threaded() -> None:
 
 @pytest.fixture(scope="session")
 def _quick_latency() -> Iterator[None]:
-    from lightpaff.pipeline import measuring_steps
+    from lightpaff.pipeline import language_modelling, measuring_steps
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring_steps, "_SECONDS", 0.2)
+        patch.setattr(measuring_steps, "measure_latency", partial(measuring_steps.measure_latency, least_rounds=4))
+        patch.setattr(language_modelling, "_NEW_TOKENS", 4)
         yield
 
 
@@ -190,10 +282,29 @@ def tiny_recipe(tmp_path: Path) -> TinyRecipe:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, _quick_latency: None) -> TinyRecipe:
     """The tiny recipe run to its end, once for all tests: do not change what is in its folder."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finished")
     write_synthetic_data(folder)
-    recipe = TinyRecipe(folder, deepcopy(TINY_RECIPE))
+    return _run_to_its_end(TinyRecipe(folder, deepcopy(TINY_RECIPE)))
+
+
+@pytest.fixture(scope="session")
+def finished_decoder_run(tmp_path_factory: pytest.TempPathFactory, _quick_latency: None) -> TinyRecipe:
+    """The tiny recipe of a decoder likewise."""
+    folder = tmp_path_factory.mktemp("decoder")
+    write_language_data(folder)
+    return _run_to_its_end(TinyRecipe(folder, deepcopy(TINY_DECODER_RECIPE)))
+
+
+@pytest.fixture(scope="session")
+def finished_encoder_decoder_run(tmp_path_factory: pytest.TempPathFactory, _quick_latency: None) -> TinyRecipe:
+    """The tiny recipe of an encoder-decoder likewise."""
+    folder = tmp_path_factory.mktemp("encoder_decoder")
+    write_language_data(folder)
+    return _run_to_its_end(TinyRecipe(folder, deepcopy(TINY_ENCODER_DECODER_RECIPE)))
+
+
+def _run_to_its_end(recipe: TinyRecipe) -> TinyRecipe:
+    torch.set_num_threads(1)
     outcome = run_command("run", recipe.write(), "--output", recipe.output)
     assert outcome.code == 0, outcome.stderr
     return recipe

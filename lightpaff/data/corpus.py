@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
-from lightpaff.data.documents import iterate_documents
-from lightpaff.data.documents import text_of as text_of
+from lightpaff.data.documents import iterate_documents, text_of
 from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
@@ -29,6 +28,7 @@ _PIECE_CHARACTERS = 100_000
 """A tokenizer needs some 150 bytes of memory a character: a longer text is tokenised in pieces of about this length."""
 _WORD_END = re.compile(r"(?<=[^\W\d_])(?=\s)")
 _SEQUENCES_WRITTEN_TOGETHER = 4096
+_LEAK = "contains an evaluation example"
 _LEAKS_SHOWN = 5
 _MOST_HELD_OUT = 512
 """Sequences: enough to choose a checkpoint, and no evaluation takes long."""
@@ -88,19 +88,24 @@ def read_corpus(
         whole_documents: documents verbatim, as `documents.iterate_documents` has them; else rows, cleaned.
 
     Raises:
-        UserError: for a missing column or a value that is not text, naming the row; as `iterate_documents`.
+        UserError: for a missing column or a value that is not text, naming the row; when every text contains an
+            evaluation example; as `iterate_documents`.
     """
+    kept = 0
     for source in sources:
         language = source.source.language if isinstance(source.source, CorpusSource) else None
         for text in _texts_of(source, whole_documents):
             if not text.strip():
                 dropped["empty"] += 1
             elif leaks is not None and (example := leaks.find(text)) is not None:
-                dropped["contains an evaluation example"] += 1
+                dropped[_LEAK] += 1
                 if leaked is not None and len(leaked) < _LEAKS_SHOWN:
                     leaked.append(example)
             else:
+                kept += 1
                 yield CorpusText(text, language)
+    if not kept and dropped[_LEAK]:
+        raise UserError(f"{_names(sources)}: no text is left{_describe_leaks(dropped, sources)}")
 
 
 def _texts_of(resolved: ResolvedSource, whole_documents: bool) -> Iterator[str]:
@@ -143,10 +148,9 @@ def prepare_corpus(
     count = write_rows(destination, rows, arrangement.columns, _SEQUENCES_WRITTEN_TOGETHER)
     unpacked = facts.pop("unpacked", 0)
     if count == 0:
-        names = ", ".join(source.source.path for source in sources)
         raise UserError(
-            f"{names}: holds {facts['tokens']} tokens, too few for one sequence; "
-            "add text or lower pretraining.sequence_length"
+            f"{_names(sources)}: holds {facts['tokens']} tokens, too few for one sequence"
+            f"{_describe_leaks(dropped, sources)}; add text or lower pretraining.sequence_length"
         )
     card = {
         **facts,
@@ -156,6 +160,19 @@ def prepare_corpus(
         **({"evaluation examples found": " | ".join(leaked)} if leaked else {}),
     }
     return {"facts": card, "dropped": {**dropped, "tokens of the incomplete last sequence": unpacked}}
+
+
+def _names(sources: list[ResolvedSource]) -> str:
+    return ", ".join(source.source.path for source in sources)
+
+
+def _describe_leaks(dropped: Counter[str], sources: list[ResolvedSource]) -> str:
+    """What to add to a message about a lack of text; empty where no text leaked."""
+    if not (count := dropped[_LEAK]):
+        return ""
+    is_long = any(source.source.document == "file" for source in sources)
+    remedy = "cut it into shorter ones with document: blank-line" if is_long else "take other text"
+    return f"; {count} {'text' if count == 1 else 'texts'} dropped for containing an evaluation example: {remedy}"
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Any]], columns: dict[str, pa.DataType], together: int) -> int:

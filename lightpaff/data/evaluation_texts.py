@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightpaff.data.cleaning import clean_text
-from lightpaff.data.corpus import text_of
+from lightpaff.data.documents import iterate_documents, text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows, source_identity
 from lightpaff.data.text_pairs import read_pair
 from lightpaff.recipe import Columns
 
 _PAIRS = "translate"
+_DOCUMENTS = "clm"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,17 @@ class EvaluatedRows:
         """What fingerprints say of the texts."""
         return {"columns": self.text_columns, "sources": source_identity(self.sources)}
 
-    def texts_of(self, row: dict[str, Any], origin: str, number: int) -> list[str]:
-        """The texts of one row, cleaned."""
+    def texts_of_source(self, source: ResolvedSource) -> Iterator[str]:
+        """The texts of one of the sources, cleaned. For clm they are the lines of its documents but blank ones:
+        corpora repeat a paragraph rather than a whole document."""
+        if self.objective == _DOCUMENTS:
+            for _, document in iterate_documents(source, self.columns.text):
+                yield from (clean_text(line) for line in document.split("\n") if line.strip())
+        else:
+            for number, row in iterate_rows(source):
+                yield from self._texts_of_row(row, source.source.path, number)
+
+    def _texts_of_row(self, row: dict[str, Any], origin: str, number: int) -> list[str]:
         if self.objective == _PAIRS:
             pair = read_pair(row, self.columns, origin, number, is_evaluated=True)
             return list(dict.fromkeys([pair.source, pair.target, *pair.references]))
@@ -43,16 +53,9 @@ class EvaluatedRows:
 
 
 def read_evaluation_texts(evaluated: list[EvaluatedRows]) -> list[str]:
-    """Every text that the rows hold, cleaned; those of a pair one by one.
+    """Every text that the rows hold, cleaned; those of a pair, and the lines of a document, one by one.
 
     Raises:
-        UserError: as `iterate_rows`, `text_of` and `read_pair`.
+        UserError: as `iterate_rows`, `iterate_documents`, `text_of` and `read_pair`.
     """
-    return list(_texts(evaluated))
-
-
-def _texts(evaluated: list[EvaluatedRows]) -> Iterator[str]:
-    for rows in evaluated:
-        for source in rows.sources:
-            for number, row in iterate_rows(source):
-                yield from rows.texts_of(row, source.source.path, number)
+    return [text for rows in evaluated for source in rows.sources for text in rows.texts_of_source(source)]

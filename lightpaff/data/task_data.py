@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
-from lightpaff.data.corpus import text_of
+from lightpaff.data.documents import text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError

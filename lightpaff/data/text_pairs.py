@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
-from lightpaff.data.corpus import text_of
+from lightpaff.data.documents import text_of
 from lightpaff.data.languages import has_own_languages, language_id, tokenizer_between
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, in_batches, write_token_table

@@ -24,9 +24,7 @@ _RANDOM_SHARE = 0.1
 
 def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
     """Clean texts packed into sequences of one length (RoBERTa's full sentences; Liu et al. 2019, section 4.2)."""
-    lay_out = partial(
-        pack_with_separators, tokenizer=vocabulary.tokenizer, sequence_length=pretraining.sequence_length
-    )
+    lay_out = partial(pack_with_separators, tokenizer=vocabulary.tokenizer, sequence_length=pretraining.sequence_length)
     return Arrangement(
         whole_documents=False, columns={}, lay_out=lambda texts, facts: lay_out(texts=texts, facts=facts)
     )

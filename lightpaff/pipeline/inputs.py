@@ -95,7 +95,6 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     tokenizer = load_tokenizer(tokenizer_path, recipe.family)
     if teacher is not None:
         teacher_config = read_config(teacher.path)
-        check_family(teacher_config, recipe.family, f"teacher.source: {teacher.origin}")
         _check_pretraining_head(recipe, teacher)
     else:
         assert recipe.teacher.from_scratch is not None
@@ -107,7 +106,6 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     named_configs = {"teacher": teacher_config, "student": small}
     named_configs |= {f"teacher of {name}": config for name, config in task_configs.items()}
     for name, config in named_configs.items():
-        check_family(config, recipe.family, f"the {name}")
         _check_lengths(recipe, name, longest_input(config))
     vocabulary = Vocabulary(
         tokenizer,
@@ -162,20 +160,18 @@ def _find_teacher(
     teacher = recipe.teacher
     if teacher.from_scratch is not None:
         evaluated = sources.evaluated(recipe.tasks)
-        step = tokenizer_step(
-            teacher.from_scratch, recipe.family, _languages(recipe), sources.corpus, evaluated, root
-        )
+        step = tokenizer_step(teacher.from_scratch, recipe.family, _languages(recipe), sources.corpus, evaluated, root)
         return None, run_step(step).step.directory, step
     assert teacher.source is not None
     named = [teacher.source] if isinstance(teacher.source, str) else teacher.source
     fetched = fetch_model(named, downloads, teacher.sha256)
-    _require_readable(fetched)
+    _require_usable(fetched, recipe.family, "teacher.source")
     return fetched, fetched.path, None
 
 
-def _require_readable(model: FetchedModel) -> None:
+def _require_usable(model: FetchedModel, family: Family, key: str) -> None:
     """Refuse now what would otherwise be noticed only when the model is opened, hours later."""
-    read_config(model.path)
+    check_family(read_config(model.path), family, f"{key}: {model.origin}")
     tensor_names(model.path)
 
 
@@ -227,7 +223,7 @@ def _find_ready_student(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", do
     if source in ("random", "teacher"):
         return None
     fetched = fetch_model([source], downloads)
-    _require_readable(fetched)
+    _require_usable(fetched, recipe.family, "student.initialisation")
     own = load_tokenizer(fetched.path, recipe.family)
     compare_vocabularies(tokenizer, own, ("the teacher", "student.initialisation"), recipe.family)
     number_of_classes(tokenizer, read_config(fetched.path))
@@ -248,7 +244,7 @@ def _fetch_task_teacher(
     family: Family, task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path
 ) -> FetchedModel:
     fetched = fetch_model([source], downloads)
-    _require_readable(fetched)
+    _require_usable(fetched, family, f"tasks.{task.name}.teacher")
     own = load_tokenizer(fetched.path, family)
     compare_vocabularies(tokenizer, own, ("the teacher", f"tasks.{task.name}.teacher"), family)
     if family == "encoder" and lacks_head(fetched.path, CLASSES):

@@ -153,7 +153,8 @@ def _summary(finished: Finished) -> dict[str, str]:
 
 def _describe(config: Any) -> str:
     shape = shape_of(config)
-    size = f"{shape.layers} x {shape.hidden_size}, {shape.heads} heads, {shape.feed_forward} feed-forward"
+    layers = f"{shape.layers}-{shape.decoder_layers}" if shape.decoder_layers else str(shape.layers)
+    size = f"{layers} x {shape.hidden_size}, {shape.heads} heads, {shape.feed_forward} feed-forward"
     return f"{config.model_type} {size}"
 
 

@@ -196,7 +196,7 @@ def test_wheel_with_another_content(tiny_recipe: Any, runs: Path, expect_refusal
 RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "unknown key": (
         set_key("student.depth", 4),
-        ("unknown key 'student.depth'; known here: layers, hidden_size, heads, feed_forward, initialisation",),
+        ("unknown key 'student.depth'; known here: layers, decoder_layers, hidden_size, heads, feed_forward",),
     ),
     "unknown key of a source": (
         set_key("tasks.0.train", {"path": "train.jsonl", "columns": "x"}),
@@ -403,8 +403,11 @@ def test_weights_of_another_sha256(ready_recipe: Any, model: Path, expect_refusa
 CONFIGS: dict[str, tuple[str, str]] = {
     "not JSON": ("{", "config.json: is not a JSON object"),
     "a list": ("[]", "config.json: is not a JSON object"),
-    "a decoder": ('{"model_type": "gpt2"}', "model_type is 'gpt2' in its config.json; known: bert, roberta"),
-    "no type": ("{}", "model_type is None in its config.json; known: bert, roberta"),
+    "another type": (
+        '{"model_type": "mamba"}',
+        "model_type is 'mamba' in its config.json; take a model of a known one: bert, roberta",
+    ),
+    "no type": ("{}", "model_type is None in its config.json; take a model of a known one: bert, roberta"),
 }
 
 

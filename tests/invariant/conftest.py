@@ -2,21 +2,36 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
 
 from lightpaff.data.token_table import TokenTable, write_token_table
-from lightpaff.models.encoder import CLASSES, MASKED_TOKENS, split_model
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.headed import HeadedModel
+from lightpaff.models.opening import split_model
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.clm import CausalLanguageModelling
 from lightpaff.objectives.mlm import MaskedLanguageModelling
+from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.translate import Translation
 from lightpaff.recipe import Distillation, Training
 from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher, predict, store_targets
 from lightpaff.training.device import Hardware
@@ -26,14 +41,13 @@ CPU = torch.device("cpu")
 VOCABULARY, SPECIAL_IDS, MASK_ID = 40, [0, 1, 2, 3, 4], 4
 EXAMPLES = 24
 LABELS = {
-    "mlm": None,
     "classes": np.arange(EXAMPLES) % 3,
     "partly labelled": np.where(np.arange(EXAMPLES) % 4 == 1, NO_GOLD_LABEL, np.arange(EXAMPLES) % 3),
     "scores": np.linspace(-1, 1, EXAMPLES, dtype=np.float32),
     "partly scored": np.where(np.arange(EXAMPLES) % 4 == 1, np.nan, np.linspace(-1, 1, EXAMPLES)).astype(np.float32),
 }
-CLASSES_OF = {"mlm": VOCABULARY, "classes": 3, "partly labelled": 3, "scores": 1, "partly scored": 1}
-"""What a job learns, by its name: masked tokens, classes or scores."""
+HEADS = {"mlm": MASKED_TOKENS, "clm": NEXT_TOKENS, "mssm": TARGET_TOKENS, "translate": TARGET_TOKENS}
+"""What a job learns, by its name: tokens, or else classes or scores (`LABELS`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class JobMaker:
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> JobMaker:
-    """A maker of jobs on the same 24 examples of 6 to 17 tokens, by kind (see `LABELS`)."""
+    """A maker of jobs on the same 24 examples of 6 to 17 tokens, by kind (see `HEADS` and `LABELS`)."""
     return JobMaker(tmp_path)
 
 
@@ -90,32 +104,96 @@ def weights_as_score(model: HeadedModel) -> dict[str, float]:
 
 
 def make_data(kind: str, folder: Path) -> Objective:
-    path = folder / "rows.arrow"
     random = np.random.default_rng(0)
     rows = [[2, *random.integers(5, VOCABULARY, size=4 + number % 12).tolist(), 3] for number in range(EXAMPLES)]
-    write_token_table(path, [{"input_ids": rows}], {})
-    labels_N = LABELS[kind]
-    if labels_N is None:
-        return MaskedLanguageModelling(
+    columns = {
+        "document_starts": [[0, number % 5 + 1] for number in range(EXAMPLES)],
+        "language_id": [number % 3 - 1 for number in range(EXAMPLES)],
+        "ordinary_tokens": [4 + number % 12 for number in range(EXAMPLES)],
+        "target_ids": [row[2:] for row in reversed(rows)],
+        "teacher_ids": [row[:3] + [3] for row in rows],
+    }
+    types = {
+        name: pa.int32() if isinstance(column[0], int) else pa.large_list(pa.int32())
+        for name, column in columns.items()
+    }
+    path = folder / "rows.arrow"
+    write_token_table(path, [{"input_ids": rows, **columns}], types)
+    if kind in LABELS:
+        return Classification(
             TokenTable(path),
-            special_ids=SPECIAL_IDS,
-            mask_id=MASK_ID,
+            LABELS[kind],
+            number_of_classes=classes_of(kind),
             padding_id=0,
-            number_of_classes=VOCABULARY,
-            mask_rate=0.3,
-            seed=5,
+            first_lengths_N=np.full(EXAMPLES, 5),
         )
-    return Classification(
+    return _DATA[kind](path)
+
+
+def _masked_tokens(path: Path) -> Objective:
+    return MaskedLanguageModelling(
         TokenTable(path),
-        labels_N,
-        number_of_classes=CLASSES_OF[kind],
+        special_ids=SPECIAL_IDS,
+        mask_id=MASK_ID,
         padding_id=0,
-        first_lengths_N=np.full(EXAMPLES, 5),
+        number_of_classes=VOCABULARY,
+        mask_rate=0.3,
+        seed=5,
     )
+
+
+def _packed_documents(path: Path) -> Objective:
+    starts = TokenTable(path, "document_starts")
+    return CausalLanguageModelling(TokenTable(path), starts, padding_id=0, number_of_classes=VOCABULARY)
+
+
+def _fragments(path: Path) -> Objective:
+    return MaskedSequenceToSequence(
+        TokenTable(path),
+        special_ids=SPECIAL_IDS,
+        mask_id=MASK_ID,
+        padding_id=0,
+        start_id=2,
+        number_of_classes=VOCABULARY,
+        fragment_ratio=0.5,
+        seed=5,
+    )
+
+
+def _pairs(path: Path) -> Objective:
+    """Half of the targets are the teacher's."""
+    return Translation(
+        TokenTable(path),
+        TokenTable(path, "target_ids"),
+        start_id=2,
+        padding_id=0,
+        number_of_classes=VOCABULARY,
+        teacher_targets=TokenTable(path, "teacher_ids"),
+        teacher_ratio=0.5,
+        seed=5,
+    )
+
+
+_DATA = {"mlm": _masked_tokens, "clm": _packed_documents, "mssm": _fragments, "translate": _pairs}
+
+
+def classes_of(kind: str) -> int:
+    return VOCABULARY if kind in HEADS else 1 if "score" in kind else 3
 
 
 def make_model(kind: str, seed: int, dropout: float = 0.0, layers: int = 2) -> HeadedModel:
     torch.manual_seed(seed)
+    head = HEADS.get(kind, CLASSES)
+    return split_model(_MODELS[head](classes_of(kind), dropout, layers), head, classes_of(kind))
+
+
+# Weights large enough that teacher, student and labels pull in different directions.
+_SPREAD = 0.3
+
+
+def _make_encoder(
+    classes: int, dropout: float, layers: int, model: Any = BertForSequenceClassification
+) -> PreTrainedModel:
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -125,19 +203,70 @@ def make_model(kind: str, seed: int, dropout: float = 0.0, layers: int = 2) -> H
         max_position_embeddings=32,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        # Large enough that teacher, student and labels pull in different directions.
-        initializer_range=0.3,
-        num_labels=CLASSES_OF[kind],
+        initializer_range=_SPREAD,
+        num_labels=classes,
         attn_implementation="eager",
     )
-    model: PreTrainedModel = BertForMaskedLM(config) if kind == "mlm" else BertForSequenceClassification(config)
-    return split_model(model, MASKED_TOKENS if kind == "mlm" else CLASSES, CLASSES_OF[kind])
+    made: PreTrainedModel = model(config)
+    return made
+
+
+def _make_decoder(classes: int, dropout: float, layers: int) -> PreTrainedModel:
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=layers,
+        n_head=2,
+        n_inner=24,
+        n_positions=32,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        initializer_range=_SPREAD,
+        bos_token_id=2,
+        eos_token_id=3,
+        attn_implementation="eager",
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _make_encoder_decoder(classes: int, dropout: float, layers: int) -> PreTrainedModel:
+    config = BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_position_embeddings=32,
+        dropout=dropout,
+        attention_dropout=dropout,
+        activation_dropout=dropout,
+        init_std=_SPREAD,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+        attn_implementation="eager",
+    )
+    return BartForConditionalGeneration(config)
+
+
+_MODELS: dict[str, Callable[[int, float, int], PreTrainedModel]] = {
+    CLASSES: _make_encoder,
+    MASKED_TOKENS: partial(_make_encoder, model=BertForMaskedLM),
+    NEXT_TOKENS: _make_decoder,
+    TARGET_TOKENS: _make_encoder_decoder,
+}
 
 
 def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype) -> Teacher:
-    """Live for masked tokens, stored for classes and scores."""
+    """Live for tokens, stored for classes and scores."""
     teacher = make_model(kind, seed=2, layers=3).to(dtype)
-    if kind == "mlm":
+    if kind in HEADS:
         return LiveTeacher(teacher)
     path = folder / "soft_targets.safetensors"
     store_targets(predict(teacher, data, 64, CPU), path)

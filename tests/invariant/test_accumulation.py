@@ -10,11 +10,11 @@ from lightpaff.data.batch_order import BatchOrder
 from lightpaff.training.checkpoint import weights_of
 from lightpaff.training.loop import TrainingJob, train
 
-AT_ONCE, ONE_BY_ONE = 8 * 17, 1
+AT_ONCE, ONE_BY_ONE = 8 * 34, 1
 """Tokens of a micro-batch: enough for the whole batch, and so few that each example stands alone."""
-JOBS = [
-    (kind, weight) for kind in ("mlm", "classes", "partly labelled", "scores", "partly scored") for weight in (0.0, 0.5)
-]
+TOKENS = ("mlm", "clm", "mssm", "translate")
+OTHERS = ("classes", "partly labelled", "scores", "partly scored")
+JOBS = [(kind, weight) for kind in (*TOKENS, *OTHERS) for weight in (0.0, 0.5)]
 
 
 def micro_batches_of(job: TrainingJob) -> list[int]:

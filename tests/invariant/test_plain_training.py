@@ -26,8 +26,8 @@ SETTINGS = {"steps": STEPS, "micro_batch_tokens": 50, "weight_decay": 0.1, "max_
 def train_plainly(job: TrainingJob, model: PreTrainedModel) -> list[tuple[float, float]]:
     """Loss and gradient norm of each step, with whole batches."""
     settings = job.settings
-    decayed = [p for name, p in model.named_parameters() if not name.endswith("bias") and "LayerNorm" not in name]
-    others = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    decayed = [parameter for name, parameter in model.named_parameters() if not is_vector(name)]
+    others = [parameter for name, parameter in model.named_parameters() if is_vector(name)]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=settings.weight_decay)
     order = BatchOrder(job.data.lengths_N, job.example_ids, settings.batch_size, 10_000, job.seed)
@@ -37,7 +37,7 @@ def train_plainly(job: TrainingJob, model: PreTrainedModel) -> list[tuple[float,
         epoch, pieces = order.micro_batches(step)
         batch = job.data.batch(pieces[0], draw=epoch)
         assert len(pieces) == 1
-        loss = model(**batch.inputs, labels=plain_labels(batch, job.data.head)).loss
+        loss = model(**plain_inputs(batch, job.data.head)).loss
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
         for group in optimiser.param_groups:
@@ -48,16 +48,27 @@ def train_plainly(job: TrainingJob, model: PreTrainedModel) -> list[tuple[float,
     return records
 
 
-def plain_labels(batch: Batch, head: str) -> Tensor:
+def is_vector(name: str) -> bool:
+    """A bias, or a norm as BERT, GPT-2 and BART call theirs."""
+    return name.endswith("bias") or any(norm in name for norm in ("LayerNorm", "ln_", "layer_norm", "layernorm"))
+
+
+def plain_inputs(batch: Batch, head: str) -> dict[str, Tensor]:
+    """What a transformers model takes, with its labels."""
     if head == "classes":
         # transformers compares scores and labels in one type.
-        return batch.labels_P.double() if batch.labels_P.is_floating_point() else batch.labels_P
-    labels_BS = torch.full_like(batch.inputs["input_ids"], -100)
+        labels_B = batch.labels_P.double() if batch.labels_P.is_floating_point() else batch.labels_P
+        return {**batch.inputs, "labels": labels_B}
+    read_BS = batch.inputs["decoder_input_ids" if head == "target_tokens" else "input_ids"]
+    labels_BS = torch.full_like(read_BS, -100)
     labels_BS.view(-1)[batch.positions_P] = batch.labels_P
-    return labels_BS
+    if head == "next_tokens":
+        # transformers' own shift would lose the last target, which is no input.
+        return {**batch.inputs, "labels": labels_BS, "shift_labels": labels_BS}
+    return {**batch.inputs, "labels": labels_BS}
 
 
-@pytest.mark.parametrize("kind", ["mlm", "classes", "scores"])
+@pytest.mark.parametrize("kind", ["mlm", "clm", "translate", "classes", "scores"])
 @pytest.mark.parametrize("asks_the_teacher", [False, True])
 def test_lambda_zero_is_plain_training(
     kind: str,

@@ -29,6 +29,8 @@ class StoppingData:
     head: str
     number_of_classes: int
     lengths_N: np.ndarray
+    targets_N: np.ndarray
+    gold_ids: np.ndarray
     calls: int = 0
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
@@ -45,15 +47,18 @@ def small_biases(model: HeadedModel) -> dict[str, float]:
 
 
 def stopped(job: TrainingJob, taken: int, stop_at: int) -> TrainingJob:
-    data = StoppingData(job.data, stop_at - taken, job.data.head, job.data.number_of_classes, job.data.lengths_N)
-    return replace(job, data=data)
+    data = job.data
+    stopping = StoppingData(
+        data, stop_at - taken, data.head, data.number_of_classes, data.lengths_N, data.targets_N, data.gold_ids
+    )
+    return replace(job, data=stopping)
 
 
 def what_was_done(progress: Progress) -> dict[str, Any]:
     return {name: value for name, value in asdict(progress).items() if name not in ("seconds", "running")}
 
 
-@pytest.mark.parametrize("kind", ["mlm", "classes"])
+@pytest.mark.parametrize("kind", ["mlm", "clm", "mssm", "translate", "classes"])
 @pytest.mark.parametrize("stops", [[5], [2, 3, 9]], ids=str)
 @pytest.mark.parametrize("records_a_run", [10, 3])
 def test_ten_steps_equal_five_stop_and_five(
@@ -92,9 +97,10 @@ def test_ten_steps_equal_five_stop_and_five(
         assert torch.equal(tensor, others[name]), name
 
 
-def test_dropout_was_on(make_job: Callable[..., TrainingJob]) -> None:
+@pytest.mark.parametrize("kind", ["clm", "translate", "classes"])
+def test_dropout_was_on(kind: str, make_job: Callable[..., TrainingJob]) -> None:
     with_dropout, without = (
-        train(make_job("classes", weight=0.5, dropout=dropout, steps=2)).history for dropout in (0.1, 0.0)
+        train(make_job(kind, weight=0.5, dropout=dropout, steps=2)).history for dropout in (0.1, 0.0)
     )
     assert with_dropout != without
 

@@ -34,48 +34,13 @@ print(json.dumps({"logits": logits, "labels": [model.config.id2label[i] for i in
 """
 
 
-def run_recipe(run_cli: Callable[..., Any], recipe: Any) -> dict[str, Any]:
-    """Run a recipe into runs/NAME beside it and return its report."""
-    name = recipe.content["name"]
-    output = recipe.folder / "runs" / name
-    outcome = run_cli("run", recipe.write(f"{name}.yaml"), "--output", output)
-    assert outcome.code == 0, outcome.stderr
-    report = read_report(output)
-    check_report(report, recipe.content)
-    return report
-
-
-def read_report(output: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((output / "report" / "report_data.json").read_text())
-    return content
-
-
-def check_report(report: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Every arm has every metric on every split, with an interval around it and what the arm costs."""
-    arms = {"teacher", "student", "tfidf"} | ({"control"} if recipe.get("control", True) else set())
-    for task, facts in zip(recipe["tasks"], report["tasks"], strict=True):
-        rows = [row for row in report["rows"] if row["task"] == task["name"]]
-        splits = ["validation", "test"] if "test" in task else ["validation"]
-        assert facts["split"] == splits[-1]
-        metrics = {"accuracy", "f1"} if facts["objective"] == "classify" else {"pearson", "spearman"}
-        assert {(row["arm"], row["metric"], row["split"]) for row in rows} == {
-            (arm, metric, split) for arm in arms for metric in metrics for split in splits
-        }
-        for row in rows:
-            assert row["interval"][0] <= row["value"] <= row["interval"][1]
-            assert row["parameters"] > 0
-            if row["arm"] != "tfidf":
-                assert row["bytes"] > 0
-                assert 0 < row["median_ms"] <= row["p95_ms"]
-                assert row["throughput"] > 0
-    assert all(ratio["low"] <= ratio["ratio"] <= ratio["high"] for ratio in report["speed_ratios"])
-
-
 def values_of(report: dict[str, Any], **wanted: Any) -> list[float]:
     return [row["value"] for row in report["rows"] if all(row[key] == value for key, value in wanted.items())]
 
 
-def test_report_and_student_are_complete(finished_run: Any) -> None:
+def test_report_and_student_are_complete(
+    finished_run: Any, read_report: Callable[[Path], dict[str, Any]], check_report: Callable[..., None]
+) -> None:
     output = finished_run.output
     report = read_report(output)
     check_report(report, finished_run.content)
@@ -119,21 +84,21 @@ def test_student_needs_no_lightpaff(finished_run: Any) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "electra", "distilbert", "modernbert"])
-def test_every_architecture(architecture: str, finished_run: Any, run_cli: Callable[..., Any]) -> None:
+def test_every_architecture(architecture: str, finished_run: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     content = deepcopy(finished_run.content)
     content["name"] = architecture
     content["teacher"]["from_scratch"]["architecture"] = architecture
-    report = run_recipe(run_cli, type(finished_run)(finished_run.folder, content))
+    report = run_recipe(type(finished_run)(finished_run.folder, content))
     config = json.loads((finished_run.folder / "runs" / architecture / "student" / "config.json").read_text())
     assert config["model_type"] == architecture
     assert report["summary"]["teacher"] == f"pre-trained here, {architecture} 2 x 32, 2 heads, 64 feed-forward"
 
 
 def test_ready_teacher_with_head(
-    finished_run: Any, ready_recipe: Any, step_model: Callable[[str], Path], run_cli: Callable[..., Any]
+    finished_run: Any, ready_recipe: Any, step_model: Callable[[str], Path], run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:
     ready_recipe.set("pretraining", finished_run.content["pretraining"])
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert str(step_model("pre-train the teacher")) in report["summary"]["teacher"]
     names = [line["name"] for line in report["steps"]]
     assert "pre-train the teacher" not in names
@@ -141,7 +106,11 @@ def test_ready_teacher_with_head(
 
 
 def test_ready_teacher_without_head_goes_on_training(
-    finished_run: Any, ready_recipe: Any, step_model: Callable[[str], Path], run_cli: Callable[..., Any]
+    finished_run: Any,
+    ready_recipe: Any,
+    step_model: Callable[[str], Path],
+    run_cli: Callable[..., Any],
+    run_recipe: Callable[[Any], dict[str, Any]],
 ) -> None:
     ready_recipe.set("pretraining", finished_run.content["pretraining"])
     ready_recipe.set("teacher.source", str(step_model("fine-tune the student on toy, seed 0")))
@@ -150,15 +119,17 @@ def test_ready_teacher_without_head_goes_on_training(
     assert "teacher.source" in refused.message
     assert "add teacher.pretraining" in refused.message
     ready_recipe.set("teacher.pretraining", finished_run.content["teacher"]["pretraining"])
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert "pre-train the teacher" in [line["name"] for line in report["steps"]]
 
 
-def test_no_pretraining_stage_and_unlabelled_rows(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_no_pretraining_stage_and_unlabelled_rows(
+    ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]
+) -> None:
     ready_recipe.set("tasks.0.unlabelled", ["unlabelled.jsonl"])
     ready_recipe.set("fine_tuning.training.steps", None)
     ready_recipe.set("fine_tuning.training.epochs", 2)
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert report["summary"]["distillation in pre-training"] == "no pre-training stage"
     assert {curve["stage"] for curve in report["curves"]} == {"fine-tuning"}
     cards = {card["name"]: card["facts"] for card in report["data_cards"]}
@@ -169,20 +140,20 @@ def test_no_pretraining_stage_and_unlabelled_rows(ready_recipe: Any, run_cli: Ca
     assert taken["control"] == taken["student"] > taken["teacher"]
 
 
-def test_pair_task_with_test_split(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_pair_task_with_test_split(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     test = {"path": "unlabelled_pairs.jsonl", "limit": 20}
     ready_recipe.set("tasks", [{**PAIRS, "test": test, "columns": PAIR_COLUMNS, "labels": ["no", "yes"]}])
-    run_recipe(run_cli, ready_recipe)
+    run_recipe(ready_recipe)
     config = json.loads(
         (ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text()
     )
     assert config["id2label"] == {"0": "no", "1": "yes"}
 
 
-def test_regression(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_regression(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     scores = {"name": "scores", "train": "train_scores.jsonl", "validation": "validation_scores.jsonl"}
     ready_recipe.set("tasks", [{**scores, "max_length": 16, "objective": "regress", "columns": {"label": "score"}}])
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert report["disagreements"] == []
     config = json.loads(
         (ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student/config.json").read_text()
@@ -190,11 +161,11 @@ def test_regression(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     assert config["problem_type"] == "regression"
 
 
-def test_two_tasks(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_two_tasks(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     first = ready_recipe.content["tasks"][0]
     second = {**first, "name": "upside_down", "labels": [1, 0]}
     ready_recipe.set("tasks", [first, second])
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert [task["name"] for task in report["tasks"]] == ["toy", "upside_down"]
     student = ready_recipe.folder / "runs" / ready_recipe.content["name"] / "student"
     labels = {
@@ -203,9 +174,9 @@ def test_two_tasks(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
     assert labels == {"toy": {"0": "0", "1": "1"}, "upside_down": {"0": "1", "1": "0"}}
 
 
-def test_several_seeds_have_mean_and_spread(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_several_seeds_have_mean_and_spread(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     ready_recipe.set("seeds", {"fine_tuning": [3, 1]})
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     student = [row for row in report["rows"] if row["arm"] == "student" and row["metric"] == "accuracy"]
     by_seed = {row["seed"]: row for row in student}
     assert set(by_seed) == {3, 1, None}
@@ -216,17 +187,21 @@ def test_several_seeds_have_mean_and_spread(ready_recipe: Any, run_cli: Callable
 
 
 def test_ready_student_and_ready_task_teacher(
-    ready_recipe: Any, step_model: Callable[[str], Path], run_cli: Callable[..., Any]
+    ready_recipe: Any, step_model: Callable[[str], Path], run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:
     ready_recipe.set("student.initialisation", str(step_model("pre-train the control")))
     ready_recipe.set("tasks.0.teacher", str(step_model("fine-tune the teacher on toy, seed 0")))
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert not [line for line in report["steps"] if line["name"].startswith(("fine-tune the teacher", "make the"))]
     assert str(step_model("pre-train the control")) in report["summary"]["student"]
 
 
 def test_student_of_another_architecture_on_pairs(
-    ready_recipe: Any, step_model: Callable[[str], Path], run_cli: Callable[..., Any], tmp_path: Path
+    ready_recipe: Any,
+    step_model: Callable[[str], Path],
+    run_cli: Callable[..., Any],
+    tmp_path: Path,
+    run_recipe: Callable[[Any], dict[str, Any]],
 ) -> None:
     """A DistilBERT that learns from a BERT: only the teacher knows which sentence is the second one."""
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
@@ -237,7 +212,7 @@ def test_student_of_another_architecture_on_pairs(
     tokenizer.save_pretrained(tmp_path / "small")
     ready_recipe.set("tasks", [{**PAIRS, "columns": PAIR_COLUMNS}])
     ready_recipe.set("student", {"layers": 1, "initialisation": str(tmp_path / "small")})
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     assert report["summary"]["student"].startswith("distilbert 1 x 16, 2 heads, 32 feed-forward")
     ready_recipe.set("student.layers", 2)
     refused = run_cli("plan", ready_recipe.write("refused.yaml"), "--output", ready_recipe.folder / "runs" / "refused")
@@ -245,7 +220,10 @@ def test_student_of_another_architecture_on_pairs(
 
 
 def test_second_run_reuses_every_step(
-    finished_run: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    finished_run: Any,
+    run_cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    read_report: Callable[[Path], dict[str, Any]],
 ) -> None:
     def fail(step: Any) -> None:
         raise AssertionError(f"{step.name} was done again")
@@ -265,7 +243,10 @@ def test_second_run_reuses_every_step(
 
 
 def test_kept_steps_are_told_in_the_words_of_the_run(
-    finished_run: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    finished_run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    run_recipe: Callable[[Any], dict[str, Any]],
+    read_report: Callable[[Path], dict[str, Any]],
 ) -> None:
     content = deepcopy(finished_run.content)
     content["name"] = "renamed"
@@ -275,7 +256,7 @@ def test_kept_steps_are_told_in_the_words_of_the_run(
     # As if this were another machine than that of the finished run.
     other = {"torch": "1.0", "threads": "7", "processor": "abacus"}
     monkeypatch.setattr("lightpaff.pipeline.outcome.describe_maker", lambda device: other)
-    report = run_recipe(run_cli, type(finished_run)(finished_run.folder, content))
+    report = run_recipe(type(finished_run)(finished_run.folder, content))
     assert all(line["reused"] for line in report["steps"])
     assert not [line for line in report["steps"] if "toy" in line["name"]]
     cards = {card["name"]: card["facts"]["sources"] for card in report["data_cards"]}
@@ -297,11 +278,11 @@ def _without_command(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "command"} for row in rows]
 
 
-def test_another_student_shares_the_teacher(finished_run: Any, run_cli: Callable[..., Any]) -> None:
+def test_another_student_shares_the_teacher(finished_run: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     content = deepcopy(finished_run.content)
     content["name"] = "narrow"
     content["student"] = {"layers": 1, "hidden_size": 16}
-    report = run_recipe(run_cli, type(finished_run)(finished_run.folder, content))
+    report = run_recipe(type(finished_run)(finished_run.folder, content))
     reused = {line["name"] for line in report["steps"] if line["reused"]}
     done_anew = {line["name"] for line in report["steps"] if not line["reused"]}
     assert reused == {
@@ -329,11 +310,11 @@ def test_plan_trains_nothing(tiny_recipe: Any, run_cli: Callable[..., Any]) -> N
     assert not tiny_recipe.output.exists()
 
 
-def test_teacher_learns(ready_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_teacher_learns(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     training = {"steps": 60, "batch_size": 16, "learning_rate": 3e-3, "dropout": 0.0}
     ready_recipe.set("fine_tuning", {"training": training, "distillation": {"weight": 0.5}})
     ready_recipe.set("control", False)
-    report = run_recipe(run_cli, ready_recipe)
+    report = run_recipe(ready_recipe)
     [teacher] = values_of(report, arm="teacher", metric="accuracy")
     [student] = values_of(report, arm="student", metric="accuracy")
     assert teacher >= 0.9

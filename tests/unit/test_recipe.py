@@ -81,7 +81,7 @@ def test_the_last_override_wins(recipe_file: Path) -> None:
         ("tasks.1.name=x", "--set tasks.1.name=x: '1' is not a place in a list of 1; count from 0"),
         ("tasks.first=x", "--set tasks.first=x: 'first' is not a place in a list of 1; count from 0"),
         ("student.layers=[1", "--set student.layers=[1: the value is not valid YAML; quote it"),
-        ("student.layer=4", "unknown key 'student.layer'; known here: layers, hidden_size, heads, feed_forward"),
+        ("student.layer=4", "unknown key 'student.layer'; known here: layers, decoder_layers, hidden_size, heads"),
         ("tasks.0.colums.text=x", "unknown key 'tasks.0.colums'; known here: name, objective, train, validation"),
         ("tasks.0.train=[{path: a.csv, sha: x}]", "unknown key 'tasks.0.train.0.sha'; known here: path, sha256"),
         ("tasks.0.test={path: a.csv, sha: x}", "unknown key 'tasks.0.test.sha'; known here: path, sha256"),
@@ -130,7 +130,7 @@ def test_what_is_wrong_is_told_in_one_line(recipe_file: Path, override: str, mes
         ({"teacher": {}}, "give exactly one of source and from_scratch"),
         ({"tasks": CONTENT["tasks"] * 2}, "tasks need different names; found sentiment, sentiment"),
         ({"tasks": []}, "key 'tasks': List should have at least 1 item"),
-        ({"family": "decoder"}, "key 'family': Input should be 'encoder'; found 'decoder'"),
+        ({"family": "LSTM"}, "key 'family': Input should be 'encoder', 'decoder' or 'encoder-decoder'; found 'LSTM'"),
     ],
 )
 def test_sections_must_fit_each_other(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

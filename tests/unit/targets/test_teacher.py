@@ -11,8 +11,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
-from lightpaff.models.encoder import CLASSES, split_model
+from lightpaff.models.architecture import CLASSES
 from lightpaff.models.headed import HeadedModel
+from lightpaff.models.opening import split_model
 from lightpaff.objectives.classify import Classification
 from lightpaff.targets.soft_targets import Projected
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, load_targets, predict, store_targets

@@ -1,0 +1,1 @@
+"""Exported models: made from a student, checked, measured, and used without torch."""

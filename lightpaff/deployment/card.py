@@ -1,0 +1,68 @@
+"""What an exported model says about itself: `export.json` in its directory. Imports neither torch nor transformers."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
+
+Format = Literal["onnx", "openvino", "ctranslate2", "transformers"]
+Quantisation = Literal["none", "bf16", "int8"]
+Kind = Literal["classes", "scores", "next_tokens", "target_tokens"]
+
+CARD = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportCard:
+    """What is in an export's directory.
+
+    Attributes:
+        format: whose files these are.
+        quantisation: of the weights: `none` is float32.
+        kind: what the model answers: `classes` (logits of labels), `scores` (one number), `next_tokens` (a decoder) or
+            `target_tokens` (an encoder-decoder).
+        labels: the classes in order; empty for the others.
+        max_length: the most tokens that it reads.
+        decoder_start: the token that a decoder of an encoder-decoder begins with, as text; empty for the others.
+        source_prefix: the token before every source (its language), as text; empty where there is none.
+        beams: of the beam search that the scores were measured with; 1 for the others.
+        length_penalty: of the same.
+        max_target_length: the most tokens that are written; 0 for classifiers.
+        source_sha256: of the weights that were exported.
+        made_with: versions of the exporter, for the record.
+    """
+
+    format: Format
+    quantisation: Quantisation
+    kind: Kind
+    max_length: int
+    source_sha256: str
+    labels: list[str] = field(default_factory=list)
+    decoder_start: str = ""
+    source_prefix: str = ""
+    beams: int = 1
+    length_penalty: float = 1.0
+    max_target_length: int = 0
+    made_with: dict[str, str] = field(default_factory=dict)
+
+    def write(self, directory: Path) -> None:
+        """Write `export.json` into the directory of the export."""
+        write_json_whole(directory / CARD, asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> "ExportCard":
+        """The card of an export.
+
+        Raises:
+            UserError: the directory is no export, or its card cannot be read.
+        """
+        try:
+            content: dict[str, Any] = json.loads((directory / CARD).read_text(encoding="utf-8"))
+            return cls(**content)
+        except FileNotFoundError as error:
+            raise UserError(f"{directory}: holds no {CARD}; give a directory that lightpaff export wrote") from error
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{directory / CARD}: cannot be read ({error}); export the model anew") from error
