@@ -129,14 +129,9 @@ def _set_vocabulary(
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
     """A token for every row of the embeddings: those that the tokenizer does not know get names of their own."""
-    by_id = {id_: token for token, id_ in tokenizer.get_vocab().items()}
-    tokens, taken = [], set(by_id.values())
-    for id_ in range(rows):
-        token = by_id.get(id_)
-        if token is None:
-            token = f"<unused {id_}>"
-            assert token not in taken
-        tokens.append(token)
+    by_id: dict[int, str] = {id_: token for token, id_ in tokenizer.get_vocab().items()}
+    tokens = [by_id.get(id_, f"<unused {id_}>") for id_ in range(rows)]
+    assert len(set(tokens)) == rows, "a token is called as a row without one"
     return tokens
 
 
@@ -151,7 +146,99 @@ def _first_token(tokens: list[str], config: PreTrainedConfig, decoder_start: str
 
 
 def _never_write(projection: Any, id_: int) -> None:
-    bias_V = projection.bias.numpy() if projection.has_bias() else np.zeros(projection.weight.shape[0], np.float32)
-    bias_V = np.array(bias_V, dtype=np.float32)
+    bias_V = projection.bias.clone() if projection.has_bias() else torch.zeros(projection.weight.shape[0])
     bias_V[id_] = _NEVER
     projection.bias = bias_V
+
+
+def _lost_of_gpt2(config: PreTrainedConfig) -> str:
+    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+        return "an unusual scale of the attention weights (scale_attn_weights, scale_attn_by_inverse_layer_idx)"
+    return ""
+
+
+def _lost_of_llama(config: PreTrainedConfig) -> str:
+    if config.hidden_act != "silu":
+        return f"the activation {config.hidden_act}"
+    if config.rope_parameters.get("partial_rotary_factor", 1) != 1:
+        return "position embeddings that turn a part of each head only (partial_rotary_factor)"
+    windows = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    if windows and config.sliding_window < config.max_position_embeddings:
+        return "the window of tokens that its layers look back on (sliding_window)"
+    return ""
+
+
+def _lost_of_gpt_neox(config: PreTrainedConfig) -> str:
+    kind = config.rope_parameters["rope_type"]
+    if kind != "default":
+        return f"position embeddings of the type {kind}"
+    turned = int(_turned_part(config) * (config.hidden_size // config.num_attention_heads))
+    # CTranslate2 dies of a division by zero.
+    return "" if turned >= 2 and turned % 2 == 0 else f"position embeddings that turn {turned} dimensions of each head"
+
+
+def _turned_part(config: PreTrainedConfig) -> float:
+    return float(config.rope_parameters.get("partial_rotary_factor", 1))
+
+
+def _rename_gpt_neox(model: PreTrainedModel) -> None:
+    model.embed_out = model.lm_head
+    model.config.rotary_pct = _turned_part(model.config)
+    for layer in model.gpt_neox.layers:
+        projection = layer.attention.query_key_value
+        if projection.bias is None:
+            projection.bias = torch.nn.Parameter(torch.zeros(projection.out_features))
+
+
+def _rename_bart(norms_first: bool, norm_after_embeddings: bool) -> Callable[[PreTrainedModel], None]:
+    """The switches of BART's kin, which transformers has as classes of their own."""
+
+    def rename(model: PreTrainedModel) -> None:
+        model.config.normalize_before = norms_first
+        model.config.normalize_embedding = norm_after_embeddings
+
+    return rename
+
+
+def _set_head_dim(spec: Any, model: PreTrainedModel) -> None:
+    head_dim = getattr(model.config, "head_dim", None)
+    if head_dim is not None:
+        for layer in spec.decoder.layer:
+            # A specification takes no new attribute by assignment.
+            vars(layer.self_attention)["head_dim"] = np.int32(head_dim)
+
+
+def _set_rotary_base(spec: Any, model: PreTrainedModel) -> None:
+    for layer in spec.decoder.layer:
+        layer.self_attention.rotary_base = np.float32(model.config.rope_parameters["rope_theta"])
+
+
+def _set_t5_scale(spec: Any, model: PreTrainedModel) -> None:
+    # Not by tie_word_embeddings: a projection may be tied and not scaled, and the other way round.
+    spec.decoder.scale_outputs = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else False
+    for layer in (*spec.encoder.layer, *spec.decoder.layer):
+        for attention in (layer.self_attention, getattr(layer, "attention", None)):
+            if attention is not None:
+                vars(attention)["head_dim"] = np.int32(model.config.d_kv)
+
+
+_RECIPES: dict[str, _Recipe] = {
+    "gpt2": _Recipe(conversion.GPT2Loader(), NEXT_TOKENS, "layer_norm_epsilon", _lost_of_gpt2),
+    "llama": _Recipe(conversion.LlamaLoader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama, finish=_set_head_dim),
+    "qwen2": _Recipe(conversion.Qwen2Loader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama),
+    "qwen3": _Recipe(conversion.Qwen3Loader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama),
+    "gpt_neox": _Recipe(
+        conversion.GPTNeoXLoader(),
+        NEXT_TOKENS,
+        "layer_norm_eps",
+        _lost_of_gpt_neox,
+        adapt=_rename_gpt_neox,
+        finish=_set_rotary_base,
+    ),
+    "bart": _Recipe(conversion.BartLoader(), TARGET_TOKENS, None, adapt=_rename_bart(False, True)),
+    "mbart": _Recipe(conversion.BartLoader(), TARGET_TOKENS, None, adapt=_rename_bart(True, True)),
+    # Not the converter's own for Marian: it cuts the last row as the padding, which is the first in models made here,
+    # and lets the decoder begin with zeros for the embedding of the start token.
+    "marian": _Recipe(conversion.BartLoader(), TARGET_TOKENS, None, adapt=_rename_bart(False, False)),
+    "t5": _Recipe(conversion.T5Loader(), TARGET_TOKENS, "layer_norm_epsilon", finish=_set_t5_scale),
+}

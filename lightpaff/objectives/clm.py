@@ -338,7 +338,10 @@ def _write_split(task: Task, split: str, reading: _Reading, vocabulary: Vocabula
         count = write_rows(path, rows, _DOCUMENT_COLUMNS, _DOCUMENTS_WRITTEN_TOGETHER)
     if count == 0:
         names = ", ".join(source.source.path for source in reading.sources)
-        raise UserError(f"{names}: no document of {task.name} ({split}) has any text; correct the file")
+        raise UserError(
+            f"{names}: no document of {task.name} ({split}) has any text in column '{task.columns.text}'; correct the "
+            f"file or set tasks.{task.name}.columns.text"
+        )
     facts: dict[str, Any] = {"rows": count, **({"documents": len(reading.words)} if split == "train" else {})}
     facts |= {"tokens": counted["tokens"], "words": sum(reading.words)}
     if reading.repeated:

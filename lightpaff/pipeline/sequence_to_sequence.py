@@ -102,6 +102,18 @@ def run(
     return _generate(model, data, task, vocabulary, inputs)
 
 
+def write_generation_settings(model: PreTrainedModel, data: Objective, task: Task) -> None:
+    """Let the model's own `generate` write as in the evaluation: the target language first, by the same search."""
+    assert isinstance(data, Translation)
+    settings = model.generation_config
+    assert settings is not None
+    settings.decoder_start_token_id = data.decoder_start_id
+    settings.num_beams, settings.length_penalty = task.generation.beams, task.generation.length_penalty
+    settings.max_new_tokens = task.max_target_length
+    # Else transformers may make it anew from the model's config.
+    settings._from_model_config = False
+
+
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:
     """The settings of the metrics, so that others can compare."""
     assert isinstance(outputs, GeneratedTexts)

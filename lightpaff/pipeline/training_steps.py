@@ -252,6 +252,7 @@ def finetune_step(
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
         )
+        kind.before_saving(job.model.model, data, task)
         return _train_and_save(job, shop, place)
 
     settings = {

@@ -15,6 +15,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from lightpaff.models.families import PRETRAINING_HEADS
+from lightpaff.models.initialisation import create_student
+from lightpaff.models.shapes import scratch_config
+from lightpaff.models.tokenizers import train_tokenizer
+from lightpaff.recipe import Family, FromScratch
+
 Refuse = Callable[..., str]
 
 
@@ -148,7 +154,7 @@ DATA: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "corpus of spaces": (write_file("corpus.txt", b" \n\t\n"), ("corpus.txt: holds no rows",)),
     "corpus too short": (
         write_file("corpus.txt", b"one two three\n"),
-        ("corpus.txt: holds ", "too few for one sequence of 16", "lower pretraining.sequence_length"),
+        ("corpus.txt: holds ", "too few for one sequence; add text or lower pretraining.sequence_length"),
     ),
     "no row left": (
         set_key("tasks.0.train", {"path": "train.jsonl", "where": {"label": [7]}}),
@@ -438,3 +444,302 @@ def test_model_that_cannot_be_had(source: str, tiny_recipe: Any, expect_refusal:
     expect_refusal(tiny_recipe.write(), f"{source}: ", *MODELS[source])
     tiny_recipe.set("teacher", {"source": [source, "nowhere/else"]})
     expect_refusal(tiny_recipe.write(), "none of 2 model sources can be had: ", source, "nowhere/else")
+
+
+def as_decoder(recipe: Any) -> Any:
+    """The tiny recipe for a decoder, with the same files: every line and every sentence is a document."""
+    recipe.content["family"] = "decoder"
+    recipe.content["teacher"]["from_scratch"] |= {"architecture": "gpt2", "vocabulary_size": 300}
+    recipe.content["pretraining"]["objective"] = "clm"
+    recipe.content["tasks"][0] |= {"objective": "clm", "columns": {"text": "sentence"}}
+    return recipe
+
+
+def as_encoder_decoder(recipe: Any) -> Any:
+    """The tiny recipe for an encoder-decoder that rewrites the first sentence of a pair as the second."""
+    recipe.content["family"] = "encoder-decoder"
+    recipe.content["teacher"]["from_scratch"] |= {"architecture": "bart", "vocabulary_size": 360}
+    recipe.content["pretraining"]["objective"] = "mssm"
+    recipe.content["tasks"][0] |= {
+        "objective": "translate",
+        "train": "train_pairs.jsonl",
+        "validation": "validation_pairs.jsonl",
+        "columns": {"source": "first", "target": "second"},
+        "max_target_length": 16,
+    }
+    return recipe
+
+
+DECODERS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
+    "architecture of encoders": (
+        set_key("teacher.from_scratch.architecture", "bert"),
+        ("recipe.yaml: teacher.from_scratch.architecture is bert, but the family is decoder; take one of gpt2, llama",),
+    ),
+    "objective of encoders": (
+        set_key("pretraining.objective", "mlm"),
+        ("recipe.yaml: pretraining.objective is mlm, but the family decoder is pre-trained with clm",),
+    ),
+    "task of encoders": (
+        lambda recipe: recipe.content["tasks"][0].pop("objective"),
+        ("recipe.yaml: the objective of the task toy is classify, but the family decoder has clm",),
+    ),
+    "two stacks of layers": (
+        set_key("student.decoder_layers", 1),
+        ("recipe.yaml: student.decoder_layers is for the family encoder-decoder; leave it out",),
+    ),
+    "stride wider than the window": (
+        set_key("tasks.0.stride", 17),
+        ("key 'tasks.0': stride is 17, more than max_length 16; lower it",),
+    ),
+    "missing text column": (
+        set_key("tasks.0.columns", {"text": "body"}),
+        ("validation.jsonl, row 1: has no column 'body'; it has sentence, label", "name one of them in the recipe"),
+    ),
+    "text column of txt files": (
+        set_key("tasks.0.columns", {}),
+        ("validation.jsonl, row 1: has no column 'text'; it has sentence, label", "name one of them in the recipe"),
+    ),
+    "texts that are empty": (
+        change_rows("train", sentence=" "),
+        ("train.jsonl: no document of toy (train) has any text in column 'sentence'", "set tasks.toy.columns.text"),
+    ),
+    "rows of a txt file": (
+        set_key("pretraining.corpus", [{"path": "corpus.txt", "document": "file", "where": {"text": ["warm"]}}]),
+        ("corpus.txt: where chooses rows, and a txt file has none with document 'file'; leave one of the two out",),
+    ),
+    "corpus that is one text": (
+        lambda recipe: (
+            recipe.set("pretraining.corpus", [{"path": "corpus.txt", "document": "file"}]),
+            change_last_row("validation", sentence=f"short\n{longest_line(recipe)}\n")(recipe),
+        ),
+        ("corpus.txt: no text is left; 1 text dropped for containing an evaluation example", "document: blank-line"),
+    ),
+    "lower case": (
+        set_key("teacher.from_scratch.lowercase", True),
+        ("teacher.from_scratch.lowercase: is true, but a decoder's tokenizer keeps every text whole; leave it out",),
+    ),
+    "vocabulary without room for bytes": (
+        set_key("teacher.from_scratch.vocabulary_size", 200),
+        ("teacher.from_scratch.vocabulary_size: is 200, but ", "make it at least 258"),
+    ),
+    "heads that do not divide": (
+        lambda recipe: recipe.content["student"].update(heads=3, initialisation="random"),
+        ("student.heads is 3, which does not divide the hidden size 32; set a divisor of it",),
+    ),
+    "sequences longer than the teacher reads": (
+        set_key("pretraining.sequence_length", 64),
+        ("pretraining.sequence_length is 64, but the teacher reads 32 tokens at most; lower it",),
+    ),
+    "windows wider than the teacher reads": (
+        set_key("tasks.0.max_length", 64),
+        ("tasks.toy.max_length is 64, but the teacher reads 32 tokens at most; lower it",),
+    ),
+}
+
+
+def longest_line(recipe: Any) -> str:
+    return max((recipe.folder / "corpus.txt").read_text().splitlines(), key=lambda line: len(line.split()))
+
+
+@pytest.mark.parametrize("case", DECODERS)
+def test_decoder(case: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
+    spoil, fragments = DECODERS[case]
+    spoil(as_decoder(tiny_recipe))
+    expect_refusal(tiny_recipe.write(), *fragments)
+
+
+def set_columns(**columns: str) -> Callable[[Any], None]:
+    return lambda recipe: recipe.content["tasks"][0]["columns"].update(columns)
+
+
+def set_student(**keys: Any) -> Callable[[Any], None]:
+    """A student from random weights."""
+    return lambda recipe: recipe.content["student"].update(keys, initialisation="random")
+
+
+ENCODER_DECODERS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
+    "architecture of decoders": (
+        set_key("teacher.from_scratch.architecture", "gpt2"),
+        ("teacher.from_scratch.architecture is gpt2, but the family is encoder-decoder; take one of bart, mbart",),
+    ),
+    "metric of decoders": (
+        set_key("tasks.0.metrics", ["perplexity"]),
+        ("key 'tasks.0': metric 'perplexity' does not fit the objective translate; take bleu, chrf, rouge1",),
+    ),
+    "missing source column": (
+        set_columns(source="en"),
+        ("validation_pairs.jsonl, row 1: has no column 'en'; it has first, second, same", "name one of them"),
+    ),
+    "missing target column": (
+        set_columns(target="translation.de"),
+        ("validation_pairs.jsonl, row 1: has no column 'translation.de'; it has first, second, same",),
+    ),
+    "missing references": (
+        set_columns(references="refs"),
+        ("validation_pairs.jsonl, row 1: has no column 'refs'; it has first, second, same", "name one of them"),
+    ),
+    "references that are no texts": (
+        lambda recipe: (
+            change_rows("validation_pairs", refs=["warm", 3])(recipe),
+            set_columns(references="refs")(recipe),
+        ),
+        ("validation_pairs.jsonl, row 1: column 'refs' holds a list with a int; references are a list of texts",),
+    ),
+    "references by name": (
+        lambda recipe: (
+            change_rows("validation_pairs", refs={"first": "warm"})(recipe),
+            set_columns(references="refs")(recipe),
+        ),
+        ("validation_pairs.jsonl, row 1: column 'refs' holds a dict, not text",),
+    ),
+    "empty targets": (
+        change_rows("train_pairs", second=" "),
+        (
+            "train_pairs.jsonl: no row of toy (train) has texts in the columns 'first' and 'second'; 96 are empty",
+            "set tasks.toy.columns",
+        ),
+    ),
+    "vocabulary without room for bytes": (
+        set_key("teacher.from_scratch.vocabulary_size", 200),
+        ("teacher.from_scratch.vocabulary_size: is 200, but ", "make it at least "),
+    ),
+    "heads that do not divide": (
+        set_student(heads=3),
+        ("student.heads is 3, which does not divide the hidden size 32; set a divisor of it",),
+    ),
+    "heads of a T5 that do not divide": (
+        lambda recipe: (recipe.set("teacher.from_scratch.architecture", "t5"), set_student(heads=5)(recipe)),
+        ("student.heads is 5, which does not divide the hidden size 32; set a divisor of it",),
+    ),
+    "heads that follow from nothing": (
+        set_student(hidden_size=24),
+        ("student.hidden_size is 24, no multiple of the teacher's head size 16; set student.heads to a divisor of 24",),
+    ),
+    "decoder deeper than its teacher's": (
+        set_key("student.decoder_layers", 3),
+        ("student.decoder_layers is 3 and the teacher has 2", "set student.decoder_layers to 2 or less"),
+    ),
+    "targets longer than the teacher reads": (
+        set_key("tasks.0.max_target_length", 64),
+        ("tasks.toy.max_target_length is 64, but the teacher reads 32 tokens at most; lower it",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENCODER_DECODERS)
+def test_encoder_decoder(case: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
+    spoil, fragments = ENCODER_DECODERS[case]
+    spoil(as_encoder_decoder(tiny_recipe))
+    expect_refusal(tiny_recipe.write(), *fragments)
+
+
+def save_model(folder: Path, family: Family, texts: list[str], languages: tuple[str, ...] = (), **keys: Any) -> Path:
+    """A model with random weights, with a tokenizer that learnt from the texts."""
+    sizes = {"layers": 2, "hidden_size": 32, "heads": 2, "feed_forward": 64, "max_length": 32}
+    from_scratch = FromScratch.model_validate({**sizes, "vocabulary_size": 360, **keys})
+    tokenizer = train_tokenizer(iter(texts), from_scratch, family, languages)
+    model = create_student(
+        scratch_config(from_scratch, tokenizer),
+        PRETRAINING_HEADS[family],
+        len(tokenizer),
+        initialisation="random",
+        teacher_path=None,
+        seed=0,
+        attention="eager",
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def texts(tiny_recipe: Any) -> list[str]:
+    return list((tiny_recipe.folder / "corpus.txt").read_text().splitlines())
+
+
+def test_ready_made_decoder(
+    tiny_recipe: Any, texts: list[str], tmp_path: Path, model: Path, expect_refusal: Refuse
+) -> None:
+    gpt2 = save_model(tmp_path / "gpt2", "decoder", texts, architecture="gpt2")
+    as_decoder(tiny_recipe)
+    tiny_recipe.set("teacher", {"source": str(model)})
+    problem = f"teacher.source: {model}: is a bert, but the recipe's family is decoder (gpt2, llama"
+    expect_refusal(tiny_recipe.write(), problem, "take another model, or set family to encoder")
+    tiny_recipe.set("teacher", {"source": str(gpt2)})
+    tiny_recipe.set("student.initialisation", str(model))
+    expect_refusal(tiny_recipe.write(), f"student.initialisation: {model}: is a bert, but the recipe's family is deco")
+    other = save_model(tmp_path / "other", "decoder", [text[::-1] for text in texts], architecture="gpt2")
+    tiny_recipe.set("student.initialisation", str(other))
+    problem = "student.initialisation: its vocabulary is not that of the teacher: "
+    expect_refusal(tiny_recipe.write(), problem, "take models that share one tokenizer")
+    tiny_recipe.set("student.initialisation", "random")
+    tiny_recipe.set("tasks.0.teacher", str(model))
+    expect_refusal(tiny_recipe.write(), f"tasks.toy.teacher: {model}: is a bert, but the recipe's family is decoder")
+
+
+def test_decoder_for_encoders(
+    ready_recipe: Any, texts: list[str], tmp_path: Path, model: Path, expect_refusal: Refuse
+) -> None:
+    bart = save_model(tmp_path / "bart", "encoder-decoder", texts, architecture="bart")
+    ready_recipe.set("teacher", {"source": str(bart)})
+    problem = f"teacher.source: {bart}: is a bart, but the recipe's family is encoder (bert, roberta"
+    expect_refusal(ready_recipe.write(), problem, "take another model, or set family to encoder-decoder")
+
+
+def test_languages_that_the_teacher_lacks(
+    tiny_recipe: Any, texts: list[str], tmp_path: Path, expect_refusal: Refuse
+) -> None:
+    bart = save_model(tmp_path / "bart", "encoder-decoder", texts, ("en", "de"), architecture="bart")
+    as_encoder_decoder(tiny_recipe)
+    tiny_recipe.set("teacher", {"source": str(bart)})
+    tiny_recipe.set("tasks.0.languages", {"source": "en", "target": "fr"})
+    problem = "language fr: the tokenizer has neither a token <fr> nor a code fr"
+    expect_refusal(tiny_recipe.write(), problem, "name a language that it has")
+    tiny_recipe.set("tasks.0.languages", {"source": "en", "target": "de"})
+    tiny_recipe.set("pretraining.corpus", [{"path": "corpus.txt", "language": "english"}])
+    problem = "language english: the tokenizer has neither a token <english> nor a code english (the closest are <en>"
+    expect_refusal(tiny_recipe.write(), problem, "name a language that it has")
+
+
+def test_mssm_without_a_mask_token(tiny_recipe: Any, texts: list[str], tmp_path: Path, expect_refusal: Refuse) -> None:
+    marian = save_model(tmp_path / "marian", "encoder-decoder", texts, architecture="marian")
+    settings = json.loads((marian / "tokenizer_config.json").read_text())
+    del settings["mask_token"]
+    (marian / "tokenizer_config.json").write_text(json.dumps(settings))
+    as_encoder_decoder(tiny_recipe)
+    tiny_recipe.set("teacher", {"source": str(marian)})
+    problem = "pretraining.objective: mssm needs a tokenizer with a mask token, and this one has none"
+    expect_refusal(tiny_recipe.write(), problem, "or leave pretraining out")
+
+
+def test_gguf_files(tiny_recipe: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
+    as_decoder(tiny_recipe)
+    tiny_recipe.set("teacher", {"source": "nowhere.gguf"})
+    expect_refusal(tiny_recipe.write(), "nowhere.gguf: no such file; check the path")
+    for content in (b"", b"GGUF", b"this is not a model"):
+        (tiny_recipe.folder / "model.gguf").write_bytes(content)
+        tiny_recipe.set("teacher", {"source": "./model.gguf"})
+        expect_refusal(tiny_recipe.write(), f"{tmp_path / 'model.gguf'}: is not a GGUF file (", "get the file anew")
+
+
+COMMANDS: dict[tuple[str, ...], str] = {
+    ("run",): "Missing argument 'recipe'",
+    ("run", "recipe.yaml", "--quick"): "No such option: --quick",
+    ("run", "recipe.yaml", "--set"): "Option '--set' requires an argument",
+    ("run", "recipe.yaml", "more.yaml"): "Got unexpected extra argument(s) (more.yaml)",
+    ("train",): "No such command 'train'",
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_command_line(arguments: tuple[str, ...], run_cli: Callable[..., Any]) -> None:
+    outcome = run_cli(*arguments)
+    assert outcome.code == 2
+    assert outcome.message == f"{COMMANDS[arguments]}; see lightpaff --help"
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_no_command(run_cli: Callable[..., Any]) -> None:
+    outcome = run_cli()
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "Usage: lightpaff" in outcome.stdout

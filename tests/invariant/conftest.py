@@ -111,7 +111,7 @@ def make_data(kind: str, folder: Path) -> Objective:
         "language_id": [number % 3 - 1 for number in range(EXAMPLES)],
         "ordinary_tokens": [4 + number % 12 for number in range(EXAMPLES)],
         "target_ids": [row[2:] for row in reversed(rows)],
-        "teacher_ids": [row[:3] + [3] for row in rows],
+        "teacher_ids": [[*row[:3], 3] for row in rows],
     }
     types = {
         name: pa.int32() if isinstance(column[0], int) else pa.large_list(pa.int32())

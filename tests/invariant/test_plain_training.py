@@ -53,7 +53,7 @@ def is_vector(name: str) -> bool:
     return name.endswith("bias") or any(norm in name for norm in ("LayerNorm", "ln_", "layer_norm", "layernorm"))
 
 
-def plain_inputs(batch: Batch, head: str) -> dict[str, Tensor]:
+def plain_inputs(batch: Batch, head: str) -> dict[str, Any]:
     """What a transformers model takes, with its labels."""
     if head == "classes":
         # transformers compares scores and labels in one type.
@@ -63,8 +63,8 @@ def plain_inputs(batch: Batch, head: str) -> dict[str, Tensor]:
     labels_BS = torch.full_like(read_BS, -100)
     labels_BS.view(-1)[batch.positions_P] = batch.labels_P
     if head == "next_tokens":
-        # transformers' own shift would lose the last target, which is no input.
-        return {**batch.inputs, "labels": labels_BS, "shift_labels": labels_BS}
+        # transformers' own shift would lose the last target, which is no input; a cache would join the documents.
+        return {**batch.inputs, "labels": labels_BS, "shift_labels": labels_BS, "use_cache": False}
     return {**batch.inputs, "labels": labels_BS}
 
 

@@ -117,9 +117,26 @@ def test_leaks_are_dropped_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_p
 def test_no_more_than_five_leaks_are_shown(tmp_path: Path) -> None:
     dropped: Counter[str] = Counter()
     leaked: list[str] = []
-    assert list(read_corpus([corpus_of(tmp_path, [LEAK] * 9)], dropped, LeakIndex([LEAK]), leaked)) == []
+    source = corpus_of(tmp_path, [LEAK] * 9 + ["far away"])
+    assert list(read_corpus([source], dropped, LeakIndex([LEAK]), leaked)) == [CorpusText("far away")]
     assert dropped == {"contains an evaluation example": 9}
     assert leaked == [LEAK] * 5
+
+
+def test_a_corpus_of_nothing_but_leaks_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    rows = corpus_of(tmp_path, [LEAK, f"and {LEAK}", ""])
+    with pytest.raises(UserError) as caught:
+        list(read_corpus([rows], Counter(), LeakIndex([LEAK])))
+    problem = "no text is left; 2 texts dropped for containing an evaluation example: take other text"
+    assert str(caught.value) == f"{rows.location}: {problem}"
+    (tmp_path / "plain.txt").write_text(f"far away\n\n{LEAK}\n")
+    whole = resolve(CorpusSource(path=str(tmp_path / "plain.txt"), document="file"), tmp_path)
+    with pytest.raises(UserError, match=r"1 text dropped for .* example: cut it into shorter ones with document: "):
+        list(read_corpus([whole], Counter(), LeakIndex([LEAK]), whole_documents=True))
+    # What little is left is not the whole reason why it is too little.
+    little = corpus_of(tmp_path, [LEAK, "far away"])
+    with pytest.raises(UserError, match="too few for one sequence; 1 text dropped for containing an evaluation exampl"):
+        prepare([little], tokenizer, 16, tmp_path, [LEAK])
 
 
 def test_texts_are_cleaned_and_their_column_is_named(tmp_path: Path) -> None:

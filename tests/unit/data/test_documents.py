@@ -1,8 +1,11 @@
+import csv
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,23 +54,72 @@ def test_rows_are_filtered_and_verbatim(tmp_path: Path) -> None:
     assert found == [(1, "  a \n\n b"), (3, ""), (4, "cd")]
 
 
-@pytest.mark.parametrize(
-    ("name", "keys", "message"),
-    [
-        ("rows.jsonl", {"document": "file"}, "rows.jsonl: is read as jsonl, but document 'file' is for txt files;"),
-        (
-            "rows.txt",
-            {"document": "blank-line", "format": "csv"},
-            "rows.txt: is read as csv, but document",
-        ),
-        ("a.txt", {"document": "file", "where": {"text": ["a"]}}, "a.txt: where chooses rows, and there are none"),
-    ],
-)
-def test_documents_that_cannot_be(tmp_path: Path, name: str, keys: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        documents_of(tmp_path, "text\n", name, **keys)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+def write_table(path: Path, texts: list[str | None]) -> None:
+    """Rows with the columns `number` and `text`, as the ending says."""
+    rows = [{"number": number, "text": text} for number, text in enumerate(texts)]
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["number", "text"])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def documents_of_table(path: Path, texts: list[str | None], **keys: Any) -> list[tuple[int, str]]:
+    write_table(path, texts)
+    return list(iterate_documents(resolve(Source(path=str(path), **keys), path.parent), "text"))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_table_of_lines_is_the_file_again(ending: str, tmp_path: Path) -> None:
+    """The Hub's WikiText has a line a row, most with their line end, the blank ones without."""
+    file = tmp_path / f"rows.{ending}"
+    [(_, text)] = documents_of_table(file, ["", " = Title = \n", "", " one <unk> .\n", None, "two"], document="file")
+    assert text == "\n = Title = \n\n one <unk> .\n\ntwo\n"
+    found = documents_of_table(
+        file, ["", " = Title = \n", " one\n", " \t", "two", "three", None], document="blank-line"
+    )
+    assert [text for _, text in found] == [" = Title = \n one", "two\nthree"]
+
+
+@given(lines=st.lists(st.text(alphabet="ab \t", max_size=4), min_size=1))
+@settings(max_examples=50, deadline=None)
+def test_a_table_and_its_lines_give_the_same_documents(
+    lines: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    for document in ("file", "blank-line"):
+        content = "".join(f"{line}\n" for line in (*lines, "end"))
+        plain = documents_of(folder, content, document=document)
+        assert documents_of_table(folder / "rows.jsonl", [*lines, "end"], document=document) == plain
+        of_lines = [f"{line}\n" for line in (*lines, "end")]
+        assert documents_of_table(folder / "rows.jsonl", of_lines, document=document) == plain
+
+
+def test_rows_are_chosen_before_they_are_put_together(tmp_path: Path) -> None:
+    file, texts = tmp_path / "rows.jsonl", ["a", "b", "", "c", "d\ud800", "e"]
+    chosen = {"number": [1, 2, 4, 5]}
+    assert documents_of_table(file, texts, document="file", where=chosen) == [(2, "b\n\nd\ne\n")]
+    assert documents_of_table(file, texts, document="file", where=chosen, limit=3) == [(2, "b\n\nd\n")]
+    assert documents_of_table(file, texts, document="blank-line", where=chosen) == [(2, "b"), (5, "d\ne")]
+    assert documents_of_table(file, texts, document="blank-line", limit=4) == [(1, "a\nb"), (4, "c")]
+    with pytest.raises(UserError, match=r"rows\.jsonl: no row is left by where"):
+        documents_of_table(file, texts, document="file", where={"number": [7]})
+    with pytest.raises(UserError, match=r"rows\.jsonl, row 1: has no column 'text'; it has body"):
+        documents_of(tmp_path, '{"body": "a"}\n', "rows.jsonl", document="file")
+
+
+@pytest.mark.parametrize("document", ["file", "blank-line"])
+def test_a_txt_file_has_no_rows_to_choose(document: str, tmp_path: Path) -> None:
+    split = {"by": "text", "fractions": {"train": 1.0}, "take": "train"}
+    for keys in ({"where": {"text": ["a"]}}, {"split": split}):
+        with pytest.raises(UserError) as caught:
+            documents_of(tmp_path, "text\n", document=document, **keys)
+        problem = f"{next(iter(keys))} chooses rows, and a txt file has none with document '{document}'"
+        assert str(caught.value) == f"{tmp_path / 'plain.txt'}: {problem}; leave one of the two out"
 
 
 @pytest.mark.parametrize(("content", "document"), [("", "file"), ("", "blank-line"), (" \n\n", "blank-line")])

@@ -55,3 +55,18 @@ def test_the_texts_of_a_translation(tmp_path: Path) -> None:
     nested = source_of(tmp_path, [{"translation": {"en": "a fox"}, "refs": ["der Fuchs"]}], "nested.jsonl")
     columns = Columns(source="translation.en", references="refs")
     assert read_evaluation_texts([EvaluatedRows(columns, [nested], "translate")]) == ["a fox", "der Fuchs"]
+
+
+@pytest.mark.parametrize("document", ["row", "blank-line", "file"])
+def test_the_texts_of_language_modelling_are_lines(document: str, tmp_path: Path) -> None:
+    lines = [" = Title =", "", "a \tfox ran", "", "", "far away\u2028still far"]
+    expected = ["= Title =", "a fox ran", "far away still far"]
+    (tmp_path / "plain.txt").write_text("".join(f"{line}\n" for line in lines))
+    rows = [{"text": f"{line}\n" if line else line} for line in lines]
+    of_lines = source_of(tmp_path, rows)
+    of_documents = source_of(tmp_path, [{"text": "\n".join(lines)}, {"text": None}], "documents.jsonl")
+    for path in (str(tmp_path / "plain.txt"), of_lines.location, of_documents.location):
+        source = resolve(Source.model_validate({"path": path, "document": document}), tmp_path)
+        assert read_evaluation_texts([EvaluatedRows(Columns(text="text"), [source], "clm")]) == expected
+    with pytest.raises(UserError, match=r"rows\.jsonl, row 1: has no column 'sentence'"):
+        read_evaluation_texts([EvaluatedRows(Columns(), [of_lines], "clm")])

@@ -1,0 +1,174 @@
+"""Who takes part in a benchmark: models in directories, each with the runtime that can run it."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightpaff.deployment.card import CARD, ExportCard, Format, Quantisation
+from lightpaff.errors import UserError
+
+Runtime = Literal["pytorch", "onnx", "openvino", "ctranslate2"]
+Work = Literal["classes", "next_tokens", "target_tokens"]
+
+_PACKAGES: dict[Runtime, tuple[str, ...]] = {
+    "pytorch": ("torch", "transformers"),
+    "onnx": ("onnxruntime", "tokenizers"),
+    "openvino": ("openvino", "tokenizers"),
+    "ctranslate2": ("ctranslate2", "tokenizers"),
+}
+_RUNTIMES: dict[Format, Runtime] = {
+    "transformers": "pytorch",
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "ctranslate2": "ctranslate2",
+}
+_MODEL_FILES: dict[Runtime, tuple[str, ...]] = {
+    "pytorch": ("*.safetensors",),
+    "onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"),
+    "openvino": ("*.xml", "*.bin"),
+    "ctranslate2": ("*.bin",),
+}
+_WORKS: dict[str, Work] = {
+    "classes": "classes",
+    "scores": "classes",
+    "next_tokens": "next_tokens",
+    "target_tokens": "target_tokens",
+    # The families of plain models; an encoder without a head for classes gets one at random.
+    "encoder": "classes",
+    "decoder": "next_tokens",
+    "encoder-decoder": "target_tokens",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in a runtime.
+
+    Attributes:
+        name: unlike any other contender's.
+        directory: of the model.
+        runtime: that runs it.
+        threads: that it may use, 1 or more.
+        bytes: of its weights on disk.
+        quantisation: `none` is float32; in PyTorch `bf16` is autocast over float32 weights.
+        work: what it does: `classes` for classifiers and scorers.
+        longest: the most tokens that it reads; None where there is no end.
+        vocabulary: token ids are below this.
+    """
+
+    name: str
+    directory: Path
+    runtime: Runtime
+    threads: int
+    bytes: int
+    quantisation: Quantisation
+    work: Work
+    longest: int | None
+    vocabulary: int
+
+
+def installed_runtimes() -> set[Runtime]:
+    """The runtimes whose packages are installed; nothing is imported."""
+    return {
+        runtime
+        for runtime, packages in _PACKAGES.items()
+        if all(importlib.util.find_spec(package) is not None for package in packages)
+    }
+
+
+def find_contenders(
+    directories: Mapping[str, Path],
+    installed: Collection[Runtime] | None = None,
+    *,
+    threads: int = 0,
+    pytorch: Sequence[Literal["none", "bf16"]] = ("none",),
+) -> tuple[list[Contender], list[str]]:
+    """Who can take part, in the order given, and a note for each directory that cannot.
+
+    Args:
+        directories: by name, plain transformers directories (they run in PyTorch) and exports (each in its own
+            runtime).
+        installed: the runtimes to use; None finds out.
+        threads: for each; 0 is all cores.
+        pytorch: a plain directory takes part once with each of these: `none` is float32, `bf16` autocast.
+
+    Raises:
+        UserError: a directory holds neither an export nor a model of a known architecture.
+    """
+    usable = installed_runtimes() if installed is None else installed
+    cores = threads or os.cpu_count() or 1
+    contenders, notes = [], []
+    for name, directory in directories.items():
+        found = (
+            [_export(name, directory, cores)]
+            if (directory / CARD).is_file()
+            else [_plain_model(name, directory, cores, precision) for precision in pytorch]
+        )
+        for contender in found:
+            if contender.runtime in usable:
+                contenders.append(contender)
+            else:
+                packages = " and ".join(_PACKAGES[contender.runtime])
+                notes.append(f"{name} is left out: its runtime needs {packages}, not all of which are installed")
+    return contenders, notes
+
+
+def _export(name: str, directory: Path, threads: int) -> Contender:
+    card = ExportCard.read(directory)
+    runtime = _RUNTIMES[card.format]
+    return Contender(
+        name=name,
+        directory=directory,
+        runtime=runtime,
+        threads=threads,
+        bytes=_bytes_of(directory, runtime),
+        quantisation=card.quantisation,
+        work=_WORKS[card.kind],
+        longest=card.max_length,
+        vocabulary=_vocabulary_of(directory / "tokenizer.json"),
+    )
+
+
+def _plain_model(name: str, directory: Path, threads: int, precision: Literal["none", "bf16"]) -> Contender:
+    # Where only exports take part, transformers need not be there.
+    from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
+    from lightpaff.models.families import architecture_of
+    from lightpaff.models.opening import read_config
+
+    config = read_config(directory)
+    architecture = architecture_of(config)
+    heads = architecture.heads
+    family = "encoder" if CLASSES in heads else "decoder" if NEXT_TOKENS in heads else "encoder-decoder"
+    return Contender(
+        name=name if precision == "none" else f"{name} {precision}",
+        directory=directory,
+        runtime="pytorch",
+        threads=threads,
+        bytes=_bytes_of(directory, "pytorch"),
+        quantisation=precision,
+        work=_WORKS[family],
+        longest=architecture.longest_input(config),
+        vocabulary=int(config.vocab_size),
+    )
+
+
+def _bytes_of(directory: Path, runtime: Runtime) -> int:
+    files = {file for pattern in _MODEL_FILES[runtime] for file in directory.glob(pattern)}
+    if not files:
+        raise UserError(f"{directory}: holds none of {', '.join(_MODEL_FILES[runtime])}; save or export the model anew")
+    return sum(file.stat().st_size for file in files)
+
+
+def _vocabulary_of(file: Path) -> int:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        # A list of [token, score] in a Unigram model, a table token -> id in the others.
+        known = content["model"]["vocab"]
+        ids = known.values() if isinstance(known, dict) else range(len(known))
+        return 1 + max([*ids, *(added["id"] for added in content.get("added_tokens", []))])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: tells no vocabulary ({error}); export the model anew") from error

@@ -1,0 +1,152 @@
+"""A transformers directory in PyTorch: what exported models are measured against, and checked with.
+
+Shapes: B rows, S tokens, T new tokens, V classes.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from lightpaff.deployment.card import CARD, ExportCard
+from lightpaff.deployment.runner import Ids
+from lightpaff.errors import UserError
+from lightpaff.evaluation.generation import generate
+from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.encoder import without_unknown_segments
+from lightpaff.models.opening import open_headed, read_config
+
+Precision = Literal["float32", "bf16"]
+"""Of the arithmetic: bf16 is autocast."""
+
+
+class PyTorchClassRunner:
+    """A classifier or scorer; a model without such a head gets one at random.
+
+    Args:
+        directory: written by `save_pretrained`, of an architecture that lightpaff knows.
+        threads: of this whole process; 0 is all cores.
+        precision: of the arithmetic; the weights are float32.
+
+    Raises:
+        UserError: the directory holds no such model.
+    """
+
+    def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
+        self._model = _open(directory, CLASSES, threads)
+        self._precision = precision
+
+    def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
+        """See `ClassRunner`."""
+        inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}
+        if segments_BS is not None:
+            inputs["token_type_ids"] = torch.from_numpy(segments_BS)
+        with torch.inference_mode(), _arithmetic(self._precision):
+            logits_BV: Tensor = self._model(**without_unknown_segments(self._model, inputs)).logits
+        return _as_array(logits_BV)
+
+
+class PyTorchTokenRunner:
+    """A decoder; the arguments are those of `PyTorchClassRunner`."""
+
+    def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
+        self._model = _open(directory, NEXT_TOKENS, threads)
+        # transformers takes what a call leaves open, such as the end token, from here.
+        self._model.generation_config = GenerationConfig()
+        self._precision = precision
+
+    def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
+        """See `TokenRunner`; all prompts are one batch."""
+        inputs = _padded(prompts, on_the_left=True)
+        # No end token, so nothing is padded; the padding token only silences a warning.
+        config = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, use_cache=True, pad_token_id=0)
+        with torch.inference_mode(), _arithmetic(self._precision):
+            ids_BT = self._model.generate(**inputs, generation_config=config)
+        new: list[list[int]] = ids_BT[:, inputs["input_ids"].shape[1] :].tolist()
+        return new
+
+    def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
+        """See `TokenRunner`; one row at a time."""
+        with torch.inference_mode(), _arithmetic(self._precision):
+            return [self._nll_of_row(torch.tensor(row)) for row in rows]
+
+    def _nll_of_row(self, ids_S: Tensor) -> NDArray[np.float32]:
+        logits_SV = self._model(ids_S[None], use_cache=False).logits[0, :-1].float()
+        return _as_array(torch.nn.functional.cross_entropy(logits_SV, ids_S[1:], reduction="none"))
+
+
+class PyTorchTextRunner:
+    """An encoder-decoder; the arguments are those of `PyTorchClassRunner`.
+
+    Its output starts with the token that the export's card names, or with that of the model's config.
+
+    Raises:
+        UserError: there is neither.
+    """
+
+    def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
+        self._model = _open(directory, TARGET_TOKENS, threads)
+        self._start_id = _decoder_start_id(directory, self._model)
+        self._precision = precision
+
+    def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
+        """See `TextRunner`; all sources are one batch. `max_tokens` counts the end token."""
+        end_id = self._model.config.eos_token_id
+        with _arithmetic(self._precision):
+            rows = generate(
+                self._model,
+                _padded(sources, padding_id=self._model.config.pad_token_id),
+                decoder_start_id=self._start_id,
+                end_id=end_id,
+                padding_id=self._model.config.pad_token_id,
+                beams=beams,
+                length_penalty=length_penalty,
+                max_new_tokens=max_tokens,
+            )
+        return [[int(id_) for id_ in row if id_ != end_id] for row in rows]
+
+
+def _open(directory: Path, head: str, threads: int) -> PreTrainedModel:
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    config = read_config(directory)
+    classes = config.num_labels if head == CLASSES else config.vocab_size
+    return open_headed(directory, head, classes, device="cpu", attention="sdpa").model.eval()
+
+
+def _decoder_start_id(directory: Path, model: PreTrainedModel) -> int:
+    start = ExportCard.read(directory).decoder_start if (directory / CARD).is_file() else ""
+    if start:
+        found = Tokenizer.from_file(str(directory / "tokenizer.json")).token_to_id(start)
+    else:
+        found = getattr(model.config, "decoder_start_token_id", None)
+    if found is None:
+        raise UserError(
+            f"{directory}: does not say with which token its decoder starts; set decoder_start_token_id in config.json"
+        )
+    return int(found)
+
+
+def _padded(rows: list[list[int]], padding_id: int = 0, on_the_left: bool = False) -> dict[str, Tensor]:
+    width = max(map(len, rows))
+    ids_BS = torch.full((len(rows), width), padding_id)
+    mask_BS = torch.zeros_like(ids_BS)
+    for row, ids in enumerate(rows):
+        place = slice(width - len(ids), width) if on_the_left else slice(len(ids))
+        ids_BS[row, place], mask_BS[row, place] = torch.tensor(ids), 1
+    return {"input_ids": ids_BS, "attention_mask": mask_BS}
+
+
+def _arithmetic(precision: Precision) -> contextlib.AbstractContextManager[object]:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _as_array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().numpy()
+    return array
