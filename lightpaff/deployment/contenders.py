@@ -169,6 +169,6 @@ def _vocabulary_of(file: Path) -> int:
         # A list of [token, score] in a Unigram model, a table token -> id in the others.
         known = content["model"]["vocab"]
         ids = known.values() if isinstance(known, dict) else range(len(known))
-        return 1 + max([*ids, *(added["id"] for added in content.get("added_tokens", []))])
+        return 1 + max(int(id_) for id_ in [*ids, *(added["id"] for added in content.get("added_tokens", []))])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: tells no vocabulary ({error}); export the model anew") from error

@@ -215,7 +215,7 @@ def _set_rotary_base(spec: Any, model: PreTrainedModel) -> None:
 
 def _set_t5_scale(spec: Any, model: PreTrainedModel) -> None:
     # Not by tie_word_embeddings: a projection may be tied and not scaled, and the other way round.
-    spec.decoder.scale_outputs = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else False
+    spec.decoder.scale_outputs = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
     for layer in (*spec.encoder.layer, *spec.decoder.layer):
         for attention in (layer.self_attention, getattr(layer, "attention", None)):
             if attention is not None:

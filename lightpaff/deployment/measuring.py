@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -198,9 +199,8 @@ def measure(
     measurements = []
     with _started(contenders, start) as rivals:
         for cell in list_cells(contenders, settings):
-            timed = _time_in_turn(
-                [rival for rival in rivals if _reads(rival.contender, cell, settings)], cell, settings
-            )
+            able = [rival for rival in rivals if _reads(rival.contender, cell, settings)]
+            timed = _time_in_turn(able, cell, settings)
             rows = _summarise(timed, cell, settings, baseline, machine)
             measurements += rows
             fastest = min(rows, key=lambda row: row.median_ms)
@@ -272,7 +272,7 @@ def _started(contenders: Sequence[Contender], start: Callable[[Contender], Worke
 def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSettings) -> list[_Timed]:
     vocabulary = min(rival.contender.vocabulary for rival in rivals)
 
-    def run(rival: _Rival, turn: int, settle: bool) -> Timing:
+    def run(rival: _Rival, turn: int, *, settle: bool) -> Timing:
         return rival.worker.run(
             draw_rows(cell, settings, turn, vocabulary),
             new_tokens=settings.new_tokens,
@@ -281,13 +281,13 @@ def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSetting
             settle=settle,
         )
 
-    settles = [_warm_up(lambda turn, rival=rival: run(rival, turn, False)) < _SETTLE_BELOW_MS for rival in rivals]
+    settles = [_warm_up(partial(run, rival, settle=False)) < _SETTLE_BELOW_MS for rival in rivals]
     timings: list[list[Timing]] = [[] for _ in rivals]
     deadline = time.perf_counter() + settings.seconds
     turn = 0
     while turn < settings.least_rounds or time.perf_counter() < deadline:
         for rival, settle, own in zip(rivals, settles, timings, strict=True):
-            own.append(run(rival, turn, settle))
+            own.append(run(rival, turn, settle=settle))
         turn += 1
     return [
         _Timed(

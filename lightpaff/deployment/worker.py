@@ -30,7 +30,7 @@ import numpy as np
 
 from lightpaff.deployment.contenders import Runtime, Work
 from lightpaff.deployment.runner import ClassRunner, TextRunner, TokenRunner
-from lightpaff.errors import one_line
+from lightpaff.errors import UserError, one_line
 
 Question = dict[str, Any]
 Run = Callable[[], int]
@@ -67,9 +67,11 @@ def serve(questions: Iterable[str], answers: TextIO) -> None:
                 answer = _time_run(prepare(question), question["settle"])
             else:
                 answer = {"peak_bytes": peak_bytes()}
+        except UserError as error:
+            answer = {"error": str(error)}
         # Whatever a runtime raises, the one who asks has to learn of it.
         except Exception as error:
-            answer = {"error": one_line(error)}
+            answer = {"error": f"{one_line(error)}; leave it out, or export it anew"}
         print(json.dumps(answer), file=answers, flush=True)
 
 

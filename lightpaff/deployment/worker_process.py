@@ -1,5 +1,6 @@
 """The other end of `worker`: starts it, asks it, lets it run only while it is asked, and kills it at the end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,8 +31,9 @@ class WorkerProcess:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
+        self._files = contextlib.ExitStack()
         # A file, since a pipe that nobody reads fills up.
-        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._complaints = self._files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lightpaff.deployment.worker"],
             stdin=subprocess.PIPE,
@@ -82,12 +84,10 @@ class WorkerProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
-        try:
+        # A question that it did not live to read.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            # A question that it did not live to read.
-            pass
-        self._complaints.close()
+        self._files.close()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -103,7 +103,7 @@ class WorkerProcess:
         self._signal(signal.SIGSTOP)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise UserError(f"{self._contender.name}: {answer['error']}; leave it out, or export it anew")
+            raise UserError(f"{self._contender.name}: {answer['error']}")
         return answer
 
     def _signal(self, number: signal.Signals) -> None:

@@ -1,8 +1,8 @@
 """Byte pair encoding over characters that writes unknown ones as bytes, for encoder-decoders.
 
 MASS learns one vocabulary for all languages with byte pair encoding (Song et al. 2019, section 4.1); marked spaces and
-bytes for what has no token are SentencePiece's (Kudo and Richardson 2018). SentencePiece's other algorithm, Unigram, is
-not used: the training library gives other scores and ids in every process.
+bytes for what has no token are SentencePiece's (Kudo and Richardson 2018). What surrounds the pieces here is also that
+of Unigram, SentencePiece's other algorithm.
 """
 
 import json
@@ -26,8 +26,12 @@ SPECIAL_TOKENS = {
 }
 """In the order of their ids 0, 1, ...; the tokens of the languages come next."""
 
-_SPACE = "▁"
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+SPACE = "▁"
+"""What stands for a space in pieces."""
+
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+"""The pieces that stand for bytes."""
+
 _LEAST_PIECE_COUNT = 2
 
 
@@ -47,21 +51,48 @@ def train_byte_fallback(
         UserError: the texts hold no character, or the vocabulary has no room for pieces.
     """
     special = [*SPECIAL_TOKENS.values(), *language_tokens(languages)]
-    # Half of the room is for characters, half for longer pieces: one of each is the least.
-    size, taken = from_scratch.vocabulary_size, len(special) + len(_BYTES)
-    if size < taken + 2:
-        raise UserError(
-            f"teacher.from_scratch.vocabulary_size: is {size}, but special tokens and bytes alone are {taken}; "
-            f"make it at least {taken + 2}"
-        )
+    room = room_for_pieces(from_scratch.vocabulary_size, special)
     composed = (unicodedata.normalize("NFC", text) for text in texts)
     folding = normalizers.Lowercase() if lowercase else None
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as copy:
         raw = copy_lines(composed, copy)
         characters = normalize_counts(raw, folding.normalize_str if folding else str)
-        alphabet = sorted({_SPACE, *choose_alphabet(characters, (size - taken) // 2)})
-        model = _learn_pieces(copy, alphabet, size, special, folding)
-    return _assemble_tokenizer(model, special, folding)
+        alphabet = sorted({SPACE, *choose_alphabet(characters, room // 2)})
+        model = _learn_pieces(copy, alphabet, from_scratch.vocabulary_size, special, folding)
+    merges = [(left, right) for left, right in model["merges"]]
+    # A new one: the trained one takes the bytes for special tokens.
+    pieces = models.BPE(model["vocab"], merges, unk_token=SPECIAL_TOKENS["unk_token"], byte_fallback=True)
+    return assemble_tokenizer(pieces, special, folding)
+
+
+def room_for_pieces(vocabulary_size: int, special: list[str]) -> int:
+    """How many tokens are left beside the special ones and the bytes.
+
+    Raises:
+        UserError: fewer than two, one character and one longer piece.
+    """
+    taken = len(special) + len(BYTES)
+    if vocabulary_size < taken + 2:
+        raise UserError(
+            f"teacher.from_scratch.vocabulary_size: is {vocabulary_size}, but special tokens and bytes alone are "
+            f"{taken}; make it at least {taken + 2}"
+        )
+    return vocabulary_size - taken
+
+
+def assemble_tokenizer(model: models.Model, special: list[str], folding: normalizers.Normalizer | None) -> Tokenizer:
+    """Surround pieces with composition, `folding`, marked spaces, decoding of bytes, and `</s>` after every text."""
+    end = SPECIAL_TOKENS["eos_token"]
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens(special)
+    steps = [normalizers.NFC()] if folding is None else [normalizers.NFC(), folding]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(replacement=SPACE)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return tokenizer
 
 
 def _learn_pieces(
@@ -73,12 +104,12 @@ def _learn_pieces(
     if folding is not None:
         tokenizer.normalizer = folding
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "removed"), pre_tokenizers.Metaspace(replacement=_SPACE)]
+        [pre_tokenizers.Split("\n", "removed"), pre_tokenizers.Metaspace(replacement=SPACE)]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=_LEAST_PIECE_COUNT,
-        special_tokens=[*special, *_BYTES],
+        special_tokens=[*special, *BYTES],
         # Named beforehand: between equally rare characters the trainer decides in the order of a hash table.
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
@@ -88,19 +119,3 @@ def _learn_pieces(
     tokenizer.train_from_iterator(copy, trainer)
     model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
     return model
-
-
-def _assemble_tokenizer(model: dict[str, Any], special: list[str], folding: normalizers.Normalizer | None) -> Tokenizer:
-    # A new one: the trained one takes the bytes for special tokens.
-    merges = [(left, right) for left, right in model["merges"]]
-    unknown, end = SPECIAL_TOKENS["unk_token"], SPECIAL_TOKENS["eos_token"]
-    tokenizer = Tokenizer(models.BPE(model["vocab"], merges, unk_token=unknown, byte_fallback=True))
-    tokenizer.add_special_tokens(special)
-    steps = [normalizers.NFC()] if folding is None else [normalizers.NFC(), folding]
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(replacement=_SPACE)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, model["vocab"][end])]
-    )
-    return tokenizer

@@ -213,14 +213,14 @@ class SlidingWindows:
         words_before_N, words_until_N = (words_N * scored // inputs_N for scored in (scored_before_N, self._end_N))
         self.words_N = (words_until_N - words_before_N).astype(np.float64)
 
+    def tokens(self, window: int) -> np.ndarray:
+        """The inputs of a window and the last token that it scores: int32, one longer than its inputs."""
+        row = self._documents.tokens(int(self._document_N[window]))
+        return row[self._start_N[window] : self._end_N[window] + 1]
+
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """These windows, with positions that begin at 0: nothing is drawn."""
-        windows = [
-            self._documents.tokens(int(document))[start : end + 1]
-            for document, start, end in zip(
-                self._document_N[example_ids], self._start_N[example_ids], self._end_N[example_ids], strict=True
-            )
-        ]
+        windows = [self.tokens(int(window)) for window in example_ids]
         tokens_BT = pad_tokens(windows, self._padding_id)["input_ids"].numpy()
         place_1S = np.arange(tokens_BT.shape[1] - 1)[None]
         lengths_B1, targets_B1 = self.lengths_N[example_ids][:, None], self.targets_N[example_ids][:, None]

@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.runner import ClassRunner
+from lightpaff.deployment.runtimes import RUNTIMES, open_runner
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.models.encoder import without_unknown_segments
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.progress import progress_bar
 from lightpaff.recipe import Task
 from lightpaff.targets.teacher import load_targets, predict, store_targets
 from lightpaff.training.device import Hardware
@@ -43,6 +48,21 @@ def predict_logits(
 ) -> None:
     """Logits of every row, in float32, as the model will be used."""
     store_targets(predict(model, data, TOKENS_PREDICTED_TOGETHER, hardware.device, description), _file(path))
+
+
+def predict_export(
+    directory: Path, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+) -> None:
+    """An export's logits of every row."""
+    runner: ClassRunner = open_runner(directory, RUNTIMES[ExportCard.read(directory).format], "classes")
+    count = len(data.lengths_N)
+    logits_NV = np.empty((count, data.number_of_classes), dtype=np.float32)
+    with progress_bar(description, count, "rows") as advance:
+        for ids in sequential_batches(data.lengths_N, np.arange(count), TOKENS_PREDICTED_TOGETHER):
+            inputs = {name: tensor.numpy() for name, tensor in data.batch(ids, draw=0).inputs.items()}
+            logits_NV[ids] = runner.logits(inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))
+            advance(len(ids))
+    store_targets(torch.from_numpy(logits_NV), _file(path))
 
 
 def read_outputs(path: Path, data: Objective) -> Predictions:

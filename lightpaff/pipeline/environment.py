@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,6 @@ _PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "
 
 def describe_environment(device: torch.device, precision: str) -> dict[str, str]:
     """Versions and hardware, for the report."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "processor": describe_processor(torch.device("cpu")),
         "cores": str(os.cpu_count()),
@@ -24,8 +24,13 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, str]
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
-        **versions,
+        **versions_of(_PACKAGES),
     }
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of installed packages."""
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def describe_maker(device: torch.device) -> dict[str, str]:

@@ -247,9 +247,10 @@ def _fetch_task_teacher(
     _require_usable(fetched, family, f"tasks.{task.name}.teacher")
     own = load_tokenizer(fetched.path, family)
     compare_vocabularies(tokenizer, own, ("the teacher", f"tasks.{task.name}.teacher"), family)
-    if family == "encoder" and lacks_head(fetched.path, CLASSES):
+    head, called = (CLASSES, "classification") if family == "encoder" else (PRETRAINING_HEADS[family], "language model")
+    if lacks_head(fetched.path, head):
         raise UserError(
-            f"tasks.{task.name}.teacher: {fetched.origin} comes without a classification head, so it is not "
+            f"tasks.{task.name}.teacher: {fetched.origin} comes without a {called} head, so it is not "
             "fine-tuned; leave the key out to fine-tune the teacher here"
         )
     return fetched

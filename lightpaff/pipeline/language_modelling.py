@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.runner import TokenRunner
+from lightpaff.deployment.runtimes import RUNTIMES, open_runner
 from lightpaff.evaluation.likelihoods import TokenLikelihoods, read_likelihoods, write_likelihoods
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.clm import SlidingWindows
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.progress import progress_bar
 from lightpaff.recipe import Task
 from lightpaff.targets.likelihood import measure_nll
 from lightpaff.training.device import Hardware
@@ -50,6 +55,25 @@ def predict_likelihoods(
     """The likelihood of every token of the split, once each, summed up a window, in float32."""
     assert isinstance(data, SlidingWindows)
     nll_N = measure_nll(model, data, _TOKENS_SCORED_TOGETHER, hardware.device, description)
+    write_likelihoods(_file(path), TokenLikelihoods(nll_N, data.targets_N.astype(np.float64), data.words_N))
+
+
+def predict_export(
+    directory: Path, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+) -> None:
+    """An export's likelihood of every token of the split, once each, summed up a window."""
+    assert isinstance(data, SlidingWindows)
+    runner: TokenRunner = open_runner(directory, RUNTIMES[ExportCard.read(directory).format], "next_tokens")
+    count = len(data.lengths_N)
+    nll_N = np.zeros(count)
+    with progress_bar(description, count, "windows") as advance:
+        for ids in sequential_batches(data.lengths_N, np.arange(count), _TOKENS_SCORED_TOGETHER):
+            scored = runner.nll([data.tokens(int(id_)).tolist() for id_ in ids])
+            nll_N[ids] = [
+                nll_S[-targets:].sum(dtype=np.float64)
+                for nll_S, targets in zip(scored, data.targets_N[ids], strict=True)
+            ]
+            advance(len(ids))
     write_likelihoods(_file(path), TokenLikelihoods(nll_N, data.targets_N.astype(np.float64), data.words_N))
 
 

@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.runner import TextRunner
+from lightpaff.deployment.runtimes import RUNTIMES, open_runner
 from lightpaff.evaluation.generation import generate
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts, read_texts, write_texts
@@ -69,11 +72,32 @@ def predict_texts(
     """Generated texts with their references."""
     assert isinstance(data, Translation)
     rows = generate_rows(model, data, task, vocabulary, hardware, description)
-    hypotheses = vocabulary.tokenizer.batch_decode(
-        [row.tolist() for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    texts = GeneratedTexts([text.strip() for text in hypotheses], data.references(), data.sources())
-    write_texts(_file(path), texts)
+    _write(path, [row.tolist() for row in rows], data, vocabulary)
+
+
+def predict_export(
+    directory: Path, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+) -> None:
+    """What an export writes for every row, with the references."""
+    assert isinstance(data, Translation)
+    runner: TextRunner = open_runner(directory, RUNTIMES[ExportCard.read(directory).format], "target_tokens")
+    count = len(data.lengths_N)
+    rows: list[list[int]] = [[]] * count
+    with progress_bar(description, count, "rows") as advance:
+        for ids in sequential_batches(data.lengths_N, np.arange(count), _SOURCE_TOKENS_TOGETHER):
+            inputs = data.source_inputs(ids)
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            sources = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
+            written = runner.write(
+                sources,
+                beams=task.generation.beams,
+                length_penalty=task.generation.length_penalty,
+                max_tokens=task.max_target_length,
+            )
+            for id_, row in zip(ids, written, strict=True):
+                rows[id_] = row
+            advance(len(ids))
+    _write(path, rows, data, vocabulary)
 
 
 def read_outputs(path: Path, data: Objective) -> GeneratedTexts:
@@ -119,6 +143,12 @@ def notes(task: Task, outputs: Outputs) -> dict[str, str]:
     assert isinstance(outputs, GeneratedTexts)
     found = outputs.signatures()
     return {metric: found[metric] for metric in task.metric_names}
+
+
+def _write(path: Path, rows: list[list[int]], data: Translation, vocabulary: Vocabulary) -> None:
+    hypotheses = vocabulary.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    texts = GeneratedTexts([text.strip() for text in hypotheses], data.references(), data.sources())
+    write_texts(_file(path), texts)
 
 
 def _generate(

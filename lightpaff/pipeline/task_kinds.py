@@ -30,6 +30,16 @@ class Validate(Protocol):
         ...
 
 
+class PredictExport(Protocol):
+    """Writes an export's outputs for a split into a folder, as `Predict` writes a model's."""
+
+    def __call__(
+        self, directory: Path, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+    ) -> None:
+        """`directory` is the export's; `path` is the file without its ending."""
+        ...
+
+
 class Predict(Protocol):
     """Writes a model's outputs for a split into a folder."""
 
@@ -57,6 +67,7 @@ class TaskKind:
         for_validation: the task as the loop validates it: cheaper, where evaluation costs much.
         validate: chooses the best checkpoint.
         predict: writes outputs.
+        predict_export: the same of an export, in its own runtime.
         read_outputs: reads them again, with the gold ones.
         describe_timing: what one measurement of the latency is.
         timing_inputs: `count` inputs drawn from the data, for one measurement; `turn` numbers the draws.
@@ -71,6 +82,7 @@ class TaskKind:
     for_validation: Callable[[Task], Task]
     validate: Validate
     predict: Predict
+    predict_export: PredictExport
     read_outputs: Callable[[Path, Objective], Outputs]
     describe_timing: Callable[[Task], str]
     timing_inputs: Callable[[Objective, int, int, torch.device], dict[str, torch.Tensor]]
@@ -98,6 +110,7 @@ _CLASSES: dict[str, Any] = {
     "for_validation": _as_it_is,
     "validate": classification.validate,
     "predict": classification.predict_logits,
+    "predict_export": classification.predict_export,
     "read_outputs": classification.read_outputs,
     "describe_timing": lambda task: "one row at a time",
     "timing_inputs": classification.timing_inputs,
@@ -116,6 +129,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         for_validation=language_modelling.without_overlap,
         validate=language_modelling.validate,
         predict=language_modelling.predict_likelihoods,
+        predict_export=language_modelling.predict_export,
         read_outputs=language_modelling.read_outputs,
         describe_timing=language_modelling.describe_timing,
         timing_inputs=language_modelling.timing_inputs,
@@ -129,6 +143,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         for_validation=_as_it_is,
         validate=sequence_to_sequence.validate,
         predict=sequence_to_sequence.predict_texts,
+        predict_export=sequence_to_sequence.predict_export,
         read_outputs=sequence_to_sequence.read_outputs,
         describe_timing=sequence_to_sequence.describe_timing,
         timing_inputs=sequence_to_sequence.timing_inputs,

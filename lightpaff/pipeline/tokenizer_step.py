@@ -13,6 +13,8 @@ from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.recipe import Family, FromScratch
 
+_TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture", "tokenizer"}
+
 
 def tokenizer_step(
     from_scratch: FromScratch,
@@ -35,7 +37,7 @@ def tokenizer_step(
     settings = {
         "family": family,
         "languages": list(languages),
-        "from_scratch": from_scratch.model_dump(include={"vocabulary_size", "lowercase", "max_length", "architecture"}),
+        "from_scratch": from_scratch.model_dump(include=_TRAINED_BY),
         "corpus": source_identity(corpus),
         "evaluated": [rows.identity for rows in evaluated],
     }

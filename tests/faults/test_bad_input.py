@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -538,7 +539,8 @@ DECODERS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
 
 
 def longest_line(recipe: Any) -> str:
-    return max((recipe.folder / "corpus.txt").read_text().splitlines(), key=lambda line: len(line.split()))
+    lines: list[str] = (recipe.folder / "corpus.txt").read_text().splitlines()
+    return max(lines, key=lambda line: len(line.split()))
 
 
 @pytest.mark.parametrize("case", DECODERS)
@@ -675,6 +677,15 @@ def test_ready_made_decoder(
     tiny_recipe.set("student.initialisation", "random")
     tiny_recipe.set("tasks.0.teacher", str(model))
     expect_refusal(tiny_recipe.write(), f"tasks.toy.teacher: {model}: is a bert, but the recipe's family is decoder")
+    classifier = tmp_path / "classifier"
+    shutil.copytree(gpt2, classifier)
+    weights = load_file(classifier / "model.safetensors")
+    save_file(
+        {**weights, "score.weight": np.zeros((2, 32))}, classifier / "model.safetensors", metadata={"format": "pt"}
+    )
+    tiny_recipe.set("tasks.0.teacher", str(classifier))
+    problem = f"tasks.toy.teacher: {classifier} comes without a language model head, so it is not fine-tuned"
+    expect_refusal(tiny_recipe.write(), problem, "leave the key out")
 
 
 def test_decoder_for_encoders(
@@ -697,7 +708,7 @@ def test_languages_that_the_teacher_lacks(
     expect_refusal(tiny_recipe.write(), problem, "name a language that it has")
     tiny_recipe.set("tasks.0.languages", {"source": "en", "target": "de"})
     tiny_recipe.set("pretraining.corpus", [{"path": "corpus.txt", "language": "english"}])
-    problem = "language english: the tokenizer has neither a token <english> nor a code english (the closest are <en>"
+    problem = "language english: the tokenizer has neither a token <english> nor a code english"
     expect_refusal(tiny_recipe.write(), problem, "name a language that it has")
 
 

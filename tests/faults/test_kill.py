@@ -16,7 +16,18 @@ DRIVER = Path(__file__).with_name("run_and_die.py")
 SAVED_AT_EVERY_STEP = ("teacher.pretraining", "pretraining.training", "fine_tuning.training")
 KILLED, STOPPED, WELL = -signal.SIGKILL, 130, 0
 # Of the report, what does not depend on the clock or on where the run lies.
-LASTING = ("rows", "curves", "disagreements", "data_cards", "comparisons", "agreement", "compute", "tasks", "summary")
+LASTING = (
+    "rows",
+    "curves",
+    "disagreements",
+    "samples",
+    "data_cards",
+    "comparisons",
+    "agreement",
+    "compute",
+    "tasks",
+    "summary",
+)
 TIMINGS = ("median_ms", "p95_ms", "throughput", "command")
 
 TEACHER, STUDENT, CONTROL = (f"pre-train the {arm}" for arm in ("teacher", "student", "control"))
@@ -51,6 +62,38 @@ DEATHS = [
     Death("interrupted in an evaluation", FINE_CONTROL, 4, STOPPED, ((FINE_CONTROL, (4, 5)),)),
     Death("killed in the delivery", None, None, KILLED),
     Death("lives", None, None, WELL),
+]
+
+# A decoder asks its teacher live in fine-tuning too; so does an encoder-decoder, whose teacher also writes targets.
+DECODER_DEATHS = [
+    Death(
+        "killed after a checkpoint",
+        STUDENT,
+        2,
+        KILLED,
+        ((TEACHER, (1, 2, 3)), (FINE_TEACHER, (1, 2, 3, 4)), (STUDENT, (1, 2))),
+    ),
+    Death("killed after a checkpoint", FINE_STUDENT, 3, KILLED, ((STUDENT, (3,)), (FINE_STUDENT, (1, 2, 3)))),
+    Death(
+        "interrupted in an evaluation",
+        FINE_CONTROL,
+        4,
+        STOPPED,
+        ((FINE_STUDENT, (4,)), (CONTROL, (1, 2, 3)), (FINE_CONTROL, (1, 2, 3, 4, 5))),
+    ),
+    Death("lives", None, None, WELL),
+]
+ENCODER_DECODER_DEATHS = [
+    Death(
+        "killed after a checkpoint",
+        STUDENT,
+        2,
+        KILLED,
+        ((TEACHER, (1, 2, 3)), (FINE_TEACHER, (1, 2, 3, 4)), (STUDENT, (1, 2))),
+    ),
+    Death("killed in the teacher's texts", None, None, KILLED, ((STUDENT, (3,)),)),
+    Death("killed after a checkpoint", FINE_STUDENT, 3, KILLED, ((FINE_STUDENT, (1, 2, 3)),)),
+    Death("lives", None, None, WELL, ((FINE_STUDENT, (4,)), (CONTROL, (1, 2, 3)), (FINE_CONTROL, (1, 2, 3, 4)))),
 ]
 
 
@@ -108,12 +151,15 @@ def lasting_report(output: Path) -> dict[str, Any]:
     return {name: report[name] for name in LASTING} | {"rows": rows}
 
 
-def weights_by_step(output: Path) -> dict[str, bytes]:
+def results_by_step(output: Path) -> dict[tuple[str, str], bytes]:
+    """Weights, soft targets, likelihoods, tokens and texts, by step and name of the file."""
     steps = json.loads((output / "run.json").read_text())["steps"]
-    files = {
-        name: output.parent / "steps" / directory / "model" / "model.safetensors" for name, directory in steps.items()
+    return {
+        (step, file.name): file.read_bytes()
+        for step, directory in steps.items()
+        for file in (output.parent / "steps" / directory).rglob("*")
+        if file.suffix in (".safetensors", ".arrow", ".jsonl")
     }
-    return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 
 
 def student_files(output: Path) -> dict[str, bytes]:
@@ -123,22 +169,41 @@ def student_files(output: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(600)
-def test_kill_at_every_training(finished_run: Any, processes: Processes, tmp_path: Path) -> None:
-    recipe, output = finished_run.folder / "recipe.yaml", tmp_path / "runs" / "killed"
-    for death in DEATHS:
+@pytest.mark.parametrize(
+    ("finished", "deaths"),
+    [
+        ("finished_run", DEATHS),
+        ("finished_decoder_run", DECODER_DEATHS),
+        ("finished_encoder_decoder_run", ENCODER_DECODER_DEATHS),
+    ],
+    ids=["encoder", "decoder", "encoder-decoder"],
+)
+def test_kill_at_every_training(
+    finished: str,
+    deaths: list[Death],
+    processes: Processes,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    undisturbed = request.getfixturevalue(finished)
+    recipe, output = undisturbed.folder / "recipe.yaml", tmp_path / "runs" / "killed"
+    for death in deaths:
         code, stdout, stderr = processes.run(death, recipe, output)
         assert code == death.code, f"{death}:\n{stderr}"
         # Resumed where it was killed: no step of a training is taken twice, and none is left out.
         assert saved_checkpoints(stdout) == death.saved, death
         if death.code == STOPPED:
             check_stop(death, stderr)
-    assert lasting_report(output) == lasting_report(finished_run.output)
-    weights = weights_by_step(output)
-    assert {TEACHER, FINE_TEACHER, STUDENT, FINE_STUDENT, CONTROL, FINE_CONTROL} < weights.keys()
-    assert weights == weights_by_step(finished_run.output)
+    assert lasting_report(output) == lasting_report(undisturbed.output)
+    results = results_by_step(output)
+    trained = {step for step, file in results if file == "model.safetensors"}
+    assert {TEACHER, FINE_TEACHER, STUDENT, FINE_STUDENT, CONTROL, FINE_CONTROL} < trained
+    expected = results_by_step(undisturbed.output)
+    assert results.keys() == expected.keys()
+    assert [name for name, content in results.items() if content != expected[name]] == []
     student = student_files(output)
     assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= student.keys()
-    assert student == student_files(finished_run.output)
+    assert student == student_files(undisturbed.output)
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".old", ".work")]
 
 

@@ -60,7 +60,7 @@ _BART = {
     "encoder_ffn_dim": 24,
     "decoder_ffn_dim": 24,
 }
-_T5 = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 1, "num_decoder_layers": 2, "d_kv": 8}
+_T5 = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 1, "d_kv": 8}
 ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart": ("bart", _BART),
     "bart, scaled": ("bart", {**_BART, "scale_embedding": True, "activation_function": "relu"}),
@@ -104,7 +104,8 @@ def save_model(folder: Path, architecture: str, settings: dict[str, Any]) -> tup
     with torch.no_grad():
         # Fresh biases are 0 and norms 1: a forgotten one would not show. Large, so that no two tokens are as likely.
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
         if architecture != "t5" and not is_decoder:
             model.final_logits_bias.normal_()
     # What nobody asked for: it must make no difference.

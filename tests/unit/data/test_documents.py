@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_rows_are_filtered_and_verbatim(tmp_path: Path) -> None:
     assert found == [(1, "  a \n\n b"), (3, ""), (4, "cd")]
 
 
-def write_table(path: Path, texts: list[str | None]) -> None:
+def write_table(path: Path, texts: Sequence[str | None]) -> None:
     """Rows with the columns `number` and `text`, as the ending says."""
     rows = [{"number": number, "text": text} for number, text in enumerate(texts)]
     if path.suffix == ".parquet":
@@ -68,7 +69,7 @@ def write_table(path: Path, texts: list[str | None]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def documents_of_table(path: Path, texts: list[str | None], **keys: Any) -> list[tuple[int, str]]:
+def documents_of_table(path: Path, texts: Sequence[str | None], **keys: Any) -> list[tuple[int, str]]:
     write_table(path, texts)
     return list(iterate_documents(resolve(Source(path=str(path), **keys), path.parent), "text"))
 

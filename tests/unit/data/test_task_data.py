@@ -19,7 +19,7 @@ from lightpaff.data.task_data import (
 )
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import Source, Task
+from lightpaff.recipe import FromScratch, Source, Task
 
 WORDS = ["the", "old", "king", "saw", "a", "red", "fox", "run", "over", "nine", "green", "hills", "and", "far", "away"]
 MakeSource = Callable[[list[dict[str, Any]]], ResolvedSource]
@@ -27,7 +27,9 @@ MakeSource = Callable[[list[dict[str, Any]]], ResolvedSource]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(iter([" ".join(WORDS)] * 3), 120, True, 64, "bert")
+    sizes = {"layers": 1, "hidden_size": 8, "heads": 1, "feed_forward": 8}
+    shape = {"architecture": "bert", **sizes, "vocabulary_size": 120, "max_length": 64}
+    return train_tokenizer(iter([" ".join(WORDS)] * 3), FromScratch.model_validate(shape), "encoder")
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_a_task_on_rows(vocabulary: Vocabulary, tmp_path: Path) -> None:
 def test_a_split_without_text_is_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:
     train, blank = (write_source(tmp_path, f"{name}.txt", text, document="file") for name, text in ("ab", "b "))
     task = Task.model_validate({"name": "toy", "objective": "clm", "train": "a.txt", "validation": "b.txt"})
-    with pytest.raises(UserError, match=r"b\.txt: no document of toy \(validation\) has any text; correct the file"):
+    with pytest.raises(UserError, match=r"b\.txt: no document of toy \(validation\) has any text in column 'text';"):
         clm.prepare_rows(task, TaskSources([train], [], [blank], []), vocabulary, tmp_path, lambda done: None)
 
 

@@ -1,0 +1,263 @@
+"""A trained student as other runtimes take it, and the proof that it still says the same.
+
+An export is a step like any other; its check runs the export over the validation and test rows in its own runtime, and
+writes outputs that are scored as those of every model are.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightpaff.data.languages import source_prefix
+from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
+from lightpaff.errors import UserError
+from lightpaff.evaluation.likelihoods import TokenLikelihoods
+from lightpaff.evaluation.metrics import Predictions
+from lightpaff.evaluation.outputs import Outputs
+from lightpaff.evaluation.texts import GeneratedTexts
+from lightpaff.files import sha256_of_file, write_json_whole
+from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.translate import Translation
+from lightpaff.pipeline.environment import describe_processor, versions_of
+from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
+from lightpaff.recipe import Metric, Task
+from lightpaff.report.metrics import METRICS
+
+EXPORT = "export"
+CHECK = "check.json"
+_CALIBRATION_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which export is wanted."""
+
+    to: Format
+    quantise: Quantisation
+
+    @property
+    def name(self) -> str:
+        """For folders and tables."""
+        return self.to if self.quantise == "none" else f"{self.to}-{self.quantise}"
+
+
+@dataclass(frozen=True)
+class _Source:
+    model: Path
+    quantisation: Quantisation
+    calibration: list[list[int]]
+    decoder_start: str | None
+
+
+def _to_onnx(source: _Source, destination: Path) -> None:
+    from lightpaff.deployment.export_onnx import export_onnx
+
+    export_onnx(source.model, destination, source.quantisation, source.calibration)
+
+
+def _to_openvino(source: _Source, destination: Path) -> None:
+    from lightpaff.deployment.export_openvino import export_openvino
+
+    export_openvino(source.model, destination, source.quantisation)
+
+
+def _to_ctranslate2(source: _Source, destination: Path) -> None:
+    from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
+
+    export_ctranslate2(source.model, destination, source.quantisation, source.decoder_start)
+
+
+def _to_transformers(source: _Source, destination: Path) -> None:
+    from lightpaff.deployment.export_transformers import export_transformers
+
+    export_transformers(source.model, destination, source.quantisation)
+
+
+_EXPORTERS: dict[Format, Callable[[_Source, Path], None]] = {
+    "onnx": _to_onnx,
+    "openvino": _to_openvino,
+    "ctranslate2": _to_ctranslate2,
+    "transformers": _to_transformers,
+}
+_FORMATS: dict[str, tuple[Format, ...]] = {
+    "classify": ("onnx", "openvino", "transformers"),
+    "regress": ("onnx", "openvino", "transformers"),
+    "clm": ("ctranslate2", "transformers"),
+    "translate": ("ctranslate2", "transformers"),
+}
+_KINDS: dict[str, Kind] = {
+    "classify": "classes",
+    "regress": "scores",
+    "clm": "next_tokens",
+    "translate": "target_tokens",
+}
+_PACKAGES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "torch"),
+    "openvino": ("openvino", "torch"),
+    "ctranslate2": ("ctranslate2", "torch"),
+    "transformers": ("transformers", "torch"),
+}
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """An export against its student on one split.
+
+    Attributes:
+        metric: the task's first.
+        student, export: its values.
+        loss: what the export loses: in points; of a perplexity, in per cent.
+        agreement: the share of rows with the same class or the same text; None for perplexity.
+        largest_difference: of a logit, or of a window's log likelihood a token in nats; None for texts.
+        rows: of the split.
+    """
+
+    split: str
+    metric: Metric
+    student: float
+    export: float
+    loss: float
+    agreement: float | None
+    largest_difference: float | None
+    rows: int
+
+
+def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Request) -> Step:
+    """Write a fine-tuned model for another runtime.
+
+    Raises:
+        UserError: the format is not for this kind of task.
+    """
+    if request.to not in _FORMATS[task.objective]:
+        raise UserError(
+            f"--to {request.to}: is not for the objective {task.objective} of {task.name}; "
+            f"take {' or '.join(_FORMATS[task.objective])}"
+        )
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        destination = place.result / EXPORT
+        destination.mkdir()
+        data = task_objective(shop, task, rows, "train")
+        card = _describe(shop, task, rows, model, request, data)
+        _EXPORTERS[request.to](
+            _Source(model.path, request.quantise, _calibration(task, data), card.decoder_start or None), destination
+        )
+        card.write(destination)
+        return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
+
+    settings = {
+        "to": request.to,
+        "quantise": request.quantise,
+        "start": model.identity,
+        "generation": task.generation.model_dump(),
+        "versions": versions_of(_PACKAGES[request.to]),
+    }
+    name = f"export the student of {task.name} to {request.name}"
+    return Step(name, "export", settings, (rows, *model.inputs), shop.root, work)
+
+
+def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: Step, request: Request) -> Step:
+    """Run an export over the validation and test rows and compare it with its student's outputs (`student` is the step
+    that predicted with it)."""
+    kind = TASK_KINDS[task.objective]
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        checks = []
+        for split in evaluation_splits(task):
+            data = task_objective(shop, task, rows, split)
+            directory = exported.directory / EXPORT
+            description = f"{step.name} ({split})"
+            kind.predict_export(directory, data, task, shop.inputs.vocabulary, place.result / split, description)
+            outputs = kind.read_outputs(place.result / split, data)
+            checks.append(_compare(task, split, kind.read_outputs(student.directory / split, data), outputs))
+        write_json_whole(place.result / CHECK, [asdict(check) for check in checks])
+        return {"loss": checks[0].loss}
+
+    settings = {
+        "processor": describe_processor(shop.hardware.device),
+        "task": task.model_dump(include={"stride", "generation", "metrics"}),
+    }
+    name = f"check the export to {request.name} on {task.name}"
+    return Step(name, "check", settings, (rows, exported, student), shop.root, work)
+
+
+def read_checks(step: Step) -> list[SplitCheck]:
+    """What `check_step` found, the validation set first."""
+    return [SplitCheck(**check) for check in json.loads((step.directory / CHECK).read_text())]
+
+
+def require_within(check: SplitCheck, tolerance: float, name: str) -> None:
+    """Refuse an export that loses too much.
+
+    Raises:
+        UserError: says how much, and what to do.
+    """
+    if check.loss > tolerance:
+        unit = "per cent" if not METRICS[check.metric].is_higher_better else "points"
+        raise UserError(
+            f"{name}: loses {check.loss:.2f} {unit} of {check.metric} on the {check.split} set, more than the "
+            f"tolerance of {tolerance:g}; take another --quantise or --to, or raise --tolerance"
+        )
+
+
+def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> SplitCheck:
+    metric = task.metric_names[0]
+    before, after = student.score(metric), export.score(metric)
+    loss = 100 * (before - after) if METRICS[metric].is_higher_better else 100 * (after / before - 1)
+    agreement, difference = _differences(student, export)
+    return SplitCheck(split, metric, before, after, loss, agreement, difference, len(student))
+
+
+def _differences(student: Outputs, export: Outputs) -> tuple[float | None, float | None]:
+    if isinstance(student, Predictions) and isinstance(export, Predictions):
+        difference = float(np.abs(student.logits_NV - export.logits_NV).max())
+        is_score = student.logits_NV.shape[1] == 1
+        return None if is_score else float((student.classes_N == export.classes_N).mean()), difference
+    if isinstance(student, TokenLikelihoods) and isinstance(export, TokenLikelihoods):
+        return None, float(np.abs((student.nll_N - export.nll_N) / student.tokens_N).max())
+    assert isinstance(student, GeneratedTexts)
+    assert isinstance(export, GeneratedTexts)
+    same = sum(one == other for one, other in zip(student.hypotheses, export.hypotheses, strict=True))
+    return same / len(student), None
+
+
+def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Request, data: Objective) -> ExportCard:
+    tokenizer = shop.inputs.tokenizer
+    card = partial(
+        ExportCard,
+        format=request.to,
+        quantisation=request.quantise,
+        kind=_KINDS[task.objective],
+        max_length=task.max_length,
+        source_sha256=sha256_of_file(model.path / "model.safetensors"),
+        made_with=versions_of(("lightpaff", *_PACKAGES[request.to])),
+    )
+    if task.objective == "classify":
+        return card(labels=read_labels(rows.directory))
+    if not isinstance(data, Translation):
+        return card()
+    return card(
+        decoder_start=str(tokenizer.convert_ids_to_tokens(data.decoder_start_id)),
+        source_prefix=source_prefix(tokenizer, task.languages),
+        beams=task.generation.beams,
+        length_penalty=task.generation.length_penalty,
+        max_target_length=task.max_target_length,
+    )
+
+
+def _calibration(task: Task, data: Objective) -> list[list[int]]:
+    """Token ids of training rows, spread over the data: for exporters that look at what goes through the model."""
+    if task.objective not in ("classify", "regress"):
+        return []
+    count = min(_CALIBRATION_ROWS, len(data.lengths_N))
+    chosen = np.arange(count) * len(data.lengths_N) // count
+    ids_BS = data.batch(chosen, draw=0).inputs["input_ids"].tolist()
+    return [row[:length] for row, length in zip(ids_BS, data.lengths_N[chosen].tolist(), strict=True)]

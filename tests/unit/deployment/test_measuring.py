@@ -1,0 +1,171 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightpaff.deployment.contenders import Contender
+from lightpaff.deployment.measuring import Cell, MeasureSettings, Worker, list_cells, measure, to_json_lines
+from lightpaff.deployment.worker_process import Timing
+from lightpaff.errors import UserError
+
+TEACHER = Contender("teacher", Path("t"), "pytorch", 2, 400, "none", "classes", 512, 100)
+STUDENT = Contender("student", Path("s"), "onnx", 2, 25, "int8", "classes", 128, 90)
+SETTINGS = MeasureSettings(batch_sizes=(1, 4), lengths=(32, 512), seconds=0.0, least_rounds=20)
+
+
+class FakeWorker:
+    """Takes 1 ms a row times `slowness`, and more in every other turn."""
+
+    def __init__(self, contender: Contender, slowness: float, calls: list[tuple[str, list[list[int]], bool]]) -> None:
+        self.contender, self.slowness, self.calls = contender, slowness, calls
+        self.is_open = True
+        self.runs = 0
+
+    def load(self) -> float:
+        return 1.5
+
+    def run(self, rows: list[list[int]], *, new_tokens: int, beams: int, length_penalty: float, settle: bool) -> Timing:
+        self.calls.append((self.contender.name, rows, settle))
+        self.runs += 1
+        return Timing(self.slowness * len(rows) * (1.0 + 0.5 * (self.runs % 2)), tokens=3 * len(rows))
+
+    def peak_bytes(self) -> int:
+        return 1000 + self.runs
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Arena:
+    """Starts fakes, and remembers them."""
+
+    def __init__(self, **slowness: float) -> None:
+        self.slowness = slowness
+        self.calls: list[tuple[str, list[list[int]], bool]] = []
+        self.workers: list[FakeWorker] = []
+
+    def start(self, contender: Contender) -> Worker:
+        self.workers.append(FakeWorker(contender, self.slowness[contender.name], self.calls))
+        return self.workers[-1]
+
+
+def test_the_arithmetic() -> None:
+    arena = Arena(teacher=8.0, student=2.0)
+    rows = measure([TEACHER, STUDENT], replace(SETTINGS, price_per_core_hour=0.36), start=arena.start)
+    found = {(row.contender, row.batch_size, row.length): row for row in rows}
+    assert list(found) == [
+        ("teacher", 1, 32),
+        ("student", 1, 32),
+        ("teacher", 4, 32),
+        ("student", 4, 32),
+        ("teacher", 1, 512),
+        ("teacher", 4, 512),
+    ]
+    row = found["student", 4, 32]
+    assert row.median_ms == pytest.approx(10.0)  # Of 8 and 12 by turns.
+    assert (row.p95_ms, row.p99_ms) == (pytest.approx(12.0), pytest.approx(12.0))
+    assert row.throughput_per_s == pytest.approx(400.0)
+    assert row.rounds == 20
+    # 2 cores for 2.5 ms a row are 5000 core-seconds a million.
+    assert row.cost_per_million == pytest.approx(5000 / 3600 * 0.36)
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (pytest.approx(4), pytest.approx(4), pytest.approx(4))
+    assert row.size_ratio == 16
+    assert (row.load_seconds, row.bytes, row.written, row.new_tokens) == (1.5, 25, 3.0, 0)
+    assert found["teacher", 4, 32].ratio == 1
+    assert found["teacher", 1, 32].peak_bytes < found["teacher", 4, 512].peak_bytes
+
+
+def test_all_take_turns_on_the_same_inputs_drawn_from_the_smallest_vocabulary() -> None:
+    arena = Arena(teacher=30.0, student=2.0)
+    measure([TEACHER, STUDENT], replace(SETTINGS, lengths=(32,), batch_sizes=(2,)), start=arena.start)
+    timed = arena.calls[6:]  # Three runs each to warm up.
+    assert [name for name, _, _ in timed] == ["teacher", "student"] * 20
+    assert [rows for _, rows, _ in timed[::2]] == [rows for _, rows, _ in timed[1::2]]
+    assert {np.array(rows).shape for _, rows, _ in timed} == {(2, 32)}
+    ids = np.array([rows for _, rows, _ in timed])
+    assert 80 < ids.max() < 90
+    assert len({str(rows) for _, rows, _ in timed}) == 20
+    # Only short runs are preceded by one that is not timed.
+    assert [settle for _, _, settle in timed[:2]] == [False, True]
+    again = Arena(teacher=30.0, student=2.0)
+    measure([TEACHER, STUDENT], replace(SETTINGS, lengths=(32,), batch_sizes=(2,)), start=again.start)
+    assert again.calls == arena.calls
+
+
+def test_another_baseline_and_one_that_does_not_read_so_much() -> None:
+    arena = Arena(teacher=8.0, student=2.0)
+    rows = measure([TEACHER, STUDENT], replace(SETTINGS, baseline="student"), start=arena.start)
+    ratios = {(row.contender, row.batch_size, row.length): row.ratio for row in rows}
+    assert ratios["teacher", 1, 32] == pytest.approx(0.25)
+    assert ratios["teacher", 1, 512] is None
+
+
+def test_own_inputs_are_one_more_length() -> None:
+    arena = Arena(teacher=8.0)
+    settings = replace(SETTINGS, lengths=(), batch_sizes=(3,), task_rows=((5, 6, 7), (8,)))
+    (row,) = measure([TEACHER], settings, start=arena.start)
+    assert (row.length, row.mean_length) == (None, 2.0)
+    assert {tuple(ids) for _, rows, _ in arena.calls for ids in rows} == {(5, 6, 7), (8,)}
+
+
+def test_a_decoder_writes_within_its_longest_input() -> None:
+    decoder = replace(STUDENT, work="next_tokens")
+    settings = MeasureSettings(batch_sizes=(1,), lengths=(96, 97), new_tokens=32)
+    assert list_cells([decoder], settings) == [Cell(1, 96)]
+    assert list_cells([replace(decoder, work="target_tokens")], settings) == [Cell(1, 96), Cell(1, 97)]
+    assert list_cells([replace(decoder, longest=None)], settings) == [Cell(1, 96), Cell(1, 97)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("it failed")])
+def test_workers_are_ended_whatever_happens(error: BaseException) -> None:
+    arena = Arena(teacher=8.0, student=2.0)
+
+    def interrupt(amount: int, note: str = "") -> None:
+        raise error
+
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        measure([TEACHER, STUDENT], SETTINGS, interrupt, arena.start)
+    assert [worker.is_open for worker in arena.workers] == [False, False]
+
+
+def test_progress_hears_of_every_cell() -> None:
+    notes: list[str] = []
+    measure([TEACHER, STUDENT], SETTINGS, lambda amount, note="": notes.append(note), Arena(teacher=8, student=2).start)
+    assert len(notes) == len(list_cells([TEACHER, STUDENT], SETTINGS)) == 4
+    assert notes[0] == "1 × 32: student 2.5 ms"
+
+
+@pytest.mark.parametrize(
+    ("contenders", "change", "message"),
+    [
+        ([], {}, "nothing to measure"),
+        ([TEACHER, TEACHER], {}, "teacher: is the name of several"),
+        ([TEACHER, replace(STUDENT, work="next_tokens")], {}, "different work"),
+        ([TEACHER], {"baseline": "nobody"}, "baseline nobody is none"),
+        ([STUDENT], {"lengths": (4096,)}, "no model reads so many"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    contenders: list[Contender], change: dict[str, object], message: str
+) -> None:
+    def start(contender: Contender) -> Worker:
+        raise AssertionError("nothing is started")
+
+    begin: Callable[[Contender], Worker] = start
+    with pytest.raises(UserError, match=message):
+        measure(contenders, replace(SETTINGS, **change), start=begin)  # type: ignore[arg-type]
+
+
+def test_a_line_of_json_says_all() -> None:
+    arena = Arena(teacher=8.0, student=2.0)
+    lines = to_json_lines(measure([TEACHER, STUDENT], SETTINGS, start=arena.start)).splitlines()
+    assert len(lines) == 6
+    row = json.loads(lines[1])
+    assert row["contender"] == "student"
+    assert row["quantisation"] == "int8"
+    assert row["ratio"] == pytest.approx(4)
+    assert int(row["machine"]["cores"]) > 0
+    assert {"processor", "python", "torch"} <= set(row["machine"])
