@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightpaff.deployment.card import CARD, ExportCard, Format, Quantisation
+from lightpaff.deployment.card import CARD, ExportCard, Quantisation
+from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work
 from lightpaff.errors import UserError
-
-Runtime = Literal["pytorch", "onnx", "openvino", "ctranslate2"]
-Work = Literal["classes", "next_tokens", "target_tokens"]
 
 _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "pytorch": ("torch", "transformers"),
@@ -20,28 +18,14 @@ _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "openvino": ("openvino", "tokenizers"),
     "ctranslate2": ("ctranslate2", "tokenizers"),
 }
-_RUNTIMES: dict[Format, Runtime] = {
-    "transformers": "pytorch",
-    "onnx": "onnx",
-    "openvino": "openvino",
-    "ctranslate2": "ctranslate2",
-}
 _MODEL_FILES: dict[Runtime, tuple[str, ...]] = {
     "pytorch": ("*.safetensors",),
     "onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"),
     "openvino": ("*.xml", "*.bin"),
     "ctranslate2": ("*.bin",),
 }
-_WORKS: dict[str, Work] = {
-    "classes": "classes",
-    "scores": "classes",
-    "next_tokens": "next_tokens",
-    "target_tokens": "target_tokens",
-    # The families of plain models; an encoder without a head for classes gets one at random.
-    "encoder": "classes",
-    "decoder": "next_tokens",
-    "encoder-decoder": "target_tokens",
-}
+_WORK_OF_HEADS: tuple[Work, ...] = ("classes", "next_tokens", "target_tokens")
+"""An architecture has one of these heads; an encoder whose directory lacks it gets one at random."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +103,7 @@ def find_contenders(
 
 def _export(name: str, directory: Path, threads: int) -> Contender:
     card = ExportCard.read(directory)
-    runtime = _RUNTIMES[card.format]
+    runtime = RUNTIMES[card.format]
     return Contender(
         name=name,
         directory=directory,
@@ -127,7 +111,7 @@ def _export(name: str, directory: Path, threads: int) -> Contender:
         threads=threads,
         bytes=_bytes_of(directory, runtime),
         quantisation=card.quantisation,
-        work=_WORKS[card.kind],
+        work=WORKS[card.kind],
         longest=card.max_length,
         vocabulary=_vocabulary_of(directory / "tokenizer.json"),
     )
@@ -135,14 +119,11 @@ def _export(name: str, directory: Path, threads: int) -> Contender:
 
 def _plain_model(name: str, directory: Path, threads: int, precision: Literal["none", "bf16"]) -> Contender:
     # Where only exports take part, transformers need not be there.
-    from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
     from lightpaff.models.families import architecture_of
     from lightpaff.models.opening import read_config
 
     config = read_config(directory)
     architecture = architecture_of(config)
-    heads = architecture.heads
-    family = "encoder" if CLASSES in heads else "decoder" if NEXT_TOKENS in heads else "encoder-decoder"
     return Contender(
         name=name if precision == "none" else f"{name} {precision}",
         directory=directory,
@@ -150,7 +131,7 @@ def _plain_model(name: str, directory: Path, threads: int, precision: Literal["n
         threads=threads,
         bytes=_bytes_of(directory, "pytorch"),
         quantisation=precision,
-        work=_WORKS[family],
+        work=next(work for work in _WORK_OF_HEADS if work in architecture.heads),
         longest=architecture.longest_input(config),
         vocabulary=int(config.vocab_size),
     )

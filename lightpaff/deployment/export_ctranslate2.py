@@ -139,7 +139,7 @@ def _first_token(tokens: list[str], config: PreTrainedConfig, decoder_start: str
     if decoder_start is None:
         if config.decoder_start_token_id is None:
             raise UserError(f"{config.name_or_path}: its config.json has no decoder_start_token_id; add it")
-        return tokens[config.decoder_start_token_id]
+        return tokens[int(config.decoder_start_token_id)]
     if decoder_start not in tokens:
         raise UserError(f"decoder_start: the tokenizer of {config.name_or_path} has no token {decoder_start}")
     return decoder_start

@@ -20,7 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
-from lightpaff.deployment.contenders import Contender, Runtime, Work
+from lightpaff.deployment.contenders import Contender
+from lightpaff.deployment.runtimes import Runtime, Work
 from lightpaff.deployment.worker_process import Timing, WorkerProcess
 from lightpaff.errors import UserError
 from lightpaff.evaluation.latency import Latency, SpeedRatio, speed_ratio

@@ -13,7 +13,6 @@ Imports torch and transformers only where the runtime is PyTorch. Shapes: B rows
 """
 
 import ctypes
-import importlib
 import json
 import os
 import re
@@ -28,23 +27,14 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from lightpaff.deployment.contenders import Runtime, Work
 from lightpaff.deployment.runner import ClassRunner, TextRunner, TokenRunner
+from lightpaff.deployment.runtimes import Work, open_runner
 from lightpaff.errors import UserError, one_line
 
 Question = dict[str, Any]
 Run = Callable[[], int]
 """Runs the model once, and says how many tokens it wrote."""
 
-_RUNNERS: dict[tuple[Runtime, Work], tuple[str, str]] = {
-    ("pytorch", "classes"): ("pytorch_runtime", "PyTorchClassRunner"),
-    ("pytorch", "next_tokens"): ("pytorch_runtime", "PyTorchTokenRunner"),
-    ("pytorch", "target_tokens"): ("pytorch_runtime", "PyTorchTextRunner"),
-    ("onnx", "classes"): ("onnx_runtime", "OnnxClassRunner"),
-    ("openvino", "classes"): ("openvino_runtime", "OpenVinoClassRunner"),
-    ("ctranslate2", "next_tokens"): ("ctranslate2_runtime", "Ctranslate2TokenRunner"),
-    ("ctranslate2", "target_tokens"): ("ctranslate2_runtime", "Ctranslate2TextRunner"),
-}
 _PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 
@@ -86,12 +76,13 @@ def peak_bytes() -> int:
 
 def _load(question: Question) -> Callable[[Question], Run]:
     """Import the runtime and open the model: both are what a service waits for when it starts."""
-    module, name = _RUNNERS[question["runtime"], question["work"]]
-    options = {"precision": "bf16" if question["quantisation"] == "bf16" else "float32"}
-    runner = getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)(
+    precision = {"precision": "bf16" if question["quantisation"] == "bf16" else "float32"}
+    runner = open_runner(
         Path(question["directory"]),
+        question["runtime"],
+        question["work"],
         question["threads"],
-        **(options if question["runtime"] == "pytorch" else {}),
+        **(precision if question["runtime"] == "pytorch" else {}),
     )
     return partial(_PREPARATIONS[question["work"]], runner)
 

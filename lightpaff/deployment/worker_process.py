@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightpaff.deployment.contenders import Contender
@@ -31,20 +32,21 @@ class WorkerProcess:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
-        self._files = contextlib.ExitStack()
+        self._folder = tempfile.TemporaryDirectory()
         # A file, since a pipe that nobody reads fills up.
-        self._complaints = self._files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lightpaff.deployment.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            env={**os.environ, **_environment(contender.threads)},
-            text=True,
-            encoding="utf-8",
-            # Ctrl-C is for the process that measures: it kills the workers itself.
-            start_new_session=True,
-        )
+        self._complaints = Path(self._folder.name) / "complaints.txt"
+        with self._complaints.open("wb") as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lightpaff.deployment.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                env={**os.environ, **_environment(contender.threads)},
+                text=True,
+                encoding="utf-8",
+                # Ctrl-C is for the process that measures: it kills the workers itself.
+                start_new_session=True,
+            )
 
     @property
     def process_id(self) -> int:
@@ -87,7 +89,7 @@ class WorkerProcess:
         # A question that it did not live to read.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._files.close()
+        self._folder.cleanup()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -112,8 +114,8 @@ class WorkerProcess:
 
     def _describe_end(self) -> str:
         code = self._process.wait()
-        self._complaints.seek(0)
-        last = (self._complaints.read().strip().splitlines() or ["it said nothing"])[-1][:200]
+        complaints = self._complaints.read_text(encoding="utf-8", errors="replace").strip()
+        last = (complaints.splitlines() or ["it said nothing"])[-1][:200]
         why = "killed, as a rule for want of memory" if code == -signal.SIGKILL else f"exit code {code}: {last}"
         return f"{self._contender.name}: its process ended ({why}); leave it out, or measure smaller batches"
 

@@ -30,8 +30,8 @@ _OPENING = "<"
 # SentencePiece needs these for itself: the end of a text, and what it writes for spaces and for unknown characters.
 _RESERVED = ("\x00", SPACE, "▅")
 
-# SentencePiece skips texts of more than 4192 bytes.
-_LONGEST_ROW = 1000
+# In characters; the longest row of all is two of them.
+_LONGEST_PART = 1000
 
 
 def train_unigram(
@@ -52,8 +52,8 @@ def train_unigram(
     folding = normalizers.Lowercase() if lowercase else None
     words = _count_words(texts, folding)
     # Half of the room is for characters, half for longer pieces.
-    rows = _cut_words(words, _choose_characters(words, room // 2))
-    pieces = [*((token, 0.0) for token in (*special, *BYTES)), *_learn_pieces(library, rows, room)]
+    parts = _cut_words(words, _choose_characters(words, room // 2))
+    pieces = [*((token, 0.0) for token in (*special, *BYTES)), *_learn_pieces(library, parts, room)]
     model = models.Unigram(pieces, unk_id=special.index(SPECIAL_TOKENS["unk_token"]), byte_fallback=True)
     tokenizer = assemble_tokenizer(model, special, folding)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -99,26 +99,41 @@ def _cut_words(words: Counter[str], alphabet: list[str]) -> Counter[str]:
     A character outside the alphabet and `<` end a part.
     """
     known = {" ", *alphabet}
-    rows: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     for word, count in words.items():
         kept = "".join(character if character in known else "\n" for character in f" {word}")
         for part in kept.replace(_OPENING, f"\n{_OPENING}\n").split("\n"):
-            for start in range(0, len(part), _LONGEST_ROW):
-                rows[part[start : start + _LONGEST_ROW]] += count
-    return rows
+            for start in range(0, len(part), _LONGEST_PART):
+                parts[part[start : start + _LONGEST_PART]] += count
+    return parts
 
 
-def _learn_pieces(library: ModuleType, rows: Counter[str], size: int) -> list[tuple[str, float]]:
-    """At most `size` pieces and their log probabilities, the likeliest first; all characters of the rows are pieces."""
+def _write_rows(parts: Counter[str]) -> Iterator[str]:
+    """SentencePiece's rows: a text, a tab and how often it occurs.
+
+    It looks for pieces where what follows differs, and never at the end of every row: a word that was always one would
+    not be found as a whole. So every frequent word stands once before and once after another, and else by itself.
+    """
+    frequent = sorted(part for part, count in parts.items() if count > 1 and part.startswith(" "))
+    for first, second in zip(frequent, [*frequent[1:], *frequent[:1]], strict=True):
+        yield f"{first}{second}\t1"
+    left = parts - Counter(dict.fromkeys(frequent, 2))
+    yield from (f"{part}\t{count}" for part, count in sorted(left.items()))
+
+
+def _learn_pieces(library: ModuleType, parts: Counter[str], size: int) -> list[tuple[str, float]]:
+    """At most `size` pieces and their log probabilities, the likeliest first; every character of the parts is one."""
     written = io.BytesIO()
     library.SentencePieceTrainer.train(
-        sentence_iterator=(f"{row}\t{count}" for row, count in sorted(rows.items())),
+        sentence_iterator=_write_rows(parts),
         model_writer=written,
         input_format="tsv",
         model_type="unigram",
         # Its own unknown piece is one more.
         vocab_size=size + 1,
         hard_vocab_limit=False,
+        # In bytes; it skips what is longer.
+        max_sentence_length=10 * _LONGEST_PART,
         character_coverage=1.0,
         normalization_rule_name="identity",
         add_dummy_prefix=False,

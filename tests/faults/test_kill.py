@@ -211,7 +211,7 @@ def check_stop(death: Death, stderr: str) -> None:
     """Ctrl-C ends in one line that says how to go on."""
     assert "Traceback" not in stderr
     [message] = [line for line in stderr.splitlines() if line.startswith("lightpaff: ")]
-    step = death.saved[0][1][-1] if death.saved else None
+    step = death.saved[-1][1][-1] if death.saved else None
     stopped = f"{death.where}: stopped and saved at step {step}. " if death.where else "Stopped. "
     assert message.startswith(f"lightpaff: {stopped}Go on with: lightpaff run ")
     assert "--set=pretraining.training.checkpoint_seconds=0" in message

@@ -15,15 +15,13 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     GenerationConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TextRunner, Ctranslate2TokenRunner
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.evaluation.generation import generate
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe import Family, FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine", "été à la plage"]
 PADDED_ROWS = 5
@@ -84,12 +82,10 @@ ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 def save_model(folder: Path, architecture: str, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
     """A tiny random model with a tokenizer of this package, and more rows than tokens."""
     is_decoder = architecture in {kind for kind, _ in DECODERS.values()}
-    from_scratch = FromScratch(
-        architecture=architecture, layers=2, hidden_size=16, heads=2, feed_forward=24, vocabulary_size=300, max_length=32
-    )
-    tokenizer = train_tokenizer(
-        iter(TEXTS * 3), from_scratch, "decoder" if is_decoder else "encoder-decoder", () if is_decoder else ("en", "ne")
-    )
+    sizes = {"layers": 2, "hidden_size": 16, "heads": 2, "feed_forward": 24, "vocabulary_size": 300, "max_length": 32}
+    family: Family = "decoder" if is_decoder else "encoder-decoder"
+    from_scratch = FromScratch(architecture=architecture, **sizes)
+    tokenizer = train_tokenizer(iter(TEXTS * 3), from_scratch, family, () if is_decoder else ("en", "ne"))
     config = AutoConfig.for_model(
         architecture,
         vocab_size=max(tokenizer.get_vocab().values()) + 1 + PADDED_ROWS,

@@ -24,34 +24,34 @@ torch.set_num_threads(1)
 folder, width, stride = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = AutoModelForCausalLM.from_pretrained(folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder)
-nll, tokens, words = 0.0, 0, 0
-for text in json.load(sys.stdin):
-    ids = [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
-    scored = 0
-    while scored < len(ids) - 1:
-        end = min(scored + stride if scored else width, len(ids) - 1)
-        start = max(end - width, 0)
-        with torch.inference_mode():
-            logits = model(torch.tensor([ids[start:end]])).logits[0].double()
-        for place in range(scored, end):
-            nll -= float(logits[place - start].log_softmax(-1)[ids[place + 1]])
-        scored = end
-    tokens += len(ids) - 1
-    words += len(text.split()) + text.count("\\n")
+found = {}
+for split, documents in json.load(sys.stdin).items():
+    nll, tokens, words = 0.0, 0, 0
+    for text in documents:
+        ids = [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
+        scored = 0
+        while scored < len(ids) - 1:
+            end = min(scored + stride if scored else width, len(ids) - 1)
+            start = max(end - width, 0)
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids[start:end]])).logits[0].double()
+            for place in range(scored, end):
+                nll -= float(logits[place - start].log_softmax(-1)[ids[place + 1]])
+            scored = end
+        tokens += len(ids) - 1
+        words += len(text.split()) + text.count("\n")
+    found[split] = {"nll": nll, "tokens": tokens, "words": words}
 prompt = tokenizer("bright", return_tensors="pt")
 written = model.generate(**prompt, max_new_tokens=6, do_sample=False)[0, prompt["input_ids"].shape[1]:]
-found = prompt["input_ids"]
+expected = prompt["input_ids"]
 with torch.inference_mode():
     for _ in written:
-        found = torch.cat([found, model(found).logits[:, -1:].argmax(-1)], dim=1)
-print(json.dumps({
-    "nll": nll, "tokens": tokens, "words": words, "text": tokenizer.decode(written),
-    "generated": written.tolist(), "expected": found[0, -len(written):].tolist(),
-}))
+        expected = torch.cat([expected, model(expected).logits[:, -1:].argmax(-1)], dim=1)
+print(json.dumps({**found, "generated": written.tolist(), "expected": expected[0, -len(written):].tolist()}))
 """
 
 
-def ask_plain_user(student: Path, texts: list[str], width: int, stride: int) -> dict[str, Any]:
+def ask_plain_user(student: Path, texts: dict[str, list[str]], width: int, stride: int) -> dict[str, Any]:
     finished = subprocess.run(
         [sys.executable, "-c", PLAIN_USER, str(student), str(width), str(stride)],
         input=json.dumps(texts),
@@ -120,22 +120,23 @@ def test_plain_transformers_finds_the_same_perplexity(
         "validation": (folder / "validation_stories.txt").read_text().rstrip("\n").split("\n\n"),
         "test": [(folder / "test_stories.txt").read_text()],
     }
-    for split, documents in texts.items():
-        answer = ask_plain_user(finished_decoder_run.output / "student", documents, width=32, stride=12)
+    answer = ask_plain_user(finished_decoder_run.output / "student", texts, width=32, stride=12)
+    assert answer["generated"] == answer["expected"]
+    assert len(answer["generated"]) == 6
+    for split in texts:
+        found = answer[split]
         perplexity = score_of(decoder_report, "student", split, "perplexity")
-        assert perplexity == pytest.approx(math.exp(answer["nll"] / answer["tokens"]), rel=1e-5)
+        assert perplexity == pytest.approx(math.exp(found["nll"] / found["tokens"]), rel=1e-5)
         # The same likelihood, shared out to words: log perplexity x count is one and the same.
         a_word = score_of(decoder_report, "student", split, "word_perplexity")
-        assert a_word == pytest.approx(math.exp(answer["nll"] / answer["words"]), rel=1e-4)
+        assert a_word == pytest.approx(math.exp(found["nll"] / found["words"]), rel=1e-4)
         for arm in ("teacher", "control"):
             of_tokens, of_words = (
-                score_of(decoder_report, arm, split, name) for name in ("perplexity", "word_perplexity")
+                math.log(score_of(decoder_report, arm, split, metric)) for metric in ("perplexity", "word_perplexity")
             )
-            assert math.log(of_tokens) * answer["tokens"] == pytest.approx(math.log(of_words) * answer["words"])
+            assert of_tokens * found["tokens"] == pytest.approx(of_words * found["words"])
         card = next(card["facts"] for card in decoder_report["data_cards"] if card["name"] == f"toy, {split}")
-        assert (card["tokens"], card["words"]) == (answer["tokens"], answer["words"])
-        assert answer["generated"] == answer["expected"]
-        assert len(answer["generated"]) == 6
+        assert (card["tokens"], card["words"]) == (found["tokens"], found["words"])
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt_neox"])

@@ -5,14 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from lightpaff.deployment.contenders import Contender
+from lightpaff.deployment.card import ExportCard, Quantisation
+from lightpaff.deployment.contenders import Contender, find_contenders
+from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.measuring import Cell, MeasureSettings, Worker, list_cells, measure, to_json_lines
 from lightpaff.deployment.worker_process import Timing
 from lightpaff.errors import UserError
 
 TEACHER = Contender("teacher", Path("t"), "pytorch", 2, 400, "none", "classes", 512, 100)
 STUDENT = Contender("student", Path("s"), "onnx", 2, 25, "int8", "classes", 128, 90)
+QUANTISATIONS: list[Quantisation] = ["none", "int8"]
 SETTINGS = MeasureSettings(batch_sizes=(1, 4), lengths=(32, 512), seconds=0.0, least_rounds=20)
 
 
@@ -66,12 +72,12 @@ def test_the_arithmetic() -> None:
     ]
     row = found["student", 4, 32]
     assert row.median_ms == pytest.approx(10.0)  # Of 8 and 12 by turns.
-    assert (row.p95_ms, row.p99_ms) == (pytest.approx(12.0), pytest.approx(12.0))
+    assert [row.p95_ms, row.p99_ms] == pytest.approx([12.0, 12.0])
     assert row.throughput_per_s == pytest.approx(400.0)
     assert row.rounds == 20
     # 2 cores for 2.5 ms a row are 5000 core-seconds a million.
     assert row.cost_per_million == pytest.approx(5000 / 3600 * 0.36)
-    assert (row.ratio, row.ratio_low, row.ratio_high) == (pytest.approx(4), pytest.approx(4), pytest.approx(4))
+    assert [row.ratio, row.ratio_low, row.ratio_high] == pytest.approx([4, 4, 4])
     assert row.size_ratio == 16
     assert (row.load_seconds, row.bytes, row.written, row.new_tokens) == (1.5, 25, 3.0, 0)
     assert found["teacher", 4, 32].ratio == 1
@@ -157,6 +163,69 @@ def test_what_cannot_be_compared_is_refused(
     begin: Callable[[Contender], Worker] = start
     with pytest.raises(UserError, match=message):
         measure(contenders, replace(SETTINGS, **change), start=begin)  # type: ignore[arg-type]
+
+
+def test_exports_are_measured_in_their_own_runtime(tmp_path: Path) -> None:
+    contenders, notes = find_contenders(
+        {name: exported_decoder(tmp_path, name) for name in QUANTISATIONS}, ["ctranslate2"], threads=1
+    )
+    assert not notes
+    assert [contender.runtime for contender in contenders] == ["ctranslate2"] * 2
+    assert 1 < contenders[0].bytes / contenders[1].bytes < 4
+    settings = MeasureSettings(batch_sizes=(1, 2), lengths=(8, 60), new_tokens=5, seconds=0.0, least_rounds=3)
+    rows = measure(contenders, settings)
+    assert [(row.contender, row.batch_size, row.length, row.written) for row in rows] == [
+        ("none", 1, 8, 5.0),
+        ("int8", 1, 8, 5.0),
+        ("none", 2, 8, 5.0),
+        ("int8", 2, 8, 5.0),
+    ]
+    assert all(0 < row.median_ms <= row.p95_ms <= row.p99_ms for row in rows)
+    # Far less than a process with torch.
+    assert all(2e6 < row.peak_bytes < 250e6 for row in rows)
+
+
+def test_a_runtime_that_is_not_installed_leaves_a_note(tmp_path: Path) -> None:
+    found, notes = find_contenders({"student": exported_decoder(tmp_path, "none")}, ["pytorch"])
+    assert found == []
+    assert notes == [
+        "student is left out: its runtime needs ctranslate2 and tokenizers, not all of which are installed"
+    ]
+
+
+def test_a_plain_model_runs_in_pytorch_in_each_precision(tmp_path: Path) -> None:
+    plain = save_decoder(tmp_path / "plain")
+    exact, rough = find_contenders({"teacher": plain}, threads=2, pytorch=("none", "bf16"))[0]
+    assert (exact.name, exact.quantisation, rough.name, rough.quantisation) == (
+        "teacher",
+        "none",
+        "teacher bf16",
+        "bf16",
+    )
+    assert (exact.runtime, exact.work, exact.longest, exact.vocabulary, exact.threads) == (
+        "pytorch", "next_tokens", 64, 20, 2,
+    )  # fmt: skip
+    assert exact.bytes == (plain / "model.safetensors").stat().st_size
+    with pytest.raises(UserError, match=r"holds no config.json"):
+        find_contenders({"nothing": tmp_path})
+
+
+def save_decoder(folder: Path) -> Path:
+    tokens = {"<end>": 0, **{chr(ord("a") + number): number + 1 for number in range(19)}}
+    tokenizer = Tokenizer(WordLevel(tokens, unk_token="<end>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", bos_token="<end>").save_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=20, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def exported_decoder(folder: Path, quantisation: Quantisation) -> Path:
+    directory = folder / quantisation
+    export_ctranslate2(save_decoder(folder / "plain"), directory, quantisation)
+    ExportCard("ctranslate2", quantisation, "next_tokens", max_length=64, source_sha256="").write(directory)
+    return directory
 
 
 def test_a_line_of_json_says_all() -> None:

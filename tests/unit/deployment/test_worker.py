@@ -109,7 +109,7 @@ def test_a_killed_parent_takes_a_stopped_worker_along(contender: Contender) -> N
 
 def _is_alive(process_id: int) -> bool:
     try:
-        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -123,7 +123,7 @@ def test_it_loads_no_torch_of_its_own() -> None:
 class Recorder:
     """A classifier and an encoder-decoder that keep what they are given."""
 
-    def __init__(self, directory: Path, threads: int = 0) -> None:
+    def __init__(self) -> None:
         self.calls: list[Any] = []
         made.append(self)
 
@@ -139,8 +139,7 @@ made: list[Recorder] = []
 
 
 def answers_to(work: str, questions: list[dict[str, Any]], patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    patch.setattr(worker.importlib, "import_module", lambda name: type("module", (), {"Recorder": Recorder}))
-    patch.setitem(worker._RUNNERS, ("onnx", work), ("recorder", "Recorder"))  # type: ignore[misc]
+    patch.setattr(worker, "open_runner", lambda *arguments: Recorder())
     load = {"ask": "load", "directory": "x", "runtime": "onnx", "work": work, "quantisation": "int8", "threads": 1}
     out = io.StringIO()
     worker.serve([json.dumps(question) for question in [load, *questions]], out)

@@ -96,10 +96,7 @@ def test_special_tokens_and_languages() -> None:
 
 
 def test_pieces_are_learnt() -> None:
-    tokens = tokenizer_of_texts().tokenize("the quick fox")
-    assert "".join(tokens) == "▁the▁quick▁fox"
-    assert tokens[0] == "▁the"
-    assert len(tokens) < 8
+    assert tokenizer_of_texts().tokenize("jumps over the fox") == ["▁jumps", "▁over", "▁the", "▁fox"]
 
 
 def test_a_language_in_upper_case_is_text() -> None:
@@ -127,7 +124,8 @@ def test_a_small_corpus_gives_fewer_tokens() -> None:
 def test_odd_characters_in_the_corpus(character: str) -> None:
     tokenizer = train([*TEXTS, f"{character} a{character}b x{character}" * 3, character * 5000, "\x00▁" * 3000])
     for text in ("The fox", f"a{character}b".encode(errors="replace").decode()):
-        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+        composed = unicodedata.normalize("NFC", text)
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == composed
     assert "▁the" in tokenizer.get_vocab()
 
 
@@ -151,7 +149,7 @@ def test_no_text_is_refused(texts: list[str]) -> None:
 
 
 def test_no_room_is_refused() -> None:
-    with pytest.raises(UserError, match="vocabulary_size: is 264, .* alone are 263; make it at least 265"):
+    with pytest.raises(UserError, match=r"vocabulary_size: is 264, .* alone are 263; make it at least 265"):
         train(TEXTS, 264)
 
 

@@ -1,0 +1,108 @@
+"""Exported classifiers and scorers as functions of text. Imports neither torch nor transformers.
+
+Shapes: B rows, S tokens, V classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from lightpaff.deployment.runner import ClassRunner, Ids
+
+Texts = str | Sequence[str] | Sequence[tuple[str, str]]
+"""One text, texts, or pairs of texts."""
+
+_TEXTS_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most likely label of a text.
+
+    Attributes:
+        label: its name.
+        probability: that the model gives it, 0 to 1.
+    """
+
+    label: str
+    probability: float
+
+
+class Classifier:
+    """Names the class of texts with an exported classifier.
+
+    Args:
+        runner: of the model.
+        tokenizer: of the model; its truncation is set here.
+        labels: the classes in order.
+        max_length: the most tokens that are read; what is longer is cut, of a pair the longer text first.
+    """
+
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, labels: list[str], max_length: int) -> None:
+        self._logits = _TextLogits(runner, tokenizer, max_length)
+        self._labels = labels
+
+    def __call__(self, texts: Texts) -> list[Answer]:
+        """The answer for each text."""
+        return [Answer(self._labels[int(row.argmax())], float(_softmax(row).max())) for row in self._logits(texts)]
+
+
+class Scorer:
+    """Scores texts with an exported regression model.
+
+    Args:
+        runner: of the model.
+        tokenizer: of the model; its truncation is set here.
+        max_length: the most tokens that are read; what is longer is cut, of a pair the longer text first.
+    """
+
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, max_length: int) -> None:
+        self._logits = _TextLogits(runner, tokenizer, max_length)
+
+    def __call__(self, texts: Texts) -> list[float]:
+        """The score of each text."""
+        return [float(row[0]) for row in self._logits(texts)]
+
+
+class _TextLogits:
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, max_length: int) -> None:
+        self._runner, self._tokenizer = runner, tokenizer
+        tokenizer.enable_truncation(max_length)
+
+    def __call__(self, texts: Texts) -> Iterator[NDArray[np.float32]]:
+        """logits_V of each text, in order; texts of like length are run together, so that little is padding."""
+        encodings = self._tokenizer.encode_batch([texts] if isinstance(texts, str) else list(texts))
+        by_length = sorted(range(len(encodings)), key=lambda number: len(encodings[number].ids))
+        found: dict[int, NDArray[np.float32]] = {}
+        for first in range(0, len(by_length), _TEXTS_TOGETHER):
+            numbers = by_length[first : first + _TEXTS_TOGETHER]
+            together = [encodings[number] for number in numbers]
+            ids_BS = _pad_right([encoding.ids for encoding in together])
+            mask_BS = _pad_right([[1] * len(encoding.ids) for encoding in together])
+            segments_BS = _pad_right([_segments(encoding) for encoding in together])
+            found |= dict(zip(numbers, self._runner.logits(ids_BS, mask_BS, segments_BS), strict=True))
+        return (found[number] for number in range(len(encodings)))
+
+
+def _pad_right(rows: list[list[int]]) -> Ids:
+    # With 0, whatever the padding token is: the mask hides it.
+    padded_BS = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for row, values in zip(padded_BS, rows, strict=True):
+        row[: len(values)] = values
+    return padded_BS
+
+
+def _segments(encoding: Encoding) -> list[int]:
+    """1 from the second text on, as in training, whatever the tokenizer's own segments are."""
+    parts = encoding.sequence_ids
+    first_length = parts.index(1) if 1 in parts else len(parts)
+    return [int(place >= first_length) for place in range(len(parts))]
+
+
+def _softmax(logits_V: NDArray[np.float32]) -> NDArray[np.float64]:
+    exponentials_V = np.exp(logits_V.astype(np.float64) - logits_V.max())
+    probabilities_V: NDArray[np.float64] = exponentials_V / exponentials_V.sum()
+    return probabilities_V

@@ -1,0 +1,35 @@
+"""Encoders with a classification head in OpenVINO's format, from the ONNX graph that ONNX Runtime gets."""
+
+import tempfile
+from pathlib import Path
+
+import openvino
+
+from lightpaff.deployment.card import Quantisation
+from lightpaff.deployment.export_onnx import write_graph
+from lightpaff.deployment.openvino_runtime import MODEL
+from lightpaff.errors import UserError
+
+
+def export_openvino(model_directory: Path, destination: Path, quantisation: Quantisation = "none") -> None:
+    """Write a classifier or scorer into the directory `destination` as `model.xml` and `model.bin`.
+
+    Inputs and output are those of `export_onnx`.
+
+    Args:
+        model_directory: as `save_pretrained` writes it.
+        destination: a directory that is there.
+        quantisation: `none` is float32; of `bf16` the weights are kept in float16, which has more digits, and the
+            arithmetic is bfloat16 where the processor has it.
+
+    Raises:
+        UserError: there is no such model, it has another head, is too large, or the quantisation is `int8`.
+    """
+    if quantisation == "int8":
+        raise UserError("--quantise int8: openvino exports are made in none or bf16; export to onnx for int8")
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".onnx-") as folder:
+        graph_file = Path(folder) / "model.onnx"
+        write_graph(model_directory, graph_file)
+        # Not convert_model, which reports its use to OpenVINO's makers.
+        model = openvino.Core().read_model(graph_file)
+        openvino.save_model(model, destination / MODEL, compress_to_fp16=quantisation == "bf16")

@@ -1,0 +1,170 @@
+"""The README.md of an export: what it is, what was measured, and how to use it. Imports neither torch nor transformers.
+
+The block between the dashes is what the Hugging Face Hub reads (its "model card metadata").
+"""
+
+from pathlib import Path
+
+import yaml
+
+from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
+from lightpaff.files import write_whole
+
+_PIPELINE_TAGS: dict[Kind, str] = {
+    "classes": "text-classification",
+    "scores": "text-classification",
+    "next_tokens": "text-generation",
+    "target_tokens": "translation",
+}
+_LIBRARIES: dict[Format, str] = {
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "ctranslate2": "ctranslate2",
+    "transformers": "transformers",
+}
+_FORMATS: dict[Format, str] = {
+    "onnx": "ONNX, for ONNX Runtime",
+    "openvino": "OpenVINO's intermediate representation",
+    "ctranslate2": "CTranslate2",
+    "transformers": "safetensors, for transformers",
+}
+_KINDS: dict[Kind, str] = {
+    "classes": "a classifier of texts",
+    "scores": "a model that gives a text one number",
+    "next_tokens": "a decoder, which continues texts",
+    "target_tokens": "an encoder-decoder, which writes a text for a text",
+}
+_WEIGHTS: dict[Quantisation, str] = {
+    "none": "float32",
+    "bf16": "bfloat16",
+    "int8": "int8, one scale a row or tensor, quantised after training",
+}
+
+_CTRANSLATE2_DECODER = """\
+import ctranslate2, tokenizers
+
+generator = ctranslate2.Generator(".")
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+prompt = tokenizer.encode("Once upon a time", add_special_tokens=False).tokens
+[result] = generator.generate_batch([prompt], max_length=32)
+print(tokenizer.decode(result.sequences_ids[0]))"""
+
+_CTRANSLATE2_WRITER = """\
+import ctranslate2, tokenizers
+
+translator = ctranslate2.Translator(".")
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+source = {prefix}tokenizer.encode("A text to read.").tokens
+[result] = translator.translate_batch(
+    [source], beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
+)
+print(tokenizer.decode([tokenizer.token_to_id(token) for token in result.hypotheses[0]]))"""
+
+_TRANSFORMERS = """\
+from transformers import pipeline
+
+model = pipeline("{task}", model=".")
+print(model("{text}"))"""
+
+_TRANSFORMERS_WRITER = """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForSeq2SeqLM.from_pretrained(".")
+source = tokenizer({prefix}"A text to read.", return_tensors="pt")
+start = tokenizer.convert_tokens_to_ids("{start}")
+output = model.generate(
+    **source,
+    decoder_start_token_id=start,
+    num_beams={beams},
+    length_penalty={length_penalty},
+    max_new_tokens={longest},
+)
+print(tokenizer.decode(output[0], skip_special_tokens=True))"""
+
+_WRITERS: dict[Format, tuple[str, str]] = {
+    "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + '),
+    "transformers": (_TRANSFORMERS_WRITER, '"{}" + '),
+}
+"""The example, and how it says the token before the source."""
+
+_LIGHTPAFF = """\
+from lightpaff.deployment import loading
+
+model = loading.load(".")
+print(model("{text}"))"""
+
+
+def usage_example(card: ExportCard) -> str:
+    """Python that uses an export from its own directory, with nothing but its runtime where that is short."""
+    text = "Once upon a time" if card.kind == "next_tokens" else "A text to read."
+    if card.kind == "target_tokens" and card.format in _WRITERS:
+        template, prefix = _WRITERS[card.format]
+        return template.format(
+            prefix=prefix.format(card.source_prefix) if card.source_prefix else "",
+            start=card.decoder_start,
+            beams=card.beams,
+            length_penalty=card.length_penalty,
+            longest=card.max_target_length,
+        )
+    if card.format == "ctranslate2":
+        return _CTRANSLATE2_DECODER
+    if card.format == "transformers":
+        return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=text)
+    return _LIGHTPAFF.format(text=text)
+
+
+def write_model_card(
+    destination: Path, card: ExportCard, facts: dict[str, str], table_markdown: str, example: str
+) -> None:
+    """Write README.md into an export.
+
+    Args:
+        destination: the directory of the export.
+        card: what is in it.
+        facts: lines of a table about the model, such as its teacher, parameters and task; `name` is the title.
+        table_markdown: what was measured, as a table in Markdown; empty where nothing was.
+        example: Python that uses it; `usage_example` makes one.
+    """
+    title = facts.get("name", "A student of LightPAFF")
+    parts = [
+        f"---\n{_front_matter(card)}---",
+        f"# {title}",
+        f"This is {_KINDS[card.kind]}, distilled by LightPAFF: a small student that learnt from a large teacher's "
+        f"predictions in pre-training and in fine-tuning. The files are {_FORMATS[card.format]}; the weights are "
+        f"{_WEIGHTS[card.quantisation]}.",
+        _facts_table(card, facts),
+        *(["## Measured", table_markdown.strip()] if table_markdown.strip() else []),
+        "## Use",
+        f"```python\n{example.strip()}\n```",
+    ]
+    write_whole(destination / "README.md", "\n\n".join(parts) + "\n")
+
+
+def _front_matter(card: ExportCard) -> str:
+    content = {
+        "library_name": _LIBRARIES[card.format],
+        "pipeline_tag": _PIPELINE_TAGS[card.kind],
+        "tags": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _facts_table(card: ExportCard, facts: dict[str, str]) -> str:
+    rows = {name: value for name, value in facts.items() if name != "name"}
+    rows["longest input"] = f"{card.max_length} tokens"
+    if card.labels:
+        rows["labels"] = ", ".join(card.labels)
+    if card.kind == "target_tokens":
+        rows["longest output"] = f"{card.max_target_length} tokens"
+        rows["search"] = f"{card.beams} beams, length penalty {card.length_penalty}" if card.beams > 1 else "greedy"
+        rows["decoder starts with"] = f"`{card.decoder_start}`"
+    if card.source_prefix:
+        rows["before every source"] = f"`{card.source_prefix}`"
+    rows["sha256 of the student's weights"] = f"`{card.source_sha256}`"
+    rows |= {f"made with {name}": version for name, version in card.made_with.items()}
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

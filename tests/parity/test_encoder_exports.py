@@ -1,0 +1,174 @@
+"""An exported classifier computes what the transformers model computes, for every encoder architecture.
+
+Shapes: B rows, S tokens, V classes.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from lightpaff.deployment.card import ExportCard, Format, Quantisation
+from lightpaff.deployment.export_onnx import write_graph
+from lightpaff.deployment.int8_graph import quantise_graph
+from lightpaff.deployment.onnx_runtime import MODEL, OnnxClassRunner
+from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
+from lightpaff.deployment.runner import ClassRunner
+
+VOCABULARY, LONGEST, LABELS = 97, 40, 3
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": LONGEST,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": SIZES,
+    # Positions are counted from the padding token's id on.
+    "roberta": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
+    "electra": SIZES | {"embedding_size": 16},
+    "distilbert": {
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 48,
+        "max_position_embeddings": LONGEST,
+    },
+    # A window smaller than the sequence, so that the local layers differ from the global ones.
+    "modernbert": SIZES
+    | {"num_hidden_layers": 4, "local_attention": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    | {"cls_token_id": 1, "sep_token_id": 2},
+}
+SEGMENTED = ("bert", "electra")
+BATCHES = [(1, 1), (1, 40), (3, 17), (8, 5)]
+
+
+class Exported:
+    """One architecture: its model, and its graph."""
+
+    def __init__(self, architecture: str, folder: Path) -> None:
+        self.architecture, self.folder = architecture, folder
+        config = AutoConfig.for_model(
+            architecture, vocab_size=VOCABULARY, num_labels=LABELS, **ARCHITECTURES[architecture]
+        )
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+        with torch.no_grad():
+            # Fresh biases are 0 and norms 1: a forgotten one would not show.
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        model.save_pretrained(folder / "model")
+        self.model = model
+        self.onnx = folder / "onnx"
+        self.onnx.mkdir()
+        write_graph(folder / "model", self.onnx / MODEL)
+
+    def expected(self, ids_BS: Any, mask_BS: Any, segments_BS: Any) -> NDArray[np.float32]:
+        inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}
+        if self.architecture in SEGMENTED:
+            inputs["token_type_ids"] = torch.from_numpy(segments_BS)
+        with torch.no_grad():
+            logits_BV: NDArray[np.float32] = self.model(**inputs).logits.numpy()
+        return logits_BV
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return Exported(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def make_batch(rows: int, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Ids, mask and segments; every row but the first is padded."""
+    random = np.random.default_rng(rows * 100 + tokens)
+    lengths_B = np.r_[tokens, random.integers(1, tokens + 1, size=rows - 1)]
+    mask_BS = (np.arange(tokens) < lengths_B[:, None]).astype(np.int64)
+    ids_BS = random.integers(3, VOCABULARY, size=(rows, tokens)) * mask_BS
+    segments_BS = (np.arange(tokens) >= lengths_B[:, None] // 2) * mask_BS
+    return ids_BS, mask_BS, segments_BS
+
+
+def write_openvino(exported: Exported, quantisation: Quantisation) -> ClassRunner:
+    import openvino
+
+    folder = exported.folder / f"openvino-{quantisation}"
+    folder.mkdir()
+    graph = openvino.Core().read_model(exported.onnx / MODEL)
+    openvino.save_model(graph, folder / "model.xml", compress_to_fp16=quantisation == "bf16")
+    write_card(folder, "openvino", quantisation)
+    return OpenVinoClassRunner(folder, threads=1)
+
+
+def write_card(folder: Path, format_: Format, quantisation: Quantisation) -> None:
+    labels = [str(number) for number in range(LABELS)]
+    ExportCard(format_, quantisation, "classes", LONGEST, source_sha256="", labels=labels).write(folder)
+
+
+def test_onnx_in_float32_is_the_model(exported: Exported) -> None:
+    runner = OnnxClassRunner(exported.onnx, threads=1)
+    for rows, tokens in BATCHES:
+        batch = make_batch(rows, tokens)
+        expected_BV = exported.expected(*batch)
+        np.testing.assert_allclose(runner.logits(*batch), expected_BV, atol=1e-4, rtol=1e-4)
+    assert expected_BV.std(axis=0).min() > 1e-2  # Rows differ, so agreement means something.
+
+
+def test_segments_reach_the_models_that_have_some(exported: Exported) -> None:
+    runner = OnnxClassRunner(exported.onnx, threads=1)
+    ids_BS, mask_BS, segments_BS = make_batch(3, 17)
+    alone_BV, pairs_BV = runner.logits(ids_BS, mask_BS), runner.logits(ids_BS, mask_BS, segments_BS)
+    assert (np.abs(pairs_BV - alone_BV).max() > 1e-3) == (exported.architecture in SEGMENTED)
+
+
+def test_openvino_in_float32_is_the_model(exported: Exported) -> None:
+    runner = write_openvino(exported, "none")
+    for rows, tokens in BATCHES:
+        batch = make_batch(rows, tokens)
+        np.testing.assert_allclose(runner.logits(*batch), exported.expected(*batch), atol=1e-4, rtol=1e-4)
+
+
+def test_openvino_in_bfloat16_is_near_the_model(exported: Exported) -> None:
+    runner, batch = write_openvino(exported, "bf16"), make_batch(64, 17)
+    check_near(runner.logits(*batch), exported.expected(*batch))
+
+
+def test_onnx_in_8_bits_is_near_the_model(exported: Exported) -> None:
+    folder = exported.folder / "int8"
+    folder.mkdir()
+    quantise_graph(exported.onnx / MODEL, folder / MODEL)
+    batch = make_batch(64, 17)
+    expected_BV = exported.expected(*batch)
+    found_BV = OnnxClassRunner(folder, threads=1).logits(*batch)
+    check_near(found_BV, expected_BV)
+    assert np.abs(found_BV - expected_BV).max() > 1e-4  # It is not float32 under another name.
+
+
+def check_near(found_BV: NDArray[np.float32], expected_BV: NDArray[np.float32]) -> None:
+    """The same class but where two are near each other."""
+    second_B, first_B = np.sort(expected_BV)[:, -2:].T
+    is_clear_B = first_B - second_B > 0.1 * expected_BV.std()
+    assert is_clear_B.mean() > 0.7
+    same_B = found_BV.argmax(1) == expected_BV.argmax(1)
+    assert same_B[is_clear_B].mean() > 0.95
+    assert np.abs(found_BV - expected_BV).mean() < 0.1 * expected_BV.std()
+
+
+def test_attention_is_fused_and_8_bits_are_everywhere(exported: Exported) -> None:
+    graph = onnx.load(exported.onnx / MODEL).graph
+    operators = Counter(node.op_type for node in graph.node)
+    layers = exported.model.config.num_hidden_layers
+    assert operators["MultiHeadAttention"] == layers
+    assert operators["Softmax"] == 0
+    folder = exported.folder / "operators"
+    folder.mkdir()
+    quantise_graph(exported.onnx / MODEL, folder / MODEL)
+    quantised = onnx.load(folder / MODEL).graph
+    assert Counter(node.op_type for node in quantised.node)["MatMulInteger"] >= 4 * layers
+    embedding = next(tensor for tensor in quantised.initializer if VOCABULARY in tensor.dims and tensor.dims[-1] > 1)
+    assert embedding.data_type == onnx.TensorProto.INT8

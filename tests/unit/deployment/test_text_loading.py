@@ -1,0 +1,192 @@
+"""Texts through exported decoders and encoder-decoders, without torch, transformers or, for the example, lightpaff."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
+from lightpaff.deployment.model_card import usage_example
+from lightpaff.deployment.text_loading import load_continuer, load_writer
+from lightpaff.errors import UserError
+from lightpaff.evaluation.generation import generate
+from lightpaff.models.tokenizers import train_tokenizer
+from lightpaff.recipe import Family, FromScratch
+
+TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine", "été à la plage"]
+SIZES: dict[str, Any] = {
+    "layers": 2,
+    "hidden_size": 16,
+    "heads": 2,
+    "feed_forward": 24,
+    "vocabulary_size": 300,
+    "max_length": 48,
+}
+CONTINUER = ExportCard("ctranslate2", "none", "next_tokens", max_length=48, source_sha256="0" * 64)
+WRITER = ExportCard(
+    "ctranslate2",
+    "none",
+    "target_tokens",
+    max_length=12,
+    source_sha256="0" * 64,
+    decoder_start="<ne>",
+    source_prefix="<en>",
+    beams=3,
+    length_penalty=0.8,
+    max_target_length=9,
+)
+BLOCKED = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise AssertionError(f"imported {{name}}")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def make_tokenizer(architecture: str, family: Family, languages: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    return train_tokenizer(iter(TEXTS * 3), FromScratch(architecture=architecture, **SIZES), family, languages)
+
+
+def save_and_export(model: PreTrainedModel, tokenizer: Any, folder: Path, decoder_start: str | None) -> Path:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    export_ctranslate2(folder / "model", folder / "export", "none", decoder_start)
+    return folder / "export"
+
+
+@pytest.fixture
+def decoder(tmp_path: Path) -> tuple[PreTrainedModel, Any, Path]:
+    tokenizer = make_tokenizer("gpt2", "decoder")
+    model = GPT2LMHeadModel(GPT2Config(len(tokenizer), n_positions=48, n_embd=16, n_layer=2, n_head=2)).eval()
+    return model, tokenizer, save_and_export(model, tokenizer, tmp_path, None)
+
+
+@pytest.fixture
+def encoder_decoder(tmp_path: Path) -> tuple[PreTrainedModel, Any, Path]:
+    tokenizer = make_tokenizer("bart", "encoder-decoder", ("en", "ne"))
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = BartConfig(len(tokenizer), d_model=16, encoder_layers=2, decoder_layers=1, **heads, **special)
+    model = BartForConditionalGeneration(config).eval()
+    return model, tokenizer, save_and_export(model, tokenizer, tmp_path, "<ne>")
+
+
+def run_without(blocked: set[str], script: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(blocked=blocked) + script], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def continued(model: PreTrainedModel, ids: list[int], new_tokens: int) -> list[int]:
+    with torch.inference_mode():
+        for _ in range(new_tokens):
+            ids = [*ids, int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids
+
+
+def test_prompts_are_continued(decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    model, tokenizer, export = decoder
+    found = load_continuer(CONTINUER, export, threads=1)(TEXTS[:2], new_tokens=6)
+    for prompt, text in zip(TEXTS, found, strict=False):
+        whole = continued(model, tokenizer(prompt)["input_ids"], 6)
+        special = set(tokenizer.all_special_ids)
+        assert not special & set(whole), "the test has to be about ordinary tokens"
+        assert prompt + text == tokenizer.decode(whole)
+
+
+def test_a_long_prompt_loses_its_beginning_and_an_empty_one_is_refused(
+    decoder: tuple[PreTrainedModel, Any, Path],
+) -> None:
+    _, tokenizer, export = decoder
+    continuer = load_continuer(CONTINUER, export, threads=1)
+    last = tokenizer.decode(tokenizer(" ".join(TEXTS * 4))["input_ids"][-40:])
+    assert continuer(" ".join(TEXTS * 4), new_tokens=8) == continuer(last, new_tokens=8)
+    with pytest.raises(UserError, match="number 2 is empty"):
+        continuer(["a", ""])
+    with pytest.raises(UserError, match="give 1 to 47"):
+        continuer("a", new_tokens=48)
+
+
+def test_a_continuation_ends_at_a_special_token(decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    _, tokenizer, export = decoder
+    continuer = load_continuer(CONTINUER, export, threads=1)
+    first, second, end = (*tokenizer("ab")["input_ids"][:2], tokenizer.eos_token_id)
+    assert continuer._text_after([first], [second, end, second]) == "b"
+
+
+def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    model, tokenizer, export = encoder_decoder
+    found = load_writer(WRITER, export, threads=1)(TEXTS)
+    english, nepali = tokenizer.convert_tokens_to_ids(["<en>", "<ne>"])
+    for text, written in zip(TEXTS, found, strict=True):
+        source = [english, *tokenizer(text, truncation=True, max_length=11)["input_ids"]]
+        ids_BS = torch.tensor([source])
+        [row] = generate(
+            model,
+            {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)},
+            decoder_start_id=nepali,
+            end_id=2,
+            padding_id=0,
+            beams=3,
+            length_penalty=0.8,
+            max_new_tokens=9,
+        )
+        assert written == tokenizer.decode(row.tolist(), skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_neither_torch_nor_transformers_is_needed(kind: str, request: pytest.FixtureRequest) -> None:
+    export = request.getfixturevalue(kind)[2]
+    card, load = (CONTINUER, load_continuer) if kind == "decoder" else (WRITER, load_writer)
+    script = f"""
+from pathlib import Path
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.text_loading import {load.__name__}
+print({load.__name__}({card!r}, Path("."), threads=1)({TEXTS!r}))
+"""
+    assert run_without({"torch", "transformers"}, script, export) == f"{load(card, export, threads=1)(TEXTS)}\n"
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: pytest.FixtureRequest) -> None:
+    export = request.getfixturevalue(kind)[2]
+    card = CONTINUER if kind == "decoder" else WRITER
+    printed = run_without({"torch", "transformers", "lightpaff"}, usage_example(card), export)
+    if kind == "decoder":
+        assert printed.startswith("Once upon a time")
+    else:
+        assert printed.strip() == load_writer(card, export, threads=1)("A text to read.")[0]
+
+
+def test_what_does_not_fit_is_refused(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    export = encoder_decoder[2]
+    fields = vars(WRITER)
+    with pytest.raises(UserError, match=r"begins with <en>, config\.json says <ne>"):
+        load_writer(ExportCard(**fields | {"decoder_start": "<en>"}), export)
+    with pytest.raises(UserError, match="source_prefix <fr> is no token"):
+        load_writer(ExportCard(**fields | {"source_prefix": "<fr>"}), export)
+    with pytest.raises(UserError, match="is an export for transformers"):
+        load_writer(ExportCard(**fields | {"format": "transformers"}), export)
+    (export / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read"):
+        load_writer(WRITER, export)
