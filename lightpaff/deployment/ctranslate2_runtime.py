@@ -33,15 +33,13 @@ class Ctranslate2TokenRunner:
 
     def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         """Exactly `new_tokens` more tokens for every prompt, the most likely each time, the end token among them."""
-        results = self._generator.generate_batch(
-            [[self._tokens[id_] for id_ in prompt] for prompt in prompts],
-            beam_size=1,
-            max_length=new_tokens,
-            # None of them ends it. Least lengths would keep the end token out instead.
-            end_token=[],
-            include_prompt_in_result=False,
-        )
-        return [list(result.sequences_ids[0]) for result in results]
+        continued: list[list[int]] = [[] for _ in prompts]
+        # One length at a time: beside a prompt of a single token, CTranslate2 repeats the longer ones' last tokens.
+        for length in sorted({len(prompt) for prompt in prompts}):
+            places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
+            for place, row in zip(places, self._continue([prompts[i] for i in places], new_tokens), strict=True):
+                continued[place] = row
+        return continued
 
     def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
         """-log P of every token of a row after its first, given those before it, in nats."""
@@ -56,6 +54,17 @@ class Ctranslate2TokenRunner:
         )
         empty: list[float] = []
         return [-np.array(next(results).log_probs if len(row) > 1 else empty, dtype=np.float32) for row in rows]
+
+    def _continue(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
+        results = self._generator.generate_batch(
+            [[self._tokens[id_] for id_ in prompt] for prompt in prompts],
+            beam_size=1,
+            max_length=new_tokens,
+            # None of them ends it. Least lengths would keep the end token out instead.
+            end_token=[],
+            include_prompt_in_result=False,
+        )
+        return [list(result.sequences_ids[0]) for result in results]
 
 
 class Ctranslate2TextRunner:

@@ -79,13 +79,13 @@ def write_graph(model_directory: Path, destination: Path) -> None:
                 dynamo=True,
                 input_names=names,
                 output_names=["logits"],
-                dynamic_shapes=([{0: batch, 1: tokens} for _ in names],),
+                dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(
-            f"{model_directory}: PyTorch cannot write this {model.config.model_type} as ONNX ({one_line(error)}); "
+            f"{model_directory}: PyTorch cannot write this {model.config.model_type} as ONNX ({one_line(_first_cause(error))}); "
             "export to transformers"
         ) from error
 
@@ -163,6 +163,13 @@ def _fused_attention(
         version=1,
     )
     return context_BSD.view(batch, tokens, heads, width), None
+
+
+def _first_cause(error: BaseException) -> Exception:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, Exception)
+    return error
 
 
 @contextlib.contextmanager

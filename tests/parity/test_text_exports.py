@@ -25,7 +25,7 @@ from lightpaff.recipe import Family, FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine", "été à la plage"]
 PADDED_ROWS = 5
-PROMPTS = [[5, 9, 31, 7], [40, 3], [77, 12, 50]]
+PROMPTS = [[5, 9, 31, 7], [40], [77, 12, 50], [8, 20, 33]]
 
 _ROTARY = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 24}
 _GROUPED = {**_ROTARY, "num_key_value_heads": 2}
@@ -129,7 +129,7 @@ def test_a_decoder_answers_as_in_transformers(name: str, tmp_path: Path) -> None
         ids_BS = torch.tensor([prompt])
         expected_BS = model.generate(ids_BS, attention_mask=torch.ones_like(ids_BS), generation_config=config)
         assert found == expected_BS[0, len(prompt) :].tolist()
-    rows = [[*PROMPTS[0], *range(20)], [3], PROMPTS[1], []]
+    rows = [[*PROMPTS[0], *range(20)], [3], PROMPTS[2], []]
     for row, nll in zip(rows, runner.nll(rows), strict=True):
         assert nll.dtype == np.float32
         assert nll.shape == (max(len(row) - 1, 0),)

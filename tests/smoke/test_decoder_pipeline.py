@@ -39,7 +39,7 @@ for split, documents in json.load(sys.stdin).items():
                 nll -= float(logits[place - start].log_softmax(-1)[ids[place + 1]])
             scored = end
         tokens += len(ids) - 1
-        words += len(text.split()) + text.count("\n")
+        words += len(text.split()) + text.count("\\n")
     found[split] = {"nll": nll, "tokens": tokens, "words": words}
 prompt = tokenizer("bright", return_tensors="pt")
 written = model.generate(**prompt, max_new_tokens=6, do_sample=False)[0, prompt["input_ids"].shape[1]:]

@@ -40,11 +40,12 @@ SIZES: dict[str, Any] = {
 def save_model(folder: Path, architecture: str, family: Family) -> PreTrainedModel:
     tokenizer = train_tokenizer(iter(TEXTS), FromScratch(architecture=architecture, **SIZES), family)
     rows = len(tokenizer)
-    bert = BertConfig(rows, 16, 2, 2, 24, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
-    gpt2 = GPT2Config(rows, n_embd=16, n_layer=2, n_head=2, eos_token_id=0, bos_token_id=0, pad_token_id=1)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    bert = BertConfig(vocab_size=rows, **sizes, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    gpt2 = GPT2Config(vocab_size=rows, n_embd=16, n_layer=2, n_head=2, eos_token_id=0, bos_token_id=0, pad_token_id=1)
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
     bart = BartConfig(
-        rows,
+        vocab_size=rows,
         d_model=16,
         encoder_layers=2,
         decoder_layers=1,
