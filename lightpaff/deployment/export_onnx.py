@@ -84,8 +84,9 @@ def write_graph(model_directory: Path, destination: Path) -> None:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
+        cause = one_line(_first_cause(error))
         raise UserError(
-            f"{model_directory}: PyTorch cannot write this {model.config.model_type} as ONNX ({one_line(_first_cause(error))}); "
+            f"{model_directory}: PyTorch cannot write this {model.config.model_type} as ONNX ({cause}); "
             "export to transformers"
         ) from error
 

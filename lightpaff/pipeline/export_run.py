@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.model_card import write_model_card
+from lightpaff.deployment.model_card import usage_example, write_model_card
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory
 from lightpaff.pipeline.arms import STUDENT
@@ -89,10 +89,11 @@ def deliver_export(
         shutil.copytree(exported.directory / EXPORT, folder, dirs_exist_ok=True)
         card = ExportCard.read(folder)
         facts = {
+            "name": f"{steps.task.name}: a student, {exported.name.rpartition(' ')[2]}",
             "task": steps.task.name,
             "made by": f"the recipe {shop.recipe.name} (fingerprint {shop.recipe.fingerprint()[:12]})",
         }
-        write_model_card(folder, card, facts, _table(checks))
+        write_model_card(folder, card, facts, _table(checks), usage_example(card))
 
 
 def print_export(exported: Exported, console: Console) -> None:

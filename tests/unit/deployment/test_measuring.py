@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,19 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
-from lightpaff.deployment.card import ExportCard, Quantisation
+from lightpaff.deployment.card import ExportCard, Format, Quantisation
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
+from lightpaff.deployment.export_onnx import export_onnx
+from lightpaff.deployment.export_openvino import export_openvino
 from lightpaff.deployment.measuring import Cell, MeasureSettings, Worker, list_cells, measure, to_json_lines
 from lightpaff.deployment.worker_process import Timing
 from lightpaff.errors import UserError
@@ -185,6 +194,24 @@ def test_exports_are_measured_in_their_own_runtime(tmp_path: Path) -> None:
     assert all(2e6 < row.peak_bytes < 250e6 for row in rows)
 
 
+def test_classifiers_of_two_runtimes_take_turns(tmp_path: Path) -> None:
+    exports: dict[Format, Callable[[Path, Path, Quantisation], None]] = {
+        "onnx": export_onnx,
+        "openvino": export_openvino,
+    }
+    contenders, _ = find_contenders(
+        {name: exported_classifier(tmp_path, name, export) for name, export in exports.items()}, threads=1
+    )
+    settings = MeasureSettings(batch_sizes=(1, 3), lengths=(7,), task_rows=((3, 4), (5,)), seconds=0.0, least_rounds=3)
+    rows = measure(contenders, settings)
+    assert [(row.contender, row.runtime, row.batch_size, row.length) for row in rows] == [
+        (name, name, batch_size, length) for batch_size, length in ((1, None), (3, None), (1, 7), (3, 7))
+        for name in exports
+    ]  # fmt: skip
+    assert {row.rounds for row in rows} == {3}
+    assert all(row.written == 0 and row.median_ms > 0 and row.peak_bytes < 400e6 for row in rows)
+
+
 def test_a_runtime_that_is_not_installed_leaves_a_note(tmp_path: Path) -> None:
     found, notes = find_contenders({"student": exported_decoder(tmp_path, "none")}, ["pytorch"])
     assert found == []
@@ -219,6 +246,20 @@ def save_decoder(folder: Path) -> Path:
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
+
+
+def exported_classifier(folder: Path, name: Format, export: Callable[[Path, Path, Quantisation], None]) -> Path:
+    plain, directory = save_decoder(folder / f"{name}-plain"), folder / name
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(plain)
+    directory.mkdir()
+    export(plain, directory, "none")
+    shutil.copy(plain / "tokenizer.json", directory)
+    ExportCard(name, "none", "classes", max_length=32, source_sha256="", labels=["0", "1"]).write(directory)
+    return directory
 
 
 def exported_decoder(folder: Path, quantisation: Quantisation) -> Path:

@@ -1,0 +1,101 @@
+"""What an export to ONNX or OpenVINO writes and refuses; that it computes the same: tests/parity."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config
+
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.export_onnx import export_onnx
+from lightpaff.deployment.export_openvino import export_openvino
+from lightpaff.deployment.int8_graph import quantise_tables
+from lightpaff.deployment.onnx_runtime import OnnxClassRunner
+from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
+from lightpaff.errors import UserError
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+@pytest.fixture
+def scorer(tmp_path: Path) -> Path:
+    config = BertConfig(vocab_size=3000, max_position_embeddings=24, num_labels=1, problem_type="regression", **SIZES)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("int8", "bf16")}
+    for folder in folders.values():
+        folder.mkdir()
+    export_onnx(scorer, folders["int8"], "int8")
+    export_openvino(scorer, folders["bf16"], "bf16")
+    assert [path.name for path in folders["int8"].iterdir()] == ["model.onnx"]
+    assert sorted(path.name for path in folders["bf16"].iterdir()) == ["model.bin", "model.xml"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "int8", "bf16"}  # Nothing temporary is left.
+    size = (scorer / "model.safetensors").stat().st_size
+    assert (folders["int8"] / "model.onnx").stat().st_size < 0.5 * size
+    assert (folders["bf16"] / "model.bin").stat().st_size < 0.6 * size
+    ExportCard("openvino", "bf16", "scores", 24, source_sha256="").write(folders["bf16"])
+    ids_BS = np.random.default_rng(0).integers(3, 3000, size=(3, 9))
+    score_B1 = OnnxClassRunner(folders["int8"], 1).logits(ids_BS, np.ones_like(ids_BS))
+    assert score_B1.shape == (3, 1)
+    found_B1 = OpenVinoClassRunner(folders["bf16"], 1).logits(ids_BS, np.ones_like(ids_BS))
+    np.testing.assert_allclose(found_B1, score_B1, atol=0.02)
+
+
+def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="export to openvino for bf16"):
+        export_onnx(tmp_path, tmp_path, "bf16")
+    with pytest.raises(UserError, match="export to onnx for int8"):
+        export_openvino(tmp_path, tmp_path, "int8")
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        export_onnx(tmp_path, tmp_path)
+    decoder = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=1))
+    decoder.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a gpt2 does not classify"):
+        export_onnx(tmp_path, tmp_path)
+
+
+def test_a_trunk_without_its_head_is_refused(scorer: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(scorer)
+    model.bert.save_pretrained(tmp_path / "trunk")
+    with pytest.raises(UserError, match=r"lacks classifier\.bias; give a model that is fine-tuned"):
+        export_onnx(tmp_path / "trunk", tmp_path)
+
+
+def test_a_table_of_8_bits_has_a_scale_a_row() -> None:
+    random = np.random.default_rng(0)
+    rows_N1 = np.array([[1e-3], [1.0], [100.0], [0.0]], dtype=np.float32)
+    table_ND = rows_N1 * random.standard_normal((4, 16), dtype=np.float32)
+    shared_ND = random.standard_normal((4, 16), dtype=np.float32)
+    model = _gather_model(table_ND, shared_ND)
+    ids_B = np.array([3, 0, 2, 1])
+    expected_BD, expected_BN = ReferenceEvaluator(model).run(None, {"ids": ids_B})
+    quantise_tables(model)
+    found_BD, found_BN = ReferenceEvaluator(model).run(None, {"ids": ids_B})
+    half_steps_B1 = np.abs(table_ND).max(axis=1, keepdims=True)[ids_B] / 127 / 2
+    assert (np.abs(found_BD - expected_BD) <= half_steps_B1 * 1.001).all()
+    assert np.abs(found_BD - expected_BD).max() > 0
+    np.testing.assert_array_equal(found_BN, expected_BN)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    # A table that is multiplied with as well stays as it is.
+    assert types == {"table_int8": TensorProto.INT8, "table_scale": TensorProto.FLOAT, "shared": TensorProto.FLOAT}
+
+
+def _gather_model(table_ND: np.ndarray, shared_ND: np.ndarray) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["rows"]),
+            helper.make_node("Gather", ["shared", "ids"], ["others"]),
+            helper.make_node("Gemm", ["others", "shared"], ["products"], transB=1),
+        ],
+        "tables",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("rows", "products")],
+        [numpy_helper.from_array(table_ND, "table"), numpy_helper.from_array(shared_ND, "shared")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
