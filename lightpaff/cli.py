@@ -102,6 +102,43 @@ def export(
 
 
 @app.command()
+def benchmark(
+    paths: Annotated[
+        list[str], typer.Argument(help="Runs, models or exports; NAME=DIRECTORY names one.", show_default=False)
+    ],
+    baseline: Annotated[str | None, typer.Option(help="Ratios are against this one; default: the first.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; default 1 and 32.")] = None,
+    length: Annotated[list[int] | None, typer.Option(help="Tokens of an input; default 32, 128 and 512.")] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
+    beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
+    threads: Annotated[int, typer.Option(min=0, help="For each model; 0 is all cores.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="For each batch size and length.")] = 20.0,
+    price: Annotated[float, typer.Option(min=0, help="Of a core and hour.")] = 0.04,
+    task: Annotated[str | None, typer.Option(help="Of runs with several tasks.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="JSON lines on standard output instead of a table.")] = False,
+) -> None:
+    """Measure teacher, student and exports in turn, each in its own runtime: time, memory, size and cost."""
+    from lightpaff.deployment.measuring import MeasureSettings, to_json_lines
+    from lightpaff.pipeline.benchmark_run import print_benchmark, run_benchmark
+    from lightpaff.progress import results_console
+
+    settings = MeasureSettings(
+        batch_sizes=tuple(batch or (1, 32)),
+        lengths=tuple(length or (32, 128, 512)),
+        new_tokens=new_tokens,
+        beams=beams,
+        seconds=seconds,
+        baseline=baseline,
+        price_per_core_hour=price,
+    )
+    measured = run_benchmark(paths, settings, threads=threads, task=task)
+    if json_:
+        print(to_json_lines(measured.measurements), end="")
+    else:
+        print_benchmark(measured, results_console())
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
     from lightpaff.recipe import Recipe

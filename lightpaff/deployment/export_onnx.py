@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForSequenceClassification, PreTrainedModel
@@ -89,6 +90,7 @@ def write_graph(model_directory: Path, destination: Path) -> None:
             f"{model_directory}: PyTorch cannot write this {model.config.model_type} as ONNX ({cause}); "
             "export to transformers"
         ) from error
+    _forget_origins(destination)
 
 
 class _Logits(nn.Module):
@@ -164,6 +166,16 @@ def _fused_attention(
         version=1,
     )
     return context_BSD.view(batch, tokens, heads, width), None
+
+
+def _forget_origins(graph_file: Path) -> None:
+    """Leave out where in which Python file of this machine every node comes from."""
+    model = onnx.load(graph_file)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, graph_file)
 
 
 def _first_cause(error: BaseException) -> Exception:

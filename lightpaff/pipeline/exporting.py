@@ -150,6 +150,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: R
         _EXPORTERS[request.to](
             _Source(model.path, request.quantise, _calibration(task, data), card.decoder_start or None), destination
         )
+        shop.inputs.tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
         card.write(destination)
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
@@ -126,16 +126,25 @@ def run(
     return _generate(model, data, task, vocabulary, inputs)
 
 
-def write_generation_settings(model: PreTrainedModel, data: Objective, task: Task) -> None:
-    """Let the model's own `generate` write as in the evaluation: the target language first, by the same search."""
+def write_generation_settings(model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+    """Let the model's own `generate` write as in the evaluation (see `generate`): the target language first, by the
+    same search, and without the habits that a ready-made model comes with."""
     assert isinstance(data, Translation)
-    settings = model.generation_config
-    assert settings is not None
-    settings.decoder_start_token_id = data.decoder_start_id
-    settings.num_beams, settings.length_penalty = task.generation.beams, task.generation.length_penalty
-    settings.max_new_tokens = task.max_target_length
-    # Else transformers may make it anew from the model's config.
-    settings._from_model_config = False
+    tokenizer, wanted = vocabulary.tokenizer, task.generation
+    padding_id, end_id = vocabulary.padding_id, tokenizer.eos_token_id
+    # transformers does not save settings of a search that is not done.
+    of_search = {"length_penalty": wanted.length_penalty, "early_stopping": False} if wanted.beams > 1 else {}
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=wanted.beams,
+        **of_search,
+        max_new_tokens=task.max_target_length,
+        decoder_start_token_id=data.decoder_start_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end_id,
+        pad_token_id=padding_id,
+        suppress_tokens=None if padding_id == end_id else [padding_id],
+    )
 
 
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:

@@ -87,7 +87,7 @@ class TaskKind:
     describe_timing: Callable[[Task], str]
     timing_inputs: Callable[[Objective, int, int, torch.device], dict[str, torch.Tensor]]
     run: Callable[[PreTrainedModel, Objective, Task, Vocabulary, dict[str, torch.Tensor]], object]
-    before_saving: Callable[[PreTrainedModel, Objective, Task], None]
+    before_saving: Callable[[PreTrainedModel, Objective, Task, Vocabulary], None]
     notes: Callable[[Task, Outputs], dict[str, str]]
     counted: str
     has_baseline: bool = False
@@ -97,7 +97,7 @@ def _as_it_is(task: Task) -> Task:
     return task
 
 
-def _nothing_to_write(model: PreTrainedModel, data: Objective, task: Task) -> None:
+def _nothing_to_write(model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
     pass
 
 

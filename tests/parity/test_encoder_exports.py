@@ -79,7 +79,11 @@ class Exported:
         return logits_BV
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+# PyTorch's exporter takes its time: make test-slow has every architecture.
+@pytest.fixture(
+    scope="module",
+    params=["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES if name != "bert")],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(request.param, tmp_path_factory.mktemp(request.param))
 

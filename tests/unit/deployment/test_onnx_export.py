@@ -36,6 +36,7 @@ def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: 
     assert [path.name for path in folders["int8"].iterdir()] == ["model.onnx"]
     assert sorted(path.name for path in folders["bf16"].iterdir()) == ["model.bin", "model.xml"]
     assert {path.name for path in tmp_path.iterdir()} == {"model", "int8", "bf16"}  # Nothing temporary is left.
+    assert b".py" not in (folders["int8"] / "model.onnx").read_bytes()  # No path of this machine.
     size = (scorer / "model.safetensors").stat().st_size
     assert (folders["int8"] / "model.onnx").stat().st_size < 0.5 * size
     assert (folders["bf16"] / "model.bin").stat().st_size < 0.6 * size
