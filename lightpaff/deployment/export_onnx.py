@@ -37,7 +37,6 @@ def export_onnx(
     model_directory: Path,
     destination: Path,
     quantisation: Quantisation = "none",
-    calibration: list[list[int]] | None = None,
 ) -> None:
     """Write a classifier or scorer into the directory `destination` as `model.onnx`.
 
@@ -48,7 +47,6 @@ def export_onnx(
         model_directory: as `save_pretrained` writes it.
         destination: a directory that is there.
         quantisation: `none` is float32, `int8` see `int8_graph.py`.
-        calibration: not read: 8-bit activations get their scales at every call.
 
     Raises:
         UserError: there is no such model, it has another head, is too large, or the quantisation is `bf16`.

@@ -18,7 +18,8 @@ from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe import Metric
 
-_LARGEST_EXPONENT = math.log(np.finfo(np.float64).max)
+_LARGEST_EXPONENT = 115.0
+"""A perplexity of 1e50 is as bad as any, and its powers, in the variance over seeds, are still numbers."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _word_perplexity(likelihoods: TokenLikelihoods) -> float:
 
 def _exp_of_mean(nll_N: Floats, counts_N: Integers) -> float:
     nll, count = float(nll_N.sum()), int(counts_N.sum())
-    return math.inf if count == 0 or nll / count > _LARGEST_EXPONENT else math.exp(nll / count)
+    return math.exp(min(nll / count, _LARGEST_EXPONENT) if count else _LARGEST_EXPONENT)
 
 
 _METRICS: dict[Metric, Callable[[TokenLikelihoods], float]] = {

@@ -33,7 +33,6 @@ from lightpaff.report.metrics import METRICS
 
 EXPORT = "export"
 CHECK = "check.json"
-_CALIBRATION_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,13 @@ class Request:
 class _Source:
     model: Path
     quantisation: Quantisation
-    calibration: list[list[int]]
     decoder_start: str | None
 
 
 def _to_onnx(source: _Source, destination: Path) -> None:
     from lightpaff.deployment.export_onnx import export_onnx
 
-    export_onnx(source.model, destination, source.quantisation, source.calibration)
+    export_onnx(source.model, destination, source.quantisation)
 
 
 def _to_openvino(source: _Source, destination: Path) -> None:
@@ -147,10 +145,10 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: R
         destination.mkdir()
         data = task_objective(shop, task, rows, "train")
         card = _describe(shop, task, rows, model, request, data)
-        _EXPORTERS[request.to](
-            _Source(model.path, request.quantise, _calibration(task, data), card.decoder_start or None), destination
-        )
+        _EXPORTERS[request.to](_Source(model.path, request.quantise, card.decoder_start or None), destination)
         shop.inputs.tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+        if request.to == "transformers":
+            TASK_KINDS[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)
         card.write(destination)
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 
@@ -252,13 +250,3 @@ def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Req
         length_penalty=task.generation.length_penalty,
         max_target_length=task.max_target_length,
     )
-
-
-def _calibration(task: Task, data: Objective) -> list[list[int]]:
-    """Token ids of training rows, spread over the data: for exporters that look at what goes through the model."""
-    if task.objective not in ("classify", "regress"):
-        return []
-    count = min(_CALIBRATION_ROWS, len(data.lengths_N))
-    chosen = np.arange(count) * len(data.lengths_N) // count
-    ids_BS = data.batch(chosen, draw=0).inputs["input_ids"].tolist()
-    return [row[:length] for row, length in zip(ids_BS, data.lengths_N[chosen].tolist(), strict=True)]

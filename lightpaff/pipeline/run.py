@@ -24,7 +24,8 @@ from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, best_student, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
-from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.training_steps import Workshop, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.report.page import write_report
@@ -184,6 +185,8 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
         target = directory / "student" if len(graph.tasks) == 1 else directory / "student" / steps.task.name
         with whole_directory(target, {"copied from": str(student.path)}) as folder:
             shutil.copytree(student.path, folder, dirs_exist_ok=True)
+            kind, rows = TASK_KINDS[steps.task.objective], task_objective(shop, steps.task, steps.rows, "validation")
+            kind.describe_use(folder, rows, steps.task, shop.inputs.vocabulary)
     data = report_data(finished)
     write_report(data, directory / "report")
     write_json_whole(

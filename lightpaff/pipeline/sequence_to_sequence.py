@@ -126,7 +126,7 @@ def run(
     return _generate(model, data, task, vocabulary, inputs)
 
 
-def write_generation_settings(model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+def write_generation_settings(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
     """Let the model's own `generate` write as in the evaluation (see `generate`): the target language first, by the
     same search, and without the habits that a ready-made model comes with."""
     assert isinstance(data, Translation)
@@ -134,7 +134,7 @@ def write_generation_settings(model: PreTrainedModel, data: Objective, task: Tas
     padding_id, end_id = vocabulary.padding_id, tokenizer.eos_token_id
     # transformers does not save settings of a search that is not done.
     of_search = {"length_penalty": wanted.length_penalty, "early_stopping": False} if wanted.beams > 1 else {}
-    model.generation_config = GenerationConfig(
+    GenerationConfig(
         do_sample=False,
         num_beams=wanted.beams,
         **of_search,
@@ -144,7 +144,7 @@ def write_generation_settings(model: PreTrainedModel, data: Objective, task: Tas
         eos_token_id=end_id,
         pad_token_id=padding_id,
         suppress_tokens=None if padding_id == end_id else [padding_id],
-    )
+    ).save_pretrained(directory)
 
 
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:

@@ -72,7 +72,7 @@ class TaskKind:
         describe_timing: what one measurement of the latency is.
         timing_inputs: `count` inputs drawn from the data, for one measurement; `turn` numbers the draws.
         run: what is timed.
-        before_saving: writes into a fine-tuned model how it is meant to be used.
+        describe_use: writes into a delivered model's directory how it is meant to be used.
         notes: what the report says beside the scores.
         counted: what scores and intervals are over.
         has_baseline: TF-IDF with a linear model can do the task.
@@ -87,7 +87,7 @@ class TaskKind:
     describe_timing: Callable[[Task], str]
     timing_inputs: Callable[[Objective, int, int, torch.device], dict[str, torch.Tensor]]
     run: Callable[[PreTrainedModel, Objective, Task, Vocabulary, dict[str, torch.Tensor]], object]
-    before_saving: Callable[[PreTrainedModel, Objective, Task, Vocabulary], None]
+    describe_use: Callable[[Path, Objective, Task, Vocabulary], None]
     notes: Callable[[Task, Outputs], dict[str, str]]
     counted: str
     has_baseline: bool = False
@@ -97,7 +97,7 @@ def _as_it_is(task: Task) -> Task:
     return task
 
 
-def _nothing_to_write(model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+def _nothing_to_say(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
     pass
 
 
@@ -115,7 +115,7 @@ _CLASSES: dict[str, Any] = {
     "describe_timing": lambda task: "one row at a time",
     "timing_inputs": classification.timing_inputs,
     "run": classification.run,
-    "before_saving": _nothing_to_write,
+    "describe_use": _nothing_to_say,
     "notes": _no_notes,
     "counted": "rows",
     "has_baseline": True,
@@ -134,7 +134,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         describe_timing=language_modelling.describe_timing,
         timing_inputs=language_modelling.timing_inputs,
         run=language_modelling.run,
-        before_saving=_nothing_to_write,
+        describe_use=_nothing_to_say,
         notes=language_modelling.notes,
         counted="windows",
     ),
@@ -148,7 +148,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         describe_timing=sequence_to_sequence.describe_timing,
         timing_inputs=sequence_to_sequence.timing_inputs,
         run=sequence_to_sequence.run,
-        before_saving=sequence_to_sequence.write_generation_settings,
+        describe_use=sequence_to_sequence.write_generation_settings,
         notes=sequence_to_sequence.notes,
         counted="rows",
     ),

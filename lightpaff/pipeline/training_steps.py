@@ -252,7 +252,6 @@ def finetune_step(
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
         )
-        kind.before_saving(job.model.model, data, task, shop.inputs.vocabulary)
         return _train_and_save(job, shop, place)
 
     settings = {
