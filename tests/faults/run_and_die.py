@@ -101,6 +101,8 @@ def live_and_die() -> int:
     """The life of a forked process; the return code, if it gets that far."""
     for number, ending in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{death['output']}.{ending}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    # A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     wrap(training_steps, "train", first=enter_training)
     wrap(loop, "save_checkpoint", first=enter_checkpoint, then=tell_checkpoint)
     DEATHS[death["how"]]()
