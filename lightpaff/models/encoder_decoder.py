@@ -79,6 +79,17 @@ def _no_limit(config: PreTrainedConfig) -> None:
     """Distances between tokens have no end."""
 
 
+def _resize_bart(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+    assert shape.hidden_size is not None
+    config.init_std = _init_std(shape.hidden_size)
+
+
+def _init_std(hidden_size: int) -> float:
+    """Of random weights: as wide as Xavier's for a square matrix, which MASS's own code (fairseq) takes. The configs'
+    0.02 is for wide models; at 256 and below, training takes longer to get going with it."""
+    return float(hidden_size**-0.5)
+
+
 def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
     assert shape.hidden_size is not None
     assert shape.heads is not None
@@ -102,7 +113,11 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _bart_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     # A forced end of the text is a habit of BART's summaries: here the model has to learn where a text ends.
-    return {**_special_tokens(tokenizer), "forced_eos_token_id": None}
+    return {
+        **_special_tokens(tokenizer),
+        "forced_eos_token_id": None,
+        "init_std": _init_std(from_scratch.hidden_size),
+    }
 
 
 def _marian_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -140,6 +155,7 @@ _BART = Architecture(
         feed_forward=("encoder_ffn_dim", "decoder_ffn_dim"),
         decoder_layers=("decoder_layers",),
     ),
+    before_resizing=_resize_bart,
     scratch_settings=_bart_settings,
 )
 
