@@ -41,9 +41,35 @@ def generate(
             None for a decoder.
         max_new_tokens: the most new tokens of a row, the end token counted.
     """
-    config = GenerationConfig(
+    config = generation_settings(
+        decoder_start_id=decoder_start_id,
+        end_id=end_id,
+        padding_id=padding_id,
+        beams=beams,
+        length_penalty=length_penalty,
+        max_new_tokens=max_new_tokens,
+    )
+    model.eval()
+    with _only_this(model, config), torch.inference_mode():
+        ids_BT = model.generate(**inputs, generation_config=config)
+    known = inputs["input_ids"].shape[1] if decoder_start_id is None else 1
+    return [_cut(ids_T, end_id, padding_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
+
+
+def generation_settings(
+    *,
+    decoder_start_id: int | None,
+    end_id: int,
+    padding_id: int,
+    beams: int,
+    length_penalty: float,
+    max_new_tokens: int,
+) -> GenerationConfig:
+    """What `generate` asks of transformers, with the same arguments; a model's directory may hold it too."""
+    return GenerationConfig(
         do_sample=False,
         num_beams=beams,
+        # transformers does not save settings of a search that is not done.
         **({"length_penalty": length_penalty, "early_stopping": False} if beams > 1 else {}),
         max_new_tokens=max_new_tokens,
         use_cache=True,
@@ -52,11 +78,6 @@ def generate(
         pad_token_id=padding_id,
         suppress_tokens=None if padding_id == end_id else [padding_id],
     )
-    model.eval()
-    with _only_this(model, config), torch.inference_mode():
-        ids_BT = model.generate(**inputs, generation_config=config)
-    known = inputs["input_ids"].shape[1] if decoder_start_id is None else 1
-    return [_cut(ids_T, end_id, padding_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.runner import TextRunner
 from lightpaff.deployment.runtimes import RUNTIMES, open_runner
-from lightpaff.evaluation.generation import generate
+from lightpaff.evaluation.generation import generate, generation_settings
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts, read_texts, write_texts
 from lightpaff.models.headed import HeadedModel
@@ -130,21 +130,16 @@ def write_generation_settings(directory: Path, data: Objective, task: Task, voca
     """Let the model's own `generate` write as in the evaluation (see `generate`): the target language first, by the
     same search, and without the habits that a ready-made model comes with."""
     assert isinstance(data, Translation)
-    tokenizer, wanted = vocabulary.tokenizer, task.generation
-    padding_id, end_id = vocabulary.padding_id, tokenizer.eos_token_id
-    # transformers does not save settings of a search that is not done.
-    of_search = {"length_penalty": wanted.length_penalty, "early_stopping": False} if wanted.beams > 1 else {}
-    GenerationConfig(
-        do_sample=False,
-        num_beams=wanted.beams,
-        **of_search,
+    settings = generation_settings(
+        decoder_start_id=data.decoder_start_id,
+        end_id=vocabulary.tokenizer.eos_token_id,
+        padding_id=vocabulary.padding_id,
+        beams=task.generation.beams,
+        length_penalty=task.generation.length_penalty,
         max_new_tokens=task.max_target_length,
-        decoder_start_token_id=data.decoder_start_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end_id,
-        pad_token_id=padding_id,
-        suppress_tokens=None if padding_id == end_id else [padding_id],
-    ).save_pretrained(directory)
+    )
+    settings.bos_token_id = vocabulary.tokenizer.bos_token_id
+    settings.save_pretrained(directory)
 
 
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:

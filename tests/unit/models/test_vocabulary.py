@@ -27,7 +27,9 @@ def make_tokenizer(words: list[str], *, lowercase: bool = True, **special: Any) 
 
 
 def test_the_same_vocabulary_passes() -> None:
-    compare_vocabularies(make_tokenizer(WORDS), make_tokenizer(WORDS), ("teacher", "student"), "encoder")
+    first, second = make_tokenizer(WORDS), make_tokenizer(WORDS)
+    compare_vocabularies(first, second, ("teacher", "student"), "encoder")
+    assert first.get_vocab() == second.get_vocab(), "what passed is indeed the same"
 
 
 def test_swapped_tokens_are_named_with_their_number() -> None:
