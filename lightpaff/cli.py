@@ -92,12 +92,11 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", help="Default: exports/ in the run's directory.")] = None,
 ) -> None:
     """Write a run's student for another runtime, and check that it still says the same."""
-    from lightpaff.pipeline.export_run import export_student, print_export
-    from lightpaff.pipeline.exporting import Request
+    from lightpaff.pipeline.export_run import export_student, make_export_request, print_export
     from lightpaff.progress import results_console
 
-    request = Request(to.value, quantise.value)
-    exported = export_student(run, request, task=task, tolerance=tolerance, output=output)
+    request = make_export_request(to.value, quantise.value, tolerance)
+    exported = export_student(run, request, task=task, output=output)
     print_export(exported, results_console())
 
 
@@ -107,11 +106,21 @@ def benchmark(
         list[str], typer.Argument(help="Runs, models or exports; NAME=DIRECTORY names one.", show_default=False)
     ],
     baseline: Annotated[str | None, typer.Option(help="Ratios are against this one; default: the first.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; default 1 and 32.")] = None,
-    length: Annotated[list[int] | None, typer.Option(help="Tokens of an input; default 32, 128 and 512.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch sizes; default 1 and 32.")] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Tokens of an input; default 32 and 128, and 512 where no run's own are measured."),
+    ] = None,
+    own: Annotated[
+        bool | None,
+        typer.Option("--own/--no-own", help="The first run's own inputs too; default: yes, unless --length is given."),
+    ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
     beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
-    threads: Annotated[int, typer.Option(min=0, help="For each model; 0 is all cores.")] = 0,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="For each model; 0 is all cores. May come several times; default 1 and 0."),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="For each batch size and length.")] = 20.0,
     price: Annotated[float, typer.Option(min=0, help="Of a core and hour.")] = 0.04,
     task: Annotated[str | None, typer.Option(help="Of runs with several tasks.")] = None,
@@ -124,18 +133,70 @@ def benchmark(
 
     settings = MeasureSettings(
         batch_sizes=tuple(batch or (1, 32)),
-        lengths=tuple(length or (32, 128, 512)),
         new_tokens=new_tokens,
         beams=beams,
         seconds=seconds,
         baseline=baseline,
         price_per_core_hour=price,
     )
-    measured = run_benchmark(paths, settings, threads=threads, task=task)
+    measured = run_benchmark(paths, settings, threads=threads or (1, 0), task=task, lengths=length, own=own)
     if json_:
         print(to_json_lines(measured.measurements), end="")
     else:
         print_benchmark(measured, results_console())
+
+
+class Runtime(StrEnum):
+    """What runs an exported model."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+    ctranslate2 = "ctranslate2"
+    pytorch = "pytorch"
+
+
+@app.command()
+def shapes(
+    teacher: Annotated[
+        str, typer.Argument(help="A model's directory, Hub id or wheel:..., or a recipe.", show_default=False)
+    ],
+    max_latency: Annotated[str, typer.Option(help="Of one input: 10ms, 0.5s.", show_default=False)],
+    size: Annotated[str, typer.Option(help="On disk: 5x (smaller than the teacher in float32), 30MB.")] = "1x",
+    runtime: Annotated[Runtime | None, typer.Option(help="Default: the fastest that is installed.")] = None,
+    quantise: Annotated[Precision | None, typer.Option(help="Default: the fastest of the runtime.")] = None,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of the input.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
+    beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
+    threads: Annotated[int, typer.Option(min=0, help="0 is all cores.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is kept from before.")] = False,
+    write: Annotated[Path | None, typer.Option(help="A recipe whose student gets the shape.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the plot goes; default: shapes/.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="JSON lines on standard output instead of a table.")] = False,
+) -> None:
+    """Find the largest student within a latency and a size, before any training: random weights are as fast."""
+    from lightpaff.deployment.shape_table import to_json_lines
+    from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes, print_shapes
+    from lightpaff.progress import results_console
+
+    request = ShapesRequest(
+        teacher=teacher,
+        max_latency=max_latency,
+        size=size,
+        runtime=None if runtime is None else runtime.value,
+        quantise=None if quantise is None else quantise.value,
+        length=length,
+        new_tokens=new_tokens,
+        beams=beams,
+        threads=threads,
+        fresh=fresh,
+        write=write,
+        output=output,
+    )
+    result = find_shapes(request)
+    if json_:
+        print(to_json_lines(result.search), end="")
+    else:
+        print_shapes(result, results_console())
 
 
 @app.command()

@@ -410,6 +410,43 @@ class FineTuning(Section):
     distillation: Distillation = Distillation(weight=0.5)
 
 
+_PRECISIONS: dict[str, tuple[str, ...]] = {
+    "onnx": ("none", "int8"),
+    "openvino": ("none", "bf16"),
+    "ctranslate2": ("none", "bf16", "int8"),
+    "transformers": ("none", "bf16"),
+}
+"""What the weights of a format can be."""
+
+
+class Export(Section):
+    """The student for another runtime, checked before it is delivered."""
+
+    to: Literal["onnx", "openvino", "ctranslate2", "transformers"]
+    quantise: Literal["none", "bf16", "int8"] = "none"
+    """Of the weights; none is float32."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """How many points of the task's metric (per cent of a perplexity) it may lose on the validation set."""
+
+    @property
+    def name(self) -> str:
+        """For folders and tables."""
+        return self.to if self.quantise == "none" else f"{self.to}-{self.quantise}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = _PRECISIONS[self.to]
+        if self.quantise not in known:
+            elsewhere = " or ".join(
+                format_ for format_, precisions in _PRECISIONS.items() if self.quantise in precisions
+            )
+            raise ValueError(
+                f"quantise is {self.quantise}, but {self.to} takes {' or '.join(known)}; for {self.quantise} export to "
+                f"{elsewhere}"
+            )
+        return self
+
+
 class Seeds(Section):
     """Every random choice follows from these."""
 
@@ -425,12 +462,22 @@ class FamilyWords:
     architectures: tuple[str, ...]
     pretraining: str
     tasks: tuple[str, ...]
+    exports: tuple[str, ...]
 
 
 FAMILIES: dict[Family, FamilyWords] = {
-    "encoder": FamilyWords(("bert", "roberta", "electra", "distilbert", "modernbert"), "mlm", ("classify", "regress")),
-    "decoder": FamilyWords(("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",)),
-    "encoder-decoder": FamilyWords(("bart", "mbart", "marian", "t5"), "mssm", ("translate",)),
+    "encoder": FamilyWords(
+        ("bert", "roberta", "electra", "distilbert", "modernbert"),
+        "mlm",
+        ("classify", "regress"),
+        ("onnx", "openvino", "transformers"),
+    ),
+    "decoder": FamilyWords(
+        ("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",), ("ctranslate2", "transformers")
+    ),
+    "encoder-decoder": FamilyWords(
+        ("bart", "mbart", "marian", "t5"), "mssm", ("translate",), ("ctranslate2", "transformers")
+    ),
 }
 
 
@@ -448,6 +495,9 @@ class Recipe(Section):
     fine_tuning: FineTuning
     control: bool = True
     """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
+    exports: list[Export] | None = None
+    """The student for other runtimes, each checked and measured. Left out: int8, for ONNX Runtime (encoders) or
+    CTranslate2 (the others), where that is installed and takes the architecture; [] is none."""
     seeds: Seeds = Seeds()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -481,6 +531,19 @@ class Recipe(Section):
         for key, value in their_own.items():
             if value is not None and self.family != "encoder-decoder":
                 raise ValueError(f"{key} is for the family encoder-decoder; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_exports(self) -> Self:
+        known = FAMILIES[self.family].exports
+        for export in self.exports or []:
+            if export.to not in known:
+                raise ValueError(
+                    f"exports has {export.to}, which does not take the family {self.family}; take {' or '.join(known)}"
+                )
+        names = [export.name for export in self.exports or []]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"exports has {twice[0]} twice; leave one out")
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,7 @@ TINY_RECIPE: dict[str, Any] = {
     },
     "tasks": [{"name": "toy", "train": "train.jsonl", "validation": "validation.jsonl", "max_length": 16}],
     "fine_tuning": {"training": {"steps": 5, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 2}},
+    "exports": [],
     "device": "cpu",
     "precision": "float32",
 }
@@ -82,6 +83,7 @@ TINY_DECODER_RECIPE: dict[str, Any] = {
         }
     ],
     "fine_tuning": {"training": {"steps": 5, **_TRAINING}},
+    "exports": [],
     "device": "cpu",
     "precision": "float32",
 }
@@ -120,6 +122,7 @@ TINY_ENCODER_DECODER_RECIPE: dict[str, Any] = {
         }
     ],
     "fine_tuning": {"training": {"steps": 5, **_TRAINING}},
+    "exports": [],
     "device": "cpu",
     "precision": "float32",
 }
@@ -257,11 +260,12 @@ def _seeded_and_single_threaded() -> None:
 
 @pytest.fixture(scope="session")
 def _quick_latency() -> Iterator[None]:
-    from lightpaff.pipeline import language_modelling, measuring_steps
+    from lightpaff.pipeline import language_modelling, measuring_steps, online_steps
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring_steps, "_SECONDS", 0.2)
         patch.setattr(measuring_steps, "measure_latency", partial(measuring_steps.measure_latency, least_rounds=4))
+        patch.setattr(online_steps, "_SECONDS", 0.0)
         patch.setattr(language_modelling, "_NEW_TOKENS", 4)
         yield
 

@@ -39,7 +39,7 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
     for name, rows in by_contender.items():
         one = next(iter(rows.values()))
         cells = [
-            Cell(name, _describe_runtime(one)),
+            Cell(name, describe_runtime(one)),
             Cell(formats.megabytes(one.bytes), _times(one.size_ratio) if name != one.baseline else ""),
             Cell(formats.megabytes(max(row.peak_bytes for row in rows.values()))),
             Cell(formats.duration(one.load_seconds)),
@@ -94,7 +94,8 @@ def _times(ratio: float) -> str:
     return f"{formats.ratio(ratio)}{_TIMES}"
 
 
-def _describe_runtime(row: Measurement) -> str:
+def describe_runtime(row: Measurement) -> str:
+    """Such as "ONNX Runtime int8"."""
     precision = "float32" if row.quantisation == "none" else row.quantisation
     return f"{_RUNTIME_NAMES[row.runtime]} {precision}"
 
@@ -124,7 +125,7 @@ def _caption(measurements: Sequence[Measurement], priced: Shape, with_intervals:
         f"of a batch, and how many times as fast as {one.baseline} that is"
         + (", with a 95 % interval" if with_intervals else ""),
         f"own: inputs of the task's own, {own[0]:.0f} tokens on average" if own else "",
-        f"{'/'.join(map(str, threads))} threads",
+        f"{'/'.join(map(str, threads))} {'thread' if threads == [1] else 'threads'}",
         f"cost of a million requests at {describe_cell(priced)} and {one.price_per_core_hour:g} a core-hour",
         "tokenising is not in the times",
     ]

@@ -25,7 +25,8 @@ class ExportCard:
         kind: what the model answers: `classes` (logits of labels), `scores` (one number), `next_tokens` (a decoder) or
             `target_tokens` (an encoder-decoder).
         labels: the classes in order; empty for the others.
-        max_length: the most tokens that it reads.
+        max_length: the most tokens of a text that it was trained and checked with; longer texts are cut to it.
+        longest_input: the most tokens that its positions reach; None where they have no end.
         decoder_start: the token that a decoder of an encoder-decoder begins with, as text; empty for the others.
         source_prefix: the token before every source (its language), as text; empty where there is none.
         beams: of the beam search that the scores were measured with; 1 for the others.
@@ -39,6 +40,7 @@ class ExportCard:
     quantisation: Quantisation
     kind: Kind
     max_length: int
+    longest_input: int | None
     source_sha256: str
     labels: list[str] = field(default_factory=list)
     decoder_start: str = ""
@@ -61,8 +63,10 @@ class ExportCard:
         """
         try:
             content: dict[str, Any] = json.loads((directory / CARD).read_text(encoding="utf-8"))
+            # Older cards do not tell it.
+            content.setdefault("longest_input", content["max_length"])
             return cls(**content)
         except FileNotFoundError as error:
             raise UserError(f"{directory}: holds no {CARD}; give a directory that lightpaff export wrote") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{directory / CARD}: cannot be read ({error}); export the model anew") from error

@@ -112,7 +112,7 @@ def _export(name: str, directory: Path, threads: int) -> Contender:
         bytes=_bytes_of(directory, runtime),
         quantisation=card.quantisation,
         work=WORKS[card.kind],
-        longest=card.max_length,
+        longest=card.longest_input,
         vocabulary=_vocabulary_of(directory / "tokenizer.json"),
     )
 

@@ -92,16 +92,19 @@ class _Recipe:
     finish: Callable[[ModelSpec, PreTrainedModel], None] = lambda spec, model: None
 
 
-def _recipe_of(config: PreTrainedConfig, model_directory: Path) -> _Recipe:
+def refusal(config: PreTrainedConfig) -> str:
+    """Why a model cannot be converted; empty where it can."""
     recipe = _RECIPES.get(config.model_type)
     if recipe is None:
-        raise UserError(
-            f"{model_directory}: is a {config.model_type}, and to CTranslate2 go only {', '.join(_RECIPES)}; "
-            "export it to another format"
-        )
-    if missing := recipe.missing(config):
-        raise UserError(f"{model_directory}: CTranslate2's converter drops {missing}; export it to another format")
-    return recipe
+        return f"is a {config.model_type}, and to CTranslate2 go only {', '.join(_RECIPES)}"
+    missing = recipe.missing(config)
+    return f"CTranslate2's converter drops {missing}" if missing else ""
+
+
+def _recipe_of(config: PreTrainedConfig, model_directory: Path) -> _Recipe:
+    if why := refusal(config):
+        raise UserError(f"{model_directory}: {why}; export it to another format")
+    return _RECIPES[config.model_type]
 
 
 def _set_vocabulary(

@@ -256,7 +256,18 @@ def _check(contenders: Sequence[Contender], settings: MeasureSettings) -> Conten
         raise UserError(f"the baseline {name} is none of the contenders; take one of {', '.join(names)}")
     if not list_cells(contenders, settings):
         raise UserError(f"lengths {list(settings.lengths)}: no model reads so many tokens; give shorter ones")
+    _check_ids(contenders, settings)
     return contenders[names.index(name)]
+
+
+def _check_ids(contenders: Sequence[Contender], settings: MeasureSettings) -> None:
+    largest = max((max(row) for row in settings.task_rows), default=-1)
+    smallest = min(contenders, key=lambda contender: contender.vocabulary)
+    if largest >= smallest.vocabulary:
+        raise UserError(
+            f"{smallest.name}: has {smallest.vocabulary} tokens, and the task's own inputs hold number {largest}; "
+            "leave it out, or the own inputs"
+        )
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def _decoder_start_id(directory: Path, model: PreTrainedModel) -> int:
     if start:
         found = Tokenizer.from_file(str(directory / "tokenizer.json")).token_to_id(start)
     else:
-        found = getattr(model.config, "decoder_start_token_id", None)
+        found = model.generation_config.decoder_start_token_id
     if found is None:
         raise UserError(
             f"{directory}: does not say with which token its decoder starts; set decoder_start_token_id in config.json"

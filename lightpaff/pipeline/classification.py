@@ -71,6 +71,11 @@ def read_outputs(path: Path, data: Objective) -> Predictions:
     return Predictions(load_targets(_file(path)).numpy(), data.labels_N)
 
 
+def answer_tokens(task: Task) -> int:
+    """Nothing is written."""
+    return 0
+
+
 def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
     """`count` rows drawn at random: the lengths are the task's own."""
     ids = generator("order", 0, turn, count).integers(len(data.lengths_N), size=count)

@@ -1,36 +1,21 @@
 """`lightpaff export`: the student of a finished run for another runtime, checked before it is delivered."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.model_card import usage_example, write_model_card
 from lightpaff.errors import UserError
-from lightpaff.files import whole_directory
-from lightpaff.pipeline.arms import STUDENT
 from lightpaff.pipeline.build import Graph, TaskSteps
-from lightpaff.pipeline.exporting import (
-    EXPORT,
-    Request,
-    SplitCheck,
-    check_step,
-    export_step,
-    read_checks,
-    require_within,
-)
-from lightpaff.pipeline.graph import Step, run_step
-from lightpaff.pipeline.outcome import best_student
+from lightpaff.pipeline.delivery import deliver_export, export_directory, make_export
+from lightpaff.pipeline.exporting import SplitCheck, describe_loss, why_not
 from lightpaff.pipeline.run import RECIPE, RUN, prepare
 from lightpaff.pipeline.training_steps import Workshop
-from lightpaff.recipe import Recipe
+from lightpaff.recipe import FAMILIES, Export, Recipe
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
-
-EXPORTS = "exports"
 
 
 @dataclass(frozen=True)
@@ -46,15 +31,25 @@ class Exported:
     checks: list[SplitCheck]
 
 
-def export_student(run: Path, request: Request, *, task: str | None, tolerance: float, output: Path | None) -> Exported:
+def make_export_request(to: str, quantise: str, tolerance: float) -> Export:
+    """What the command line asks for.
+
+    Raises:
+        UserError: the format does not come in this precision.
+    """
+    try:
+        return Export.model_validate({"to": to, "quantise": quantise, "tolerance": tolerance})
+    except ValidationError as error:
+        raise UserError(f"--quantise {quantise}: {error.errors()[0]['ctx']['error']}") from error
+
+
+def export_student(run: Path, request: Export, *, task: str | None, output: Path | None) -> Exported:
     """Export the delivered student of a run.
 
     Args:
         run: the directory of a finished run.
-        request: the format and the precision.
+        request: the format, the precision, and what it may lose.
         task: whose student; may be left out where the run has one task.
-        tolerance: how many points of the task's metric (per cent of a perplexity) the export may lose on the
-            validation set.
         output: where the export goes; left out, `exports/FORMAT` in the run's directory.
 
     Raises:
@@ -62,38 +57,24 @@ def export_student(run: Path, request: Request, *, task: str | None, tolerance: 
     """
     shop, graph = _open_run(run)
     steps = _find_task(graph, task)
-    exported, checked = make_export(shop, steps, request)
-    checks = read_checks(checked)
-    require_within(checks[0], tolerance, f"{request.name} of {steps.task.name}")
-    folder = Path(request.name) if len(graph.tasks) == 1 else Path(steps.task.name) / request.name
-    destination = output or run / EXPORTS / folder
-    deliver_export(exported, checks, destination, shop, steps)
-    return Exported(destination, checks)
+    _require_possible(shop, request)
+    export = make_export(shop, steps, request)
+    if not export.is_within_tolerance:
+        raise UserError(
+            f"{request.name} of {steps.task.name}: {describe_loss(export.checks[0])}, more than the tolerance of "
+            f"{request.tolerance:g}; take another --quantise or --to, or raise --tolerance"
+        )
+    destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
+    deliver_export(export, destination, shop, steps)
+    return Exported(destination, export.checks)
 
 
-def make_export(shop: Workshop, steps: TaskSteps, request: Request) -> tuple[Step, Step]:
-    """Export the best student of a task and run the check; both steps are done then."""
-    seed, student = best_student(shop, steps)
-    exported = export_step(shop, steps.task, steps.rows, student, request)
-    run_step(exported)
-    checked = check_step(shop, steps.task, steps.rows, exported, steps.predictions[STUDENT, seed], request)
-    run_step(checked)
-    return exported, checked
-
-
-def deliver_export(
-    exported: Step, checks: list[SplitCheck], destination: Path, shop: Workshop, steps: TaskSteps
-) -> None:
-    """Copy a checked export to where it is used, with its model card."""
-    with whole_directory(destination, {"copied from": exported.directory.name}) as folder:
-        shutil.copytree(exported.directory / EXPORT, folder, dirs_exist_ok=True)
-        card = ExportCard.read(folder)
-        facts = {
-            "name": f"{steps.task.name}: a student, {exported.name.rpartition(' ')[2]}",
-            "task": steps.task.name,
-            "made by": f"the recipe {shop.recipe.name} (fingerprint {shop.recipe.fingerprint()[:12]})",
-        }
-        write_model_card(folder, card, facts, _table(checks), usage_example(card))
+def _require_possible(shop: Workshop, request: Export) -> None:
+    known = FAMILIES[shop.recipe.family].exports
+    if request.to not in known:
+        raise UserError(f"--to {request.to}: does not take the family {shop.recipe.family}; take {' or '.join(known)}")
+    if why := why_not(request, shop.inputs.student_config):
+        raise UserError(f"--to {request.to}: cannot be made ({why})")
 
 
 def print_export(exported: Exported, console: Console) -> None:
@@ -135,15 +116,3 @@ def _find_task(graph: Graph, name: str | None) -> TaskSteps:
         found = "is missing" if name is None else f"is {name}"
         raise UserError(f"--task {found}: the run has {', '.join(known)}; name one of them")
     return known[name]
-
-
-def _table(checks: list[SplitCheck]) -> str:
-    lines = ["| split | rows | metric | student | this export | same answers |", "|---|---|---|---|---|---|"]
-    for check in checks:
-        shown = METRICS[check.metric]
-        same = "" if check.agreement is None else percent(check.agreement)
-        lines.append(
-            f"| {check.split} | {check.rows:,} | {shown.name} | {shown.write(check.student)} | "
-            f"{shown.write(check.export)} | {same} |"
-        )
-    return "\n".join(lines)

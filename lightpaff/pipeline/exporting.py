@@ -4,6 +4,7 @@ An export is a step like any other; its check runs the export over the validatio
 writes outputs that are scored as those of every model are.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import source_prefix
 from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
-from lightpaff.errors import UserError
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.files import sha256_of_file, write_json_whole
+from lightpaff.models.opening import read_config
+from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
@@ -28,24 +31,11 @@ from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
-from lightpaff.recipe import Metric, Task
+from lightpaff.recipe import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
 
 EXPORT = "export"
 CHECK = "check.json"
-
-
-@dataclass(frozen=True)
-class Request:
-    """Which export is wanted."""
-
-    to: Format
-    quantise: Quantisation
-
-    @property
-    def name(self) -> str:
-        """For folders and tables."""
-        return self.to if self.quantise == "none" else f"{self.to}-{self.quantise}"
 
 
 @dataclass(frozen=True)
@@ -85,12 +75,6 @@ _EXPORTERS: dict[Format, Callable[[_Source, Path], None]] = {
     "ctranslate2": _to_ctranslate2,
     "transformers": _to_transformers,
 }
-_FORMATS: dict[str, tuple[Format, ...]] = {
-    "classify": ("onnx", "openvino", "transformers"),
-    "regress": ("onnx", "openvino", "transformers"),
-    "clm": ("ctranslate2", "transformers"),
-    "translate": ("ctranslate2", "transformers"),
-}
 _KINDS: dict[str, Kind] = {
     "classify": "classes",
     "regress": "scores",
@@ -98,8 +82,8 @@ _KINDS: dict[str, Kind] = {
     "translate": "target_tokens",
 }
 _PACKAGES: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxruntime", "torch"),
-    "openvino": ("openvino", "torch"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
+    "openvino": ("onnx", "onnxscript", "openvino", "torch"),
     "ctranslate2": ("ctranslate2", "torch"),
     "transformers": ("transformers", "torch"),
 }
@@ -128,17 +112,19 @@ class SplitCheck:
     rows: int
 
 
-def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Request) -> Step:
-    """Write a fine-tuned model for another runtime.
+def why_not(request: Export, config: PreTrainedConfig) -> str:
+    """Why an export cannot be made, before anything is trained; empty where nothing speaks against it."""
+    if missing := [package for package in _PACKAGES[request.to] if importlib.util.find_spec(package) is None]:
+        return f'{missing[0]} is not installed: pip install "lightpaff[export]"'
+    if request.to == "ctranslate2":
+        from lightpaff.deployment.export_ctranslate2 import refusal
 
-    Raises:
-        UserError: the format is not for this kind of task.
-    """
-    if request.to not in _FORMATS[task.objective]:
-        raise UserError(
-            f"--to {request.to}: is not for the objective {task.objective} of {task.name}; "
-            f"take {' or '.join(_FORMATS[task.objective])}"
-        )
+        return refusal(config)
+    return ""
+
+
+def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Export) -> Step:
+    """Write a fine-tuned model for another runtime."""
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         destination = place.result / EXPORT
@@ -163,7 +149,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: R
     return Step(name, "export", settings, (rows, *model.inputs), shop.root, work)
 
 
-def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: Step, request: Request) -> Step:
+def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: Step, request: Export) -> Step:
     """Run an export over the validation and test rows and compare it with its student's outputs (`student` is the step
     that predicted with it)."""
     kind = TASK_KINDS[task.objective]
@@ -193,18 +179,10 @@ def read_checks(step: Step) -> list[SplitCheck]:
     return [SplitCheck(**check) for check in json.loads((step.directory / CHECK).read_text())]
 
 
-def require_within(check: SplitCheck, tolerance: float, name: str) -> None:
-    """Refuse an export that loses too much.
-
-    Raises:
-        UserError: says how much, and what to do.
-    """
-    if check.loss > tolerance:
-        unit = "per cent" if not METRICS[check.metric].is_higher_better else "points"
-        raise UserError(
-            f"{name}: loses {check.loss:.2f} {unit} of {check.metric} on the {check.split} set, more than the "
-            f"tolerance of {tolerance:g}; take another --quantise or --to, or raise --tolerance"
-        )
+def describe_loss(check: SplitCheck) -> str:
+    """How much an export loses, in words."""
+    unit = "points" if METRICS[check.metric].is_higher_better else "per cent"
+    return f"loses {check.loss:.2f} {unit} of {check.metric} on the {check.split} set"
 
 
 def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> SplitCheck:
@@ -228,7 +206,7 @@ def _differences(student: Outputs, export: Outputs) -> tuple[float | None, float
     return same / len(student), None
 
 
-def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Request, data: Objective) -> ExportCard:
+def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Export, data: Objective) -> ExportCard:
     tokenizer = shop.inputs.tokenizer
     card = partial(
         ExportCard,
@@ -236,6 +214,7 @@ def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Req
         quantisation=request.quantise,
         kind=_KINDS[task.objective],
         max_length=task.max_length,
+        longest_input=longest_input(read_config(model.path)),
         source_sha256=sha256_of_file(model.path / "model.safetensors"),
         made_with=versions_of(("lightpaff", *_PACKAGES[request.to])),
     )

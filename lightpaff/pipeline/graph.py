@@ -33,6 +33,7 @@ _VERSIONS = {
     "latency": 2,
     "export": 1,
     "check": 1,
+    "online": 1,
 }
 """Raise a kind's number when its work changes: what was done the old way is then not reused."""
 

@@ -87,6 +87,11 @@ def describe_timing(task: Task) -> str:
     return f"{_NEW_TOKENS} tokens after a prompt of {_PROMPT_TOKENS}, greedy"
 
 
+def answer_tokens(task: Task) -> int:
+    """Written after every prompt."""
+    return _NEW_TOKENS
+
+
 def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
     """`count` prompts drawn from the split, all of one length."""
     width = min(_PROMPT_TOKENS, int(data.lengths_N.max()))

@@ -24,14 +24,15 @@ from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
 from lightpaff.pipeline.data_steps import CARD
+from lightpaff.pipeline.delivery import ExportPlan, best_student
 from lightpaff.pipeline.environment import describe_environment, describe_maker
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
+from lightpaff.pipeline.online import OnlineTask, export_lines, online_lines
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
     TRAINING,
-    Start,
     Workshop,
     evaluation_splits,
     task_objective,
@@ -73,6 +74,8 @@ class Finished:
     shop: Workshop
     graph: Graph
     done: dict[str, DoneStep]
+    online: list[OnlineTask]
+    exports: ExportPlan
     command: str
 
 
@@ -103,19 +106,9 @@ def report_data(finished: Finished) -> ReportData:
         },
         recipe_yaml=yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
         command=finished.command,
+        exports=[line for task in finished.online for line in export_lines(task)],
+        online=[line for task in finished.online for line in online_lines(task)],
     )
-
-
-def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
-    """The fine-tuning seed with the best validation score, and its student."""
-
-    def validation_score(seed: int) -> float:
-        step = steps.models[STUDENT, seed].step
-        assert step is not None
-        return float(json.loads((step.directory / TRAINING).read_text())["best_score"])
-
-    seed = max(shop.recipe.seeds.fine_tuning, key=validation_score)
-    return seed, steps.models[STUDENT, seed]
 
 
 def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Outputs:
@@ -144,6 +137,8 @@ def _summary(finished: Finished) -> dict[str, str]:
     }
     if recipe.control:
         facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
+    if finished.exports.note:
+        facts["exports"] = finished.exports.note
     for steps in finished.graph.tasks:
         if len(recipe.seeds.fine_tuning) > 1:
             seed, _ = best_student(shop, steps)
@@ -334,11 +329,11 @@ def _teacher_step(steps: TaskSteps) -> Step:
 def _step_lines(finished: Finished) -> Iterator[StepLine]:
     """What was done; a training that was made elsewhere, or otherwise, says with what."""
     here = describe_maker(finished.shop.hardware.device)
-    for step in finished.graph.steps:
-        done = finished.done[step.fingerprint]
+    trained = [finished.done[step.fingerprint] for step in finished.graph.steps]
+    for done in [*trained, *(done for task in finished.online for done in task.done)]:
         maker = done.facts.get(MADE_WITH, here)
         detail = "" if maker == here else "made with torch {torch}, {threads} threads, {processor}".format(**maker)
-        yield StepLine(step.name, done.seconds, done.reused, detail)
+        yield StepLine(done.step.name, done.seconds, done.reused, detail)
 
 
 def _data_cards(finished: Finished) -> Iterator[DataCard]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from lightpaff.errors import UserError
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
+from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.probe import measure_tokens_per_second
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
@@ -41,18 +42,21 @@ class Plan:
     """What a run will do. `seconds` counts only what is not done yet."""
 
     graph: Graph
+    exports: ExportPlan
     parameters: dict[str, ParameterCount]
     trainings: list[PlannedTraining]
     seconds: float
     disk_bytes: float
 
 
-def make_plan(shop: Workshop, graph: Graph) -> Plan:
+def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
     """Plan a run whose data steps are done; a few training steps of each kind are timed first."""
     speeds: dict[Any, float] = {}
     planned = [_plan_training(shop, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
+    # An export and its check each, and the measurement of all of them.
+    others += sum(2 * len(exports.exports) + 1 for _ in graph.tasks if exports.exports)
     parameters = {
         name: count_parameters(config, shop.pretraining_head, shop.inputs.vocabulary.size)
         for name, config in (("teacher", shop.inputs.teacher_config), ("student", shop.inputs.student_config))
@@ -60,7 +64,7 @@ def make_plan(shop: Workshop, graph: Graph) -> Plan:
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
     results = sum(_weight_bytes(shop, item.training) for item in unfinished)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
-    return Plan(graph, parameters, planned, seconds, results + 2 * checkpoint)
+    return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint)
 
 
 def require_disk_space(plan: Plan, shop: Workshop) -> None:
@@ -81,11 +85,21 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
     """Show a plan as tables."""
     console.print(_size_table(plan))
     console.print(_step_table(plan))
+    if told := _describe_exports(plan.exports):
+        console.print(told)
     memory = max((item.memory_bytes for item in plan.trainings), default=0.0)
     console.print(
         f"{shop.hardware.device.type}, {shop.hardware.precision}; about {_duration(plan.seconds)} of work left, "
         f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {shop.root}"
     )
+
+
+def _describe_exports(plan: ExportPlan) -> str:
+    if plan.exports:
+        return (
+            f"Then the best student goes to {', '.join(export.name for export in plan.exports)}, checked and measured"
+        )
+    return f"No exports: {plan.note}" if plan.note else ""
 
 
 def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:

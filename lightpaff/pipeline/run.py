@@ -4,6 +4,7 @@
     RUN/recipe.yaml           the recipe with its defaults
     RUN/report/               index.html, report.md, report.json, report_data.json
     RUN/student/              the student; with several tasks, a folder for each
+    RUN/exports/              the student for other runtimes, checked; with several tasks, a folder for each
 
 Steps are kept beside the runs, in `steps`, so that runs share them.
 """
@@ -20,9 +21,11 @@ import yaml
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory, write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, build_graph
-from lightpaff.pipeline.graph import DoneStep, run_step
+from lightpaff.pipeline.delivery import best_student, deliver_export, export_directory, plan_exports
+from lightpaff.pipeline.graph import DoneStep, Step, run_step
 from lightpaff.pipeline.inputs import gather_inputs
-from lightpaff.pipeline.outcome import Finished, best_student, report_data
+from lightpaff.pipeline.online import go_online
+from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Workshop, task_objective
@@ -72,15 +75,17 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     shop, graph, data = prepare(recipe, directory)
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
     _claim(directory, recipe)
-    plan = make_plan(shop, graph)
+    exports = plan_exports(shop)
+    plan = make_plan(shop, graph, exports)
     print_plan(plan, shop, console)
     require_disk_space(plan, shop)
     done = {**data}
     for step in graph.steps:
         if step.fingerprint not in done:
             done[step.fingerprint] = run_step(step)
-    finished = Finished(shop, graph, done, command or f"lightpaff run {directory / RECIPE} --output {directory}")
-    return _deliver(finished, directory)
+    online = go_online(shop, graph, exports)
+    command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
+    return _deliver(Finished(shop, graph, done, online, exports, command), directory)
 
 
 def prepare(recipe: Recipe, directory: Path) -> tuple[Workshop, Graph, dict[str, DoneStep]]:
@@ -96,7 +101,7 @@ def prepare(recipe: Recipe, directory: Path) -> tuple[Workshop, Graph, dict[str,
 def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Workshop]:
     """Plan a run: fetches and prepares the data, probes the speed, trains nothing."""
     shop, graph, _ = prepare(recipe, default_output(recipe, output))
-    return make_plan(shop, graph), shop
+    return make_plan(shop, graph, plan_exports(shop)), shop
 
 
 def default_output(recipe: Recipe, output: str | Path | None) -> Path:
@@ -187,6 +192,7 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
             shutil.copytree(student.path, folder, dirs_exist_ok=True)
             kind, rows = TASK_KINDS[steps.task.objective], task_objective(shop, steps.task, steps.rows, "validation")
             kind.describe_use(folder, rows, steps.task, shop.inputs.vocabulary)
+    _deliver_exports(finished, directory)
     data = report_data(finished)
     write_report(data, directory / "report")
     write_json_whole(
@@ -194,9 +200,22 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
         {
             "recipe_fingerprint": shop.recipe.fingerprint(),
             "recipe": shop.recipe.model_dump(mode="json"),
-            "steps": {step.name: step.directory.name for step in graph.steps},
+            "steps": {step.name: step.directory.name for step in (*graph.steps, *_last_steps(finished))},
         },
     )
     page = directory / "report" / "index.html"
     console.print(f"Done: {page}")
     return RunResult(directory, page, directory / "student", data)
+
+
+def _deliver_exports(finished: Finished, directory: Path) -> None:
+    several = len(finished.online) > 1
+    for task in finished.online:
+        for export in task.exports:
+            destination = export_directory(directory, several, task.steps.task.name, export.request)
+            if export.is_within_tolerance:
+                deliver_export(export, destination, finished.shop, task.steps)
+
+
+def _last_steps(finished: Finished) -> list[Step]:
+    return [done.step for task in finished.online for done in task.done]

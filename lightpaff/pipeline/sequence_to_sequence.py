@@ -111,6 +111,11 @@ def describe_timing(task: Task) -> str:
     return f"one row at a time, {f'beam search with {beams} beams' if beams > 1 else 'greedy'}"
 
 
+def answer_tokens(task: Task) -> int:
+    """Written for every source, at most."""
+    return task.max_target_length
+
+
 def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
     """`count` sources drawn at random: the lengths are the task's own."""
     assert isinstance(data, Translation)

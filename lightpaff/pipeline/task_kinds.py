@@ -71,6 +71,7 @@ class TaskKind:
         read_outputs: reads them again, with the gold ones.
         describe_timing: what one measurement of the latency is.
         timing_inputs: `count` inputs drawn from the data, for one measurement; `turn` numbers the draws.
+        answer_tokens: how many tokens an answer has; at most, where the model may end sooner.
         run: what is timed.
         describe_use: writes into a delivered model's directory how it is meant to be used.
         notes: what the report says beside the scores.
@@ -86,6 +87,7 @@ class TaskKind:
     read_outputs: Callable[[Path, Objective], Outputs]
     describe_timing: Callable[[Task], str]
     timing_inputs: Callable[[Objective, int, int, torch.device], dict[str, torch.Tensor]]
+    answer_tokens: Callable[[Task], int]
     run: Callable[[PreTrainedModel, Objective, Task, Vocabulary, dict[str, torch.Tensor]], object]
     describe_use: Callable[[Path, Objective, Task, Vocabulary], None]
     notes: Callable[[Task, Outputs], dict[str, str]]
@@ -114,6 +116,7 @@ _CLASSES: dict[str, Any] = {
     "read_outputs": classification.read_outputs,
     "describe_timing": lambda task: "one row at a time",
     "timing_inputs": classification.timing_inputs,
+    "answer_tokens": classification.answer_tokens,
     "run": classification.run,
     "describe_use": _nothing_to_say,
     "notes": _no_notes,
@@ -133,6 +136,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         read_outputs=language_modelling.read_outputs,
         describe_timing=language_modelling.describe_timing,
         timing_inputs=language_modelling.timing_inputs,
+        answer_tokens=language_modelling.answer_tokens,
         run=language_modelling.run,
         describe_use=_nothing_to_say,
         notes=language_modelling.notes,
@@ -147,6 +151,7 @@ TASK_KINDS: dict[str, TaskKind] = {
         read_outputs=sequence_to_sequence.read_outputs,
         describe_timing=sequence_to_sequence.describe_timing,
         timing_inputs=sequence_to_sequence.timing_inputs,
+        answer_tokens=sequence_to_sequence.answer_tokens,
         run=sequence_to_sequence.run,
         describe_use=sequence_to_sequence.write_generation_settings,
         notes=sequence_to_sequence.notes,

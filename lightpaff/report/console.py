@@ -1,5 +1,6 @@
 """The end of a run in the terminal: the table, the verdict and where the page is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from lightpaff.report import formats
 from lightpaff.report.metrics import METRICS
+from lightpaff.report.online_tables import SHORT_ONLINE_COLUMNS, online_table
 from lightpaff.report.rows import Arm, ReportData
 from lightpaff.report.tables import SHARE_COLUMNS, Table, keep_columns, main_table
 from lightpaff.report.verdict import Kind, write_verdict
@@ -25,7 +27,7 @@ _MARKS: dict[Kind, tuple[str, str]] = {
 
 
 def print_summary(data: ReportData, console: Console, page: Path) -> None:
-    """Print each task's main table, the verdict, and the path of the page."""
+    """Print each task's main table and how its exports answer online, the verdict, and the path of the page."""
     console.print()
     console.print(Text(data.title, style="bold"))
     for task in data.tasks:
@@ -35,6 +37,9 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
         if console.width < _WIDE_ENOUGH:
             table = keep_columns(table, [METRICS[task.metric].name, *_COLUMNS_WHERE_NARROW])
         console.print(_to_rich(table, f"{task.name}, {task.split} set"))
+        online = replace(keep_columns(online_table(data, task), SHORT_ONLINE_COLUMNS), caption="")
+        if online.lines:
+            console.print(_to_rich(online, f"{task.name}, online"))
     for sentence in write_verdict(data):
         mark, style = _MARKS[sentence.kind]
         # Text, not markup: a task's name or an interval in brackets is not a style.

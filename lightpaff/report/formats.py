@@ -48,6 +48,26 @@ def ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def times(value: float) -> str:
+    """6.24 -> 6.2×"""
+    return f"{ratio(value)}\N{MULTIPLICATION SIGN}"
+
+
+def ratio_interval(low: float, high: float) -> str:
+    """[5.9, 6.4]"""
+    return f"[{ratio(low)}, {ratio(high)}]"
+
+
+def hundredths(value: float) -> str:
+    """What is in points or per cent already: 0.537 -> 0.54."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", _MINUS)
+
+
+def price(value: float) -> str:
+    """Three digits that count, in no currency: 1234.5 -> 1,234; 0.0456 -> 0.0456."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def count(value: int) -> str:
     """109482240 -> 109.5M"""
     return _with_unit(value, _COUNT_UNITS, str(value))
@@ -82,6 +102,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def threads(count: int) -> str:
+    """1 thread, 2 threads"""
+    return f"{count} {'thread' if count == 1 else 'threads'}"
 
 
 def fact(value: str | int | float) -> str:

@@ -1,6 +1,7 @@
 """The report as Markdown, for a repository or a pull request; readable as plain text too."""
 
 from lightpaff.report import formats
+from lightpaff.report.online_tables import exports_table, online_table
 from lightpaff.report.rows import DataCard, ReportData, Sample, StepLine
 from lightpaff.report.tables import (
     Cell,
@@ -24,6 +25,10 @@ def render_markdown(data: ReportData) -> str:
     ]
     for task in data.tasks:
         parts += [f"## {_escape(task.name)}", render_table(main_table(data, task)), _facts(dict(task.notes))]
+        if (exports := exports_table(data, task)).lines:
+            parts += ["### Exports", render_table(exports)]
+        if (online := online_table(data, task)).lines:
+            parts += ["### Online", render_table(online)]
         if (latency := latency_table(data, task)).lines:
             parts += ["### Latency", render_table(latency)]
     if data.comparisons:

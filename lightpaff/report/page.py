@@ -8,12 +8,23 @@ from markupsafe import Markup
 
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report import formats
+from lightpaff.report.canvas import Chart
+from lightpaff.report.cards import headline_cards
 from lightpaff.report.markdown import card_facts, render_markdown
 from lightpaff.report.measured import ARM_ORDER, count_seeds
-from lightpaff.report.plots import Chart, plot_comparisons, plot_learning_curves, plot_quality_against_latency
+from lightpaff.report.online_tables import exports_table, online_table
+from lightpaff.report.plots import plot_comparisons, plot_learning_curves
 from lightpaff.report.rows import Disagreement, ReportData, Row, Sample, aggregate_over_seeds, report_to_json, to_json
-from lightpaff.report.tables import agreement_table, comparison_table, compute_table, latency_table, main_table
-from lightpaff.report.verdict import headline_cards, name_training_rows, write_verdict
+from lightpaff.report.score_plots import plot_quality_against_latency, plot_quality_online
+from lightpaff.report.tables import (
+    Table,
+    agreement_table,
+    comparison_table,
+    compute_table,
+    latency_table,
+    main_table,
+)
+from lightpaff.report.verdict import name_training_rows, write_verdict
 
 PAGE = "index.html"
 _MOST_TEXT = 360
@@ -60,7 +71,6 @@ def who_is_right(example: Disagreement) -> WhoIsRight:
 
 def _page_content(data: ReportData) -> dict[str, Any]:
     arms = {curve.arm for curve in data.curves}
-    latency = {task.name: latency_table(data, task) for task in data.tasks}
     return {
         "data": data,
         "arms": [arm for arm in ARM_ORDER if arm in arms],
@@ -68,7 +78,10 @@ def _page_content(data: ReportData) -> dict[str, Any]:
         "verdict": write_verdict(data),
         "cards": headline_cards(data),
         "main_tables": {task.name: main_table(data, task) for task in data.tasks},
-        "latency_tables": {name: table for name, table in latency.items() if table.lines},
+        "latency_tables": _with_lines({task.name: latency_table(data, task) for task in data.tasks}),
+        "online_tables": _with_lines({task.name: online_table(data, task) for task in data.tasks}),
+        "online_charts": {name: _embed([chart]) for name, chart in plot_quality_online(data).items()},
+        "export_tables": _with_lines({task.name: exports_table(data, task) for task in data.tasks}),
         "comparisons": comparison_table(data),
         "comparison_charts": _embed(plot_comparisons(data)),
         "curves": _embed(plot_learning_curves(data)),
@@ -85,6 +98,10 @@ def _page_content(data: ReportData) -> dict[str, Any]:
         "longest_step": max((step.seconds for step in data.steps), default=0.0),
         "total_seconds": sum(step.seconds for step in data.steps if not step.reused),
     }
+
+
+def _with_lines(tables: dict[str, Table]) -> dict[str, Table]:
+    return {name: table for name, table in tables.items() if table.lines}
 
 
 def _with_means(rows: list[Row]) -> list[Row]:

@@ -192,6 +192,68 @@ class SpeedRatio(_Checked):
 
 
 @dataclass(frozen=True)
+class ExportLine(_Checked):
+    """An export beside the student that it was made from, on one split."""
+
+    task: str
+    name: str
+    """Format and precision, such as "onnx-int8"."""
+    split: str
+    metric: str
+    """The task's first."""
+    student: float
+    export: float
+    loss: float
+    """What the export loses: points; of a perplexity, per cent. Less than 0: it gains."""
+    tolerance: float
+    """The most that it may lose on the validation set."""
+    delivered: bool
+    """False: it lost more than the tolerance, and is not in the run's directory."""
+    examples: int
+    agreement: float | None = None
+    """The share of rows with the same answer or text; None for a regression or a perplexity."""
+    largest_difference: float | None = None
+    """Of a logit, or of a window's log likelihood a token, in nats; None for texts."""
+
+
+@dataclass(frozen=True)
+class OnlineLine(_Checked):
+    """How a model answers online, in a process of its own, in turn with the others of its task on the same inputs."""
+
+    task: str
+    model: str
+    """teacher, student, or an export's name such as "onnx-int8"."""
+    runtime: str
+    """Such as "ONNX Runtime int8"."""
+    threads: int
+    batch_size: int
+    mean_length: float
+    """Of the task's own inputs, in tokens."""
+    bytes: int
+    """Of its weights on disk."""
+    size_ratio: float
+    """How many times as small as the baseline."""
+    median_ms: float
+    """Of a whole batch, as are the percentiles."""
+    p95_ms: float
+    p99_ms: float
+    throughput: float
+    """Rows a second."""
+    ratio: float
+    """How many times as fast as the baseline, which has 1; with its 95 % interval."""
+    low: float
+    high: float
+    peak_bytes: int
+    """The most memory that its process held."""
+    load_seconds: float
+    cost_per_million: float
+    """Requests."""
+    price_per_core_hour: float
+    baseline: str
+    """Whom the ratios are against: the teacher in PyTorch."""
+
+
+@dataclass(frozen=True)
 class StepLine(_Checked):
     """A step of the pipeline."""
 
@@ -245,6 +307,8 @@ class ReportData(_Checked):
     recipe_yaml: str
     command: str
     """What makes this report again."""
+    exports: list[ExportLine] = field(default_factory=list)
+    online: list[OnlineLine] = field(default_factory=list)
 
 
 def aggregate_over_seeds(rows: Iterable[Row]) -> list[Row]:

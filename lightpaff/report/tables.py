@@ -69,9 +69,9 @@ def main_table(data: ReportData, task: TaskFacts) -> Table:
         ),
         "parameters": lambda model: _cell(model.parameters, formats.count),
         "size": lambda model: _cell(model.bytes, formats.megabytes),
-        "smaller": lambda model: _cell(size_ratio(teacher, model), _times),
+        "smaller": lambda model: _cell(size_ratio(teacher, model), formats.times),
         "latency": lambda model: _cell(model.median_ms, formats.milliseconds),
-        "faster": lambda model: _cell(speed_ratio(teacher, model), _times),
+        "faster": lambda model: _cell(speed_ratio(teacher, model), formats.times),
     }
     return _build_table(_main_caption(data, task, models), columns, models)
 
@@ -81,6 +81,16 @@ def keep_columns(table: Table, names: list[str]) -> Table:
     places = [place for place, name in enumerate(table.columns) if place == 0 or name in names]
     lines = [replace(line, cells=[line.cells[place] for place in places]) for line in table.lines]
     return replace(table, columns=[table.columns[place] for place in places], lines=lines)
+
+
+def drop_unknown_columns(table: Table) -> Table:
+    """The table without the columns in which nothing is known."""
+    known = [
+        name
+        for place, name in enumerate(table.columns)
+        if any(line.cells[place].text != UNKNOWN for line in table.lines)
+    ]
+    return keep_columns(table, known)
 
 
 def latency_table(data: ReportData, task: TaskFacts) -> Table:
@@ -148,7 +158,7 @@ def agreement_table(data: ReportData) -> Table:
     columns = ["model", "same answer as the teacher", "KL to the teacher (nats)", "calibration error"]
     seeds = count_seeds(data, "student")
     caption = f"Student and control: the mean over the {seeds} seeds." if seeds > 1 else ""
-    return _drop_unknown_columns(Table(caption, columns, lines))
+    return drop_unknown_columns(Table(caption, columns, lines))
 
 
 def compute_table(data: ReportData) -> Table:
@@ -188,16 +198,7 @@ def _build_table(
         )
         for model in models
     ]
-    return _drop_unknown_columns(Table(caption, ["model", *columns], lines))
-
-
-def _drop_unknown_columns(table: Table) -> Table:
-    known = [
-        name
-        for place, name in enumerate(table.columns)
-        if any(line.cells[place].text != UNKNOWN for line in table.lines)
-    ]
-    return keep_columns(table, known)
+    return drop_unknown_columns(Table(caption, ["model", *columns], lines))
 
 
 def _main_caption(data: ReportData, task: TaskFacts, models: list[MeasuredModel]) -> str:
@@ -234,13 +235,8 @@ def _speed_with_interval(data: ReportData, task: TaskFacts, model: MeasuredModel
     for found in data.speed_ratios:
         ends = (found.task, found.first_arm, found.first_runtime, found.second_arm, found.second_runtime)
         if ends == (task.name, model.arm, model.runtime, teacher.arm, teacher.runtime):
-            note = f"[{formats.ratio(found.low)}, {formats.ratio(found.high)}]"
-            return Cell(_times(found.ratio), note)
-    return _cell(speed_ratio(teacher, model), _times)
-
-
-def _times(value: float) -> str:
-    return f"{formats.ratio(value)}\N{MULTIPLICATION SIGN}"
+            return Cell(formats.times(found.ratio), formats.ratio_interval(found.low, found.high))
+    return _cell(speed_ratio(teacher, model), formats.times)
 
 
 def _cell(value: float | None, write: Callable[..., str]) -> Cell:

@@ -1,6 +1,5 @@
 """What the numbers allow to say, in plain sentences: as much as the intervals carry and no more."""
 
-import statistics
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from lightpaff.report.measured import (
     speed_ratio,
 )
 from lightpaff.report.metrics import METRICS
+from lightpaff.report.online import exports_of, fastest_export, online_baseline, online_models, online_score, tell_loss
 from lightpaff.report.rows import Comparison, ReportData, TaskFacts
 
 Kind = Literal["good", "bad", "neutral", "caution"]
@@ -33,26 +33,10 @@ class Sentence:
     text: str
 
 
-@dataclass(frozen=True)
-class Card:
-    """A big number with what it is about and what it was computed from."""
-
-    value: str
-    label: str
-    detail: str
-    kind: Kind = "good"
-
-
 def write_verdict(data: ReportData) -> list[Sentence]:
     """The findings of every task, then what limits them."""
     findings = [sentence for task in data.tasks for sentence in _task_findings(data, task)]
     return findings + _limits(data)
-
-
-def headline_cards(data: ReportData) -> list[Card]:
-    """Quality kept, size, speed and the gain over the control; a mean over the tasks where there are several."""
-    cards = [_quality_card(data), _size_card(data), _speed_card(data), _gain_card(data)]
-    return [card for card in cards if card is not None]
 
 
 def _task_findings(data: ReportData, task: TaskFacts) -> list[Sentence]:
@@ -60,6 +44,7 @@ def _task_findings(data: ReportData, task: TaskFacts) -> list[Sentence]:
     prefix = f"{task.name}: " if len(data.tasks) > 1 else ""
     candidates = [
         _compare_with_teacher(data, task, models),
+        _tell_exports(data, task),
         _compare_with_control(data, task, models),
         _compare_with_words(data, task, models, "teacher"),
         _compare_with_words(data, task, models, "student"),
@@ -85,7 +70,7 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
         told = formats.joined([told, *costs])
     elif costs:
         told += f". It {formats.joined(costs)}"
-    is_close = difference is not None and _turned(difference)[1] >= 0
+    is_close = difference is not None and turn_gain(difference)[1] >= 0
     return Sentence("good" if is_close else "neutral", f"{told}.")
 
 
@@ -107,12 +92,16 @@ def _tell_excess(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel
     own = f"{_score(student, task)} {metric.write_interval(*interval)}" if interval else _score(student, task)
     told = f"the student's {metric.name} is {own} against the teacher's {_score(teacher, task)}"
     if (share := share_of_teacher(teacher, student, task.metric)) is not None:
-        change = formats.percent(abs(share - 1))
-        told += ": the same" if change == formats.percent(0) else f": {change} {'higher' if share > 1 else 'lower'}"
+        told += f": {_tell_change(share)}"
     if difference is None:
         return told
     value = metric.write_difference(difference.difference)
     return f"{told} ({value} {metric.write_signed_interval(difference.low, difference.high)})"
+
+
+def _tell_change(share: float) -> str:
+    change = formats.percent(abs(share - 1))
+    return "the same" if change == formats.percent(0) else f"{change} {'higher' if share > 1 else 'lower'}"
 
 
 def _describe_costs(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel) -> list[str]:
@@ -122,6 +111,48 @@ def _describe_costs(task: TaskFacts, teacher: MeasuredModel, student: MeasuredMo
     if (faster := speed_ratio(teacher, student)) is not None:
         parts.append(f"answers {formats.ratio(faster)} times as fast ({_times(teacher, student)}; {task.timed})")
     return parts
+
+
+def _tell_exports(data: ReportData, task: TaskFacts) -> Sentence | None:
+    """What the fastest delivered export is worth online, and which exports were refused."""
+    refused = _tell_refused(data, task)
+    export, baseline = fastest_export(data, task), online_baseline(online_models(data, task))
+    if export is None or baseline is None:
+        return Sentence("bad", f"{refused}.") if refused else None
+    first, against = export.first, baseline.first
+    told = (
+        f"online, the export {export.name} ({first.runtime}) has {formats.percent(1 / first.size_ratio)} of the size "
+        f"of the {baseline.name} in {against.runtime} ({formats.megabytes(first.bytes)} against "
+        f"{formats.megabytes(against.bytes)}), answers {formats.ratio(first.ratio)} times as fast "
+        f"{formats.ratio_interval(first.low, first.high)} ({formats.milliseconds(first.median_ms)} against "
+        f"{formats.milliseconds(against.median_ms)}) and {_tell_quality(data, task, export.name)}"
+    )
+    kind: Kind = "good" if first.low > 1 else "bad" if first.high < 1 else "neutral"
+    return Sentence(kind, f"{told}; {refused}." if refused else f"{told}.")
+
+
+def _tell_quality(data: ReportData, task: TaskFacts, name: str) -> str:
+    metric = METRICS[task.metric]
+    own, reference = online_score(data, task, name), online_score(data, task, "teacher")
+    assert own is not None, "the fastest export has a score"
+    told = f"has {metric.name} {metric.write(own)}"
+    if reference is None or reference <= 0:
+        return told
+    share = own / reference
+    if metric.is_higher_better:
+        return f"{told} ({metric.write_share(share)} of the teacher's)"
+    change = _tell_change(share)
+    return f"{told} ({change} {'as' if change == 'the same' else 'than'} the teacher's)"
+
+
+def _tell_refused(data: ReportData, task: TaskFacts) -> str:
+    """Which exports lost too much on the validation set, and how much; empty where none did."""
+    told = [
+        f"the export {line.name} was refused: it loses {tell_loss(line)}, more than the tolerance of {line.tolerance:g}"
+        for line in exports_of(data, task)
+        if not line.delivered and line.split == "validation"
+    ]
+    return "; ".join(told)
 
 
 def _compare_with_control(data: ReportData, task: TaskFacts, models: list[MeasuredModel]) -> Sentence | None:
@@ -134,7 +165,7 @@ def _compare_with_control(data: ReportData, task: TaskFacts, models: list[Measur
     if gain is None:
         return Sentence("caution", "the student was not compared with the control row by row: see the scores.")
     told = _tell_difference(gain)
-    low, high = _turned(gain)
+    low, high = turn_gain(gain)
     seeds = count_seeds(data, "student", task)
     mean = f" (mean over {seeds} seeds)" if seeds > 1 else ""
     if low > 0:
@@ -152,7 +183,7 @@ def _compare_with_words(
     found = find_comparison(data, task, arm, "tfidf")
     if found is None:
         return None
-    low, high = _turned(found)
+    low, high = turn_gain(found)
     if arm == "student" and low > 0:
         return None  # That the student beats word counts too goes without saying; that it does not must be said.
     told = _tell_difference(found)
@@ -208,89 +239,6 @@ def _effort_against_control(data: ReportData) -> float | None:
     return student / control if student and control else None
 
 
-def _quality_card(data: ReportData) -> Card | None:
-    known = [
-        (task, teacher, student, share)
-        for task, teacher, student in _headline_pairs(data)
-        if (share := share_of_teacher(teacher, student, task.metric)) is not None
-    ]
-    if not known:
-        return None
-    task, teacher, student, _ = known[0]
-    metric = METRICS[task.metric]
-    name = metric.name if len({other.metric for other in data.tasks}) == 1 else "score"
-    # A family's metrics all go one way. Ratios of what can be many times as much have a geometric mean.
-    average = statistics.fmean if metric.is_higher_better else statistics.geometric_mean
-    detail = f"{_score(student, task)} against {_score(teacher, task)}"
-    if len(known) > 1:
-        detail = f"mean of {len(known)} tasks"
-    mean = average(share for *_, share in known)
-    value = metric.write_share(mean)
-    if metric.is_higher_better:
-        return Card(value, f"of the teacher's {name} reached", detail)
-    return Card(value, f"{name} against the teacher's; lower is better", detail, "neutral" if mean > 1 else "good")
-
-
-def _size_card(data: ReportData) -> Card | None:
-    for _, teacher, student in _headline_pairs(data):
-        if (smaller := size_ratio(teacher, student)) is not None:
-            detail = ""
-            if teacher.bytes and student.bytes:
-                detail = f"{formats.megabytes(student.bytes)} against {formats.megabytes(teacher.bytes)}"
-            return Card(f"{formats.ratio(smaller)}\N{MULTIPLICATION SIGN}", "smaller", detail)
-    return None
-
-
-def _speed_card(data: ReportData) -> Card | None:
-    pairs = [(teacher, student) for _, teacher, student in _headline_pairs(data)]
-    timed = [
-        (faster, student, teacher)
-        for teacher, student in pairs
-        if (faster := speed_ratio(teacher, student)) is not None
-    ]
-    if not timed:
-        return None
-    _, student, teacher = timed[0]
-    mean = sum(faster for faster, _, _ in timed) / len(timed)
-    detail = _times(teacher, student) if len(timed) == 1 else f"mean of {len(timed)} tasks"
-    ways = list(dict.fromkeys(task.timed for task in data.tasks))
-    label = f"as fast, {ways[0]}" if len(ways) == 1 else "as fast"
-    return Card(f"{formats.ratio(mean)}\N{MULTIPLICATION SIGN}", label, detail)
-
-
-def _gain_card(data: ReportData) -> Card | None:
-    gains = [gain for task in data.tasks if (gain := find_comparison(data, task, "student", "control")) is not None]
-    if not gains:
-        return None
-    turned = [_turned(gain) for gain in gains]
-    paid, harmed = sum(low > 0 for low, _ in turned), sum(high < 0 for _, high in turned)
-    # A number that chance could have made must not look like a success.
-    kind: Kind = "bad" if harmed and not paid else "good" if paid and not harmed else "neutral"
-    metric, first = METRICS[gains[0].metric], gains[0]
-    if len(gains) == 1:
-        unit = "points" if metric.unit == "points" else metric.directed_name
-        detail = f"95 % interval {metric.write_signed_interval(first.low, first.high)}"
-        value, label = metric.write_difference(first.difference), f"{unit} from distillation, against the control"
-    elif metric.unit == "points":
-        detail = f"measurable in {paid} of {len(gains)} tasks"
-        mean = sum(gain.difference for gain in gains) / len(gains)
-        value, label = formats.signed_points(mean), "points from distillation, against the control"
-    else:
-        # Perplexities of different texts have no common scale to take a mean on.
-        value, label, detail = f"{paid} of {len(gains)}", "tasks in which distillation measurably paid", ""
-    return Card(value, label, detail, kind)
-
-
-def _headline_pairs(data: ReportData) -> list[tuple[TaskFacts, MeasuredModel, MeasuredModel]]:
-    pairs = []
-    for task in data.tasks:
-        models = measured_models(data, task)
-        teacher, student = reference_teacher(models), headline_student(models)
-        if teacher is not None and student is not None:
-            pairs.append((task, teacher, student))
-    return pairs
-
-
 def _score(model: MeasuredModel, task: TaskFacts) -> str:
     return METRICS[task.metric].write(model.rows[task.metric].value)
 
@@ -303,5 +251,6 @@ def _tell_difference(found: Comparison) -> str:
     return METRICS[found.metric].tell_difference(found.difference, found.low, found.high)
 
 
-def _turned(found: Comparison) -> tuple[float, float]:
+def turn_gain(found: Comparison) -> tuple[float, float]:
+    """The interval of a difference, turned so that more than 0 is better."""
     return METRICS[found.metric].as_gain(found.low, found.high)

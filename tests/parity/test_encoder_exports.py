@@ -111,7 +111,9 @@ def write_openvino(exported: Exported, quantisation: Quantisation) -> ClassRunne
 
 def write_card(folder: Path, format_: Format, quantisation: Quantisation) -> None:
     labels = [str(number) for number in range(LABELS)]
-    ExportCard(format_, quantisation, "classes", LONGEST, source_sha256="", labels=labels).write(folder)
+    ExportCard(format_, quantisation, "classes", LONGEST, longest_input=LONGEST, source_sha256="", labels=labels).write(
+        folder
+    )
 
 
 def test_onnx_in_float32_is_the_model(exported: Exported) -> None:

@@ -41,6 +41,7 @@ def test_contenders_are_rows_and_cells_are_columns() -> None:
     ]  # fmt: skip
     assert "1 × 32 and 0.04 a core-hour" in table.caption
     assert "2 threads" in table.caption
+    assert "; 1 thread;" in build_table([replace(row, threads=1) for row in ROWS]).caption
 
 
 def test_own_inputs_come_last_and_are_priced() -> None:

@@ -59,7 +59,7 @@ def write_bag_of_words(folder: Path, kind: Kind = "classes", max_length: int = 8
     onnx.save(model, folder / MODEL)
     make_tokenizer().save(str(folder / "tokenizer.json"))
     labels = ["negative", "positive"] if kind == "classes" else []
-    ExportCard("onnx", "none", kind, max_length, source_sha256="", labels=labels).write(folder)
+    ExportCard("onnx", "none", kind, max_length, longest_input=512, source_sha256="", labels=labels).write(folder)
     return folder
 
 

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lightpaff.deployment.card import ExportCard, Format, Quantisation
+from lightpaff.deployment.card import CARD, ExportCard, Format, Quantisation
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
@@ -161,6 +162,7 @@ def test_progress_hears_of_every_cell() -> None:
         ([TEACHER, replace(STUDENT, work="next_tokens")], {}, "different work"),
         ([TEACHER], {"baseline": "nobody"}, "baseline nobody is none"),
         ([STUDENT], {"lengths": (4096,)}, "no model reads so many"),
+        ([TEACHER, STUDENT], {"task_rows": ((5, 89), (3, 90))}, "student: has 90 tokens, .* hold number 90"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -220,6 +222,24 @@ def test_a_runtime_that_is_not_installed_leaves_a_note(tmp_path: Path) -> None:
     ]
 
 
+def test_an_export_is_measured_as_far_as_its_positions_reach(tmp_path: Path) -> None:
+    directory = exported_decoder(tmp_path, "none")
+    card = json.loads((directory / CARD).read_text())
+    assert (card["max_length"], card["longest_input"]) == (8, 64)
+    for content, longest in ((card, 64), (card | {"longest_input": None}, None), (without(card, "longest_input"), 8)):
+        (directory / CARD).write_text(json.dumps(content))
+        [contender], _ = find_contenders({"student": directory}, ["ctranslate2"])
+        assert contender.longest == longest
+    for content in (without(card, "max_length"), [card]):
+        (directory / CARD).write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"export\.json: cannot be read .* export the model anew"):
+            find_contenders({"student": directory}, ["ctranslate2"])
+
+
+def without(content: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != key}
+
+
 def test_a_plain_model_runs_in_pytorch_in_each_precision(tmp_path: Path) -> None:
     plain = save_decoder(tmp_path / "plain")
     exact, rough = find_contenders({"teacher": plain}, threads=2, pytorch=("none", "bf16"))[0]
@@ -258,14 +278,18 @@ def exported_classifier(folder: Path, name: Format, export: Callable[[Path, Path
     directory.mkdir()
     export(plain, directory, "none")
     shutil.copy(plain / "tokenizer.json", directory)
-    ExportCard(name, "none", "classes", max_length=32, source_sha256="", labels=["0", "1"]).write(directory)
+    ExportCard(name, "none", "classes", max_length=16, longest_input=32, source_sha256="", labels=["0", "1"]).write(
+        directory
+    )
     return directory
 
 
 def exported_decoder(folder: Path, quantisation: Quantisation) -> Path:
     directory = folder / quantisation
     export_ctranslate2(save_decoder(folder / "plain"), directory, quantisation)
-    ExportCard("ctranslate2", quantisation, "next_tokens", max_length=64, source_sha256="").write(directory)
+    ExportCard("ctranslate2", quantisation, "next_tokens", max_length=8, longest_input=64, source_sha256="").write(
+        directory
+    )
     return directory
 
 

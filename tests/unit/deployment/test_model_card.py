@@ -13,7 +13,7 @@ TABLE = "| model | accuracy |\n|---|---|\n| student | 0.91 |"
 
 
 def make_card(format_: Format, kind: Kind, **settings: object) -> ExportCard:
-    return ExportCard(format_, "int8", kind, max_length=128, source_sha256="ab" * 32, **settings)  # type: ignore[arg-type]
+    return ExportCard(format_, "int8", kind, max_length=128, longest_input=512, source_sha256="ab" * 32, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("format_", get_args(Format))

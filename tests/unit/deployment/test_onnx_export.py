@@ -40,7 +40,7 @@ def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: 
     size = (scorer / "model.safetensors").stat().st_size
     assert (folders["int8"] / "model.onnx").stat().st_size < 0.5 * size
     assert (folders["bf16"] / "model.bin").stat().st_size < 0.6 * size
-    ExportCard("openvino", "bf16", "scores", 24, source_sha256="").write(folders["bf16"])
+    ExportCard("openvino", "bf16", "scores", 24, longest_input=24, source_sha256="").write(folders["bf16"])
     ids_BS = np.random.default_rng(0).integers(3, 3000, size=(3, 9))
     score_B1 = OnnxClassRunner(folders["int8"], 1).logits(ids_BS, np.ones_like(ids_BS))
     assert score_B1.shape == (3, 1)

@@ -35,12 +35,13 @@ SIZES: dict[str, Any] = {
     "vocabulary_size": 300,
     "max_length": 48,
 }
-CONTINUER = ExportCard("ctranslate2", "none", "next_tokens", max_length=48, source_sha256="0" * 64)
+CONTINUER = ExportCard("ctranslate2", "none", "next_tokens", max_length=48, longest_input=48, source_sha256="0" * 64)
 WRITER = ExportCard(
     "ctranslate2",
     "none",
     "target_tokens",
     max_length=12,
+    longest_input=48,
     source_sha256="0" * 64,
     decoder_start="<ne>",
     source_prefix="<en>",

@@ -2,6 +2,7 @@
 
 `report_data`: classification, two stages, one task, two seeds of student and control, an int8 export.
 `clm_data`: language modelling, with perplexities; `translation_data`: BLEU and chrF. Both without the TF-IDF arm.
+`with_exports` adds exports and how fast they are.
 """
 
 import math
@@ -17,6 +18,8 @@ from lightpaff.report.rows import (
     Curve,
     DataCard,
     Disagreement,
+    ExportLine,
+    OnlineLine,
     ReportData,
     Row,
     Sample,
@@ -330,3 +333,88 @@ def make_translation_data() -> ReportData:
         agreement=[],
         speed_ratios=[SpeedRatio("de-en", "student", PYTORCH, "teacher", PYTORCH, 4.73, 4.6, 4.9)],
     )
+
+
+PYTORCH_ONLINE = "PyTorch float32"
+RUNTIMES = {
+    "onnx-int8": "ONNX Runtime int8",
+    "openvino-bf16": "OpenVINO bf16",
+    "ctranslate2-int8": "CTranslate2 int8",
+    "transformers-bf16": "PyTorch bf16",
+}
+
+
+def make_online_lines(task: str, model: str, runtime: str, size: int, median_ms: float) -> list[OnlineLine]:
+    """At batch sizes 1 and 32; the teacher has 438 MB and takes 80 ms, then 2400 ms."""
+    ends = (1.0, 1.0) if model == "teacher" else (0.95, 1.04)
+    return [
+        OnlineLine(
+            task=task,
+            model=model,
+            runtime=runtime,
+            threads=2,
+            batch_size=batch_size,
+            mean_length=127.6,
+            bytes=size,
+            size_ratio=437_958_648 / size,
+            median_ms=milliseconds,
+            p95_ms=1.15 * milliseconds,
+            p99_ms=1.4 * milliseconds,
+            throughput=1000 * batch_size / milliseconds,
+            ratio=teacher_ms / milliseconds,
+            low=ends[0] * teacher_ms / milliseconds,
+            high=ends[1] * teacher_ms / milliseconds,
+            peak_bytes=size + 200_000_000 + 1_000_000 * batch_size,
+            load_seconds=1.3,
+            cost_per_million=2 * milliseconds * 0.04 / 3.6,
+            price_per_core_hour=0.04,
+            baseline="teacher",
+        )
+        for batch_size, milliseconds, teacher_ms in ((1, median_ms, 80.0), (32, 30 * median_ms, 2400.0))
+    ]
+
+
+def with_exports(data: ReportData, exports: dict[str, tuple[float, float, float]], student: float) -> ReportData:
+    """The report of a run with exports.
+
+    Args:
+        exports: by name: the score, the loss (points or per cent; more than 0.5 is refused), the latency in ms.
+        student: its score.
+    """
+    task = data.tasks[0]
+    # A regression and a perplexity have no same answers, and texts no largest difference.
+    agreement = 0.991 if task.objective in ("classify", "translate") else None
+    difference = None if task.objective == "translate" else 0.0832
+    checks = [
+        ExportLine(
+            *(task.name, name, split, task.metric, student, score, loss, 0.5, loss <= 0.5),
+            examples=3000,
+            agreement=agreement,
+            largest_difference=difference,
+        )
+        for name, (score, loss, _) in exports.items()
+        for split in ("validation", "test")
+    ]
+    online = make_online_lines(task.name, "teacher", PYTORCH_ONLINE, 437_958_648, 80.0)
+    online += make_online_lines(task.name, "student", PYTORCH_ONLINE, 101_201_928, 13.0)
+    for name, (_, _, milliseconds) in exports.items():
+        online += make_online_lines(task.name, name, RUNTIMES[name], 25_733_120, milliseconds)
+    return replace(data, exports=checks, online=online)
+
+
+@pytest.fixture(scope="session")
+def exported_data(report_data: ReportData) -> ReportData:
+    """One export was refused, though it is the fastest."""
+    exports = {"onnx-int8": (0.9108, 0.13, 4.0), "openvino-bf16": (0.899, 1.31, 3.2)}
+    return with_exports(report_data, exports, 0.9121)
+
+
+@pytest.fixture(scope="session")
+def exported_clm_data(clm_data: ReportData) -> ReportData:
+    exports = {"ctranslate2-int8": (41.4, 0.485, 5.1), "transformers-bf16": (41.19, -0.02, 9.9)}
+    return with_exports(clm_data, exports, 41.2)
+
+
+@pytest.fixture(scope="session")
+def exported_translation_data(translation_data: ReportData) -> ReportData:
+    return with_exports(translation_data, {"ctranslate2-int8": (0.2874, 0.16, 5.1)}, 0.289)

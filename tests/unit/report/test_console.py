@@ -44,3 +44,15 @@ def test_perplexities_fit_into_the_terminal(clm_data: ReportData, width: int) ->
     text = printed(clm_data, width)
     for expected in ("perplexity per word", "41.20", "+8.4 %", "+ Distillation paid"):
         assert expected in text
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_exports_are_told_shortly(exported_data: ReportData, width: int) -> None:
+    text = printed(exported_data, width)
+    for expected in ("imdb, online", "onnx-int8", "ONNX Runtime int8", "20.0×", "[19.0, 20.8]", "25.7 MB", "refused"):
+        assert expected in text
+    assert "cost of 1M" not in text
+
+
+def test_without_exports_the_terminal_says_nothing_of_them(report_data: ReportData) -> None:
+    assert "online" not in printed(report_data, 140)

@@ -195,3 +195,34 @@ def test_long_and_foreign_samples_stay_harmless(clm_data: ReportData) -> None:
     assert "script" not in parse(page).seen
     assert "word word …" in page
     assert "word " * 400 not in page
+
+
+@pytest.mark.parametrize("fixture", ["exported_data", "exported_clm_data", "exported_translation_data"])
+def test_exports_and_their_speed_have_a_section(fixture: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(fixture)
+    page = render_page(data)
+    parse(page)
+    assert re.findall(r'<section id="([^"]+)"', page)[:3] == ["results", "online", "control"]
+    assert '<a href="#online">Online</a>' in page
+    assert "against latency online;" in page
+    for export in data.exports:
+        assert export.name in page
+    assert ("a hollow one was refused" in page) == (fixture == "exported_data")
+    unmeasured = render_page(replace(data, online=[]))
+    parse(unmeasured)
+    assert "against latency online;" not in unmeasured
+
+
+def test_names_of_exports_are_escaped(exported_data: ReportData) -> None:
+    evil = "<script>alert('x')</script>"
+    page = render_page(
+        replace(
+            exported_data,
+            exports=[replace(line, name=evil) for line in exported_data.exports],
+            online=[
+                replace(line, runtime=evil, model=evil if "-" in line.model else line.model)
+                for line in exported_data.online
+            ],
+        )
+    )
+    assert "script" not in parse(page).seen

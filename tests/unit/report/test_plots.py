@@ -4,8 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lightpaff.report.plots import plot_comparisons, plot_learning_curves, plot_quality_against_latency
+from lightpaff.report.plots import plot_comparisons, plot_learning_curves
 from lightpaff.report.rows import ReportData
+from lightpaff.report.score_plots import plot_quality_against_latency, plot_quality_online
 
 
 def all_charts(data: ReportData) -> list[tuple[str, str]]:
@@ -82,3 +83,42 @@ def test_perplexities_are_drawn_as_they_are_with_their_direction(clm_data: Repor
 def test_where_only_the_loss_was_validated_it_is_shown(translation_data: ReportData) -> None:
     titles = [chart.title for chart in plot_learning_curves(translation_data)]
     assert titles[-1] == "fine-tuning: validation loss (nats)"
+
+
+def test_models_online_are_named_with_their_times_on_a_logarithmic_axis(exported_data: ReportData) -> None:
+    chart = plot_quality_online(exported_data)["imdb"]
+    assert chart.title == "imdb: accuracy against latency online; up and to the left is better"
+    labels = ["Teacher, 80.0 ms", "Student, 13.0 ms", "onnx-int8, 4.0 ms", "openvino-bf16 (refused), 3.2 ms"]
+    assert re.findall(r">([^<>]+ ms)</text>", chart.svg) == labels
+    assert {"5", "10", "20", "50", "100"} <= set(re.findall(r">([\d,.]+)</text>", chart.svg))
+
+
+def test_the_student_online_is_the_one_that_was_exported(exported_data: ReportData) -> None:
+    other = [replace(row, value=0.5) if row.arm == "student" else row for row in exported_data.rows]
+    assert plot_quality_online(exported_data) == plot_quality_online(replace(exported_data, rows=other))
+
+
+def test_a_lower_perplexity_is_better_online_too(exported_clm_data: ReportData) -> None:
+    (chart,) = plot_quality_online(exported_clm_data).values()
+    assert chart.title.endswith("perplexity per word against latency online; down and to the left is better")
+    assert "ctranslate2-int8, 5.1 ms" in chart.svg
+
+
+def test_without_exports_nothing_is_plotted_online(report_data: ReportData, exported_data: ReportData) -> None:
+    assert plot_quality_online(report_data) == {}
+    assert plot_quality_online(replace(exported_data, online=[])) == {}
+
+
+def test_names_online_are_escaped(exported_data: ReportData) -> None:
+    online = [replace(line, model=line.model.replace("onnx", "<script>")) for line in exported_data.online]
+    exports = [replace(line, name=line.name.replace("onnx", "<script>")) for line in exported_data.exports]
+    svg = plot_quality_online(replace(exported_data, online=online, exports=exports))["imdb"].svg
+    assert "<script>" not in svg
+    assert "&lt;script&gt;-int8" in svg
+
+
+def test_scores_that_are_all_zero_are_drawn(exported_translation_data: ReportData) -> None:
+    rows = [replace(row, value=0.0) for row in exported_translation_data.rows]
+    exports = [replace(line, student=0.0, export=0.0) for line in exported_translation_data.exports]
+    charts = plot_quality_online(replace(exported_translation_data, rows=rows, exports=exports))
+    assert [chart.svg.startswith("<svg") for chart in charts.values()] == [True]

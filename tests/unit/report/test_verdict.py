@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from lightpaff.report.cards import headline_cards
 from lightpaff.report.rows import Arm, Comparison, ReportData, TaskFacts
-from lightpaff.report.verdict import headline_cards, write_verdict
+from lightpaff.report.verdict import write_verdict
 
 
 def with_comparison(data: ReportData, first: Arm, second: Arm, low: float, high: float) -> ReportData:
@@ -176,3 +177,73 @@ def test_text_tasks_speak_neither_of_word_counts_nor_of_labels(fixture: str, req
     texts = " ".join(one.text for one in write_verdict(request.getfixturevalue(fixture)))
     assert "TF-IDF" not in texts
     assert "the control had the same text and steps" in texts
+
+
+def test_the_fastest_delivered_export_is_told_against_the_teacher_in_pytorch(exported_data: ReportData) -> None:
+    student, online = write_verdict(exported_data)[:2]
+    assert student.text.startswith("The student reaches 98.2 % of the teacher's accuracy")
+    assert online.kind == "good"
+    assert online.text == (
+        "Online, the export onnx-int8 (ONNX Runtime int8) has 5.9 % of the size of the teacher in PyTorch float32 "
+        "(25.7 MB against 438 MB), answers 20.0 times as fast [19.0, 20.8] (4.0 ms against 80.0 ms) and has accuracy "
+        "91.1 (98.2 % of the teacher's); the export openvino-bf16 was refused: it loses 1.31 points, more than the "
+        "tolerance of 0.5."
+    )
+
+
+def test_cards_are_of_the_fastest_delivered_export(exported_data: ReportData, report_data: ReportData) -> None:
+    quality, size, speed, gain = headline_cards(exported_data)
+    assert (quality.value, quality.detail) == ("98.2 %", "91.1 against 92.7, onnx-int8")
+    assert (size.value, size.detail) == ("17.0×", "25.7 MB against 438 MB, onnx-int8")
+    assert (speed.value, speed.detail) == ("20.0×", "4.0 ms against 80.0 ms")
+    assert speed.label == "as fast online, ONNX Runtime int8 against PyTorch float32"
+    assert gain == headline_cards(report_data)[-1]
+
+
+def test_where_every_export_was_refused_the_student_is_the_headline(
+    exported_data: ReportData, report_data: ReportData
+) -> None:
+    data = replace(exported_data, exports=[line for line in exported_data.exports if not line.delivered])
+    assert headline_cards(data) == headline_cards(report_data)
+    told = write_verdict(data)[1]
+    assert told.kind == "bad"
+    assert told.text == "The export openvino-bf16 was refused: it loses 1.31 points, more than the tolerance of 0.5."
+
+
+def test_without_exports_nothing_is_said_of_them(exported_data: ReportData, report_data: ReportData) -> None:
+    for data in (report_data, replace(exported_data, online=[], exports=exported_data.exports[:2])):
+        assert write_verdict(data) == write_verdict(report_data)
+        assert headline_cards(data) == headline_cards(report_data)
+
+
+def test_the_headline_is_of_exports_only_where_every_task_has_one(exported_data: ReportData) -> None:
+    rows = [replace(row, task="sst2") for row in exported_data.rows]
+    tasks = [*exported_data.tasks, replace(exported_data.tasks[0], name="sst2")]
+    data = replace(exported_data, rows=exported_data.rows + rows, tasks=tasks)
+    assert headline_cards(data)[2].label == "as fast, one example at a time"
+    online = [replace(line, task="sst2") for line in exported_data.online]
+    exports = [replace(line, task="sst2") for line in exported_data.exports]
+    data = replace(data, online=data.online + online, exports=data.exports + exports)
+    assert (headline_cards(data)[2].value, headline_cards(data)[2].detail) == ("20.0×", "mean of 2 tasks")
+    assert "sst2: online, the export onnx-int8" in " ".join(one.text for one in write_verdict(data))
+
+
+def test_a_slow_export_is_told_as_it_is(exported_data: ReportData) -> None:
+    slow = [
+        replace(line, ratio=0.8, low=0.7, high=0.9) if line.model == "onnx-int8" else line
+        for line in exported_data.online
+    ]
+    assert write_verdict(replace(exported_data, online=slow))[1].kind == "bad"
+
+
+def test_an_export_with_a_perplexity_is_told_with_lower_as_better(exported_clm_data: ReportData) -> None:
+    assert write_verdict(exported_clm_data)[1].text.endswith(
+        "and has perplexity per word 41.40 (8.9 % higher than the teacher's)."
+    )
+    quality, *_ = headline_cards(exported_clm_data)
+    assert (quality.value, quality.kind) == ("+8.9 %", "neutral")
+    assert quality.detail == "41.40 against 38.00, ctranslate2-int8"
+
+
+def test_an_export_that_translates_is_told_in_points_of_bleu(exported_translation_data: ReportData) -> None:
+    assert write_verdict(exported_translation_data)[1].text.endswith("and has BLEU 28.7 (92.1 % of the teacher's).")

@@ -1,0 +1,122 @@
+"""From the trained students to what a user takes away: the best of them, and its exports, checked."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.model_card import usage_example, write_model_card
+from lightpaff.errors import UserError
+from lightpaff.files import whole_directory
+from lightpaff.pipeline.arms import STUDENT
+from lightpaff.pipeline.build import TaskSteps
+from lightpaff.pipeline.exporting import EXPORT, SplitCheck, check_step, export_step, read_checks, why_not
+from lightpaff.pipeline.graph import DoneStep, Step, run_step
+from lightpaff.pipeline.training_steps import TRAINING, Start, Workshop
+from lightpaff.recipe import Export, Family
+from lightpaff.report.formats import percent
+from lightpaff.report.metrics import METRICS
+
+EXPORTS = "exports"
+
+_DEFAULTS: dict[Family, Export] = {
+    "encoder": Export(to="onnx", quantise="int8"),
+    "decoder": Export(to="ctranslate2", quantise="int8"),
+    "encoder-decoder": Export(to="ctranslate2", quantise="int8"),
+}
+"""What a run exports to where its recipe does not say."""
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Which exports a run makes, and a note on what it leaves out."""
+
+    exports: list[Export]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CheckedExport:
+    """An export with what its check found, the validation set first."""
+
+    request: Export
+    exported: DoneStep
+    checked: DoneStep
+    checks: list[SplitCheck]
+
+    @property
+    def is_within_tolerance(self) -> bool:
+        """Whether it may be delivered."""
+        return self.checks[0].loss <= self.request.tolerance
+
+
+def plan_exports(shop: Workshop) -> ExportPlan:
+    """The recipe's exports, or the family's usual one where that can be made.
+
+    Raises:
+        UserError: an export that the recipe asks for cannot be made.
+    """
+    config = shop.inputs.student_config
+    if shop.recipe.exports is not None:
+        for export in shop.recipe.exports:
+            if why := why_not(export, config):
+                raise UserError(f"exports: {export.name} cannot be made ({why}); or take it out of the recipe")
+        return ExportPlan(shop.recipe.exports)
+    usual = _DEFAULTS[shop.recipe.family]
+    if why := why_not(usual, config):
+        return ExportPlan([], f"{usual.name} is left out ({why})")
+    return ExportPlan([usual])
+
+
+def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
+    """The fine-tuning seed with the best validation score, and its student."""
+
+    def validation_score(seed: int) -> float:
+        step = steps.models[STUDENT, seed].step
+        assert step is not None
+        return float(json.loads((step.directory / TRAINING).read_text())["best_score"])
+
+    seed = max(shop.recipe.seeds.fine_tuning, key=validation_score)
+    return seed, steps.models[STUDENT, seed]
+
+
+def make_export(shop: Workshop, steps: TaskSteps, request: Export) -> CheckedExport:
+    """Export the best student of a task and run the check."""
+    seed, student = best_student(shop, steps)
+    exported = run_step(export_step(shop, steps.task, steps.rows, student, request))
+    checked = run_step(
+        check_step(shop, steps.task, steps.rows, exported.step, steps.predictions[STUDENT, seed], request)
+    )
+    return CheckedExport(request, exported, checked, read_checks(checked.step))
+
+
+def export_directory(run: Path, several_tasks: bool, task: str, request: Export) -> Path:
+    """Where a run's export goes."""
+    return run.joinpath(EXPORTS, *([task] if several_tasks else []), request.name)
+
+
+def deliver_export(export: CheckedExport, destination: Path, shop: Workshop, steps: TaskSteps) -> None:
+    """Copy a checked export to where it is used, with its model card."""
+    step: Step = export.exported.step
+    with whole_directory(destination, {"copied from": step.directory.name}) as folder:
+        shutil.copytree(step.directory / EXPORT, folder, dirs_exist_ok=True)
+        card = ExportCard.read(folder)
+        facts = {
+            "name": f"{steps.task.name}: a student, {export.request.name}",
+            "task": steps.task.name,
+            "made by": f"the recipe {shop.recipe.name} (fingerprint {shop.recipe.fingerprint()[:12]})",
+        }
+        write_model_card(folder, card, facts, _table(export.checks), usage_example(card))
+
+
+def _table(checks: list[SplitCheck]) -> str:
+    lines = ["| split | rows | metric | student | this export | same answers |", "|---|---|---|---|---|---|"]
+    for check in checks:
+        shown = METRICS[check.metric]
+        same = "" if check.agreement is None else percent(check.agreement)
+        lines.append(
+            f"| {check.split} | {check.rows:,} | {shown.name} | {shown.write(check.student)} | "
+            f"{shown.write(check.export)} | {same} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""The last steps of a run: every task's student exported, checked and measured beside its teacher.
+
+Which student is exported is known only when all are trained, so these steps are laid out then.
+"""
+
+from dataclasses import dataclass
+
+from lightpaff.deployment.benchmark_table import describe_runtime
+from lightpaff.deployment.measuring import Measurement
+from lightpaff.pipeline.arms import TEACHER
+from lightpaff.pipeline.build import Graph, TaskSteps
+from lightpaff.pipeline.delivery import CheckedExport, ExportPlan, best_student, make_export
+from lightpaff.pipeline.exporting import describe_loss
+from lightpaff.pipeline.graph import DoneStep, run_step
+from lightpaff.pipeline.online_steps import online_step, read_online
+from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.progress import console
+from lightpaff.report.rows import ExportLine, OnlineLine
+
+
+@dataclass(frozen=True)
+class OnlineTask:
+    """A task's exports and how fast they are; `measured` is None where there are none."""
+
+    steps: TaskSteps
+    exports: list[CheckedExport]
+    measured: DoneStep | None
+
+    @property
+    def done(self) -> list[DoneStep]:
+        """All that was done for it, in order."""
+        made = [step for export in self.exports for step in (export.exported, export.checked)]
+        return [*made, *([self.measured] if self.measured else [])]
+
+
+def go_online(shop: Workshop, graph: Graph, plan: ExportPlan) -> list[OnlineTask]:
+    """Export, check and measure every task's student; what is done is reused."""
+    return [_go_online(shop, steps, plan) for steps in graph.tasks]
+
+
+def _go_online(shop: Workshop, steps: TaskSteps, plan: ExportPlan) -> OnlineTask:
+    exports = [make_export(shop, steps, request) for request in plan.exports]
+    for export in exports:
+        if not export.is_within_tolerance:
+            console.print(
+                f"{export.request.name} of {steps.task.name}: {describe_loss(export.checks[0])}, more than the "
+                f"tolerance of {export.request.tolerance:g}: it is reported, and not delivered"
+            )
+    if not exports:
+        return OnlineTask(steps, [], None)
+    teacher = next(start for (arm, _), start in steps.models.items() if arm == TEACHER)
+    models = {"teacher": teacher, "student": best_student(shop, steps)[1]}
+    made = {export.request.name: export.exported.step for export in exports}
+    measured = run_step(online_step(shop, steps.task, steps.rows, models, made))
+    return OnlineTask(steps, exports, measured)
+
+
+def export_lines(task: OnlineTask) -> list[ExportLine]:
+    """What the checks found, for the report."""
+    return [
+        ExportLine(
+            task.steps.task.name,
+            export.request.name,
+            check.split,
+            check.metric,
+            check.student,
+            check.export,
+            check.loss,
+            export.request.tolerance,
+            export.is_within_tolerance,
+            examples=check.rows,
+            agreement=check.agreement,
+            largest_difference=check.largest_difference,
+        )
+        for export in task.exports
+        for check in export.checks
+    ]
+
+
+def online_lines(task: OnlineTask) -> list[OnlineLine]:
+    """What was measured, for the report."""
+    rows = read_online(task.measured.step) if task.measured else []
+    return [_online_line(task.steps.task.name, row) for row in rows]
+
+
+def _online_line(task: str, row: Measurement) -> OnlineLine:
+    assert row.ratio is not None, "teacher and exports read the same inputs"
+    assert row.ratio_low is not None
+    assert row.ratio_high is not None
+    return OnlineLine(
+        task,
+        row.contender,
+        describe_runtime(row),
+        row.threads,
+        row.batch_size,
+        row.mean_length,
+        row.bytes,
+        row.size_ratio,
+        row.median_ms,
+        row.p95_ms,
+        row.p99_ms,
+        row.throughput_per_s,
+        row.ratio,
+        row.ratio_low,
+        row.ratio_high,
+        row.peak_bytes,
+        row.load_seconds,
+        row.cost_per_million,
+        row.price_per_core_hour,
+        row.baseline,
+    )

@@ -1,0 +1,102 @@
+"""How teacher, student and exports answer online: each in a process of its own, in turn, on the task's own inputs."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightpaff.deployment.contenders import Contender, find_contenders
+from lightpaff.deployment.measuring import Measurement, MeasureSettings, list_cells, measure
+from lightpaff.files import write_json_whole
+from lightpaff.pipeline.environment import describe_processor, versions_of
+from lightpaff.pipeline.exporting import EXPORT
+from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
+from lightpaff.progress import console, progress_bar
+from lightpaff.recipe import Task
+
+ONLINE = "online.json"
+_SECONDS = 12.0
+_BATCH_SIZES = (1, 32)
+_INPUTS_DRAWN = 512
+_RUNTIMES = ("torch", "onnxruntime", "openvino", "ctranslate2")
+
+
+def online_step(
+    shop: Workshop, task: Task, rows: Step, models: Mapping[str, Start], exports: Mapping[str, Step]
+) -> Step:
+    """Measure models in PyTorch, in float32, and exports in their runtimes, on the processor, by name.
+
+    The first model is what the ratios are against.
+    """
+    threads = torch.get_num_threads()
+
+    def work(step: Step, place: Workplace) -> dict[str, Any]:
+        settings = _settings(shop, task, rows)
+        with tempfile.TemporaryDirectory(dir=place.checkpoints) as folder:
+            ready = {name: _make_ready(shop, task, rows, start, Path(folder) / name) for name, start in models.items()}
+            exported = {name: step.directory / EXPORT for name, step in exports.items()}
+            contenders, notes = find_contenders(ready | exported, threads=threads)
+            for note in notes:
+                console.print(note)
+            measurements = _measure(contenders, settings, step.name)
+        write_json_whole(place.result / ONLINE, [asdict(measurement) for measurement in measurements])
+        return {"threads": threads}
+
+    settings = {
+        "processor": describe_processor(torch.device("cpu")),
+        "threads": threads,
+        "versions": versions_of(_RUNTIMES),
+        "models": {name: start.identity for name, start in models.items()},
+        "exports": list(exports),
+        "generation": task.generation.model_dump(),
+    }
+    inputs = (rows, *(needed for start in models.values() for needed in start.inputs), *exports.values())
+    return Step(f"measure the exports on {task.name}", "online", settings, inputs, shop.root, work)
+
+
+def read_online(step: Step) -> list[Measurement]:
+    """What `online_step` measured."""
+    return [Measurement(**row) for row in json.loads((step.directory / ONLINE).read_text())]
+
+
+def _settings(shop: Workshop, task: Task, rows: Step) -> MeasureSettings:
+    kind = TASK_KINDS[task.objective]
+    data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
+    inputs = kind.timing_inputs(data, _INPUTS_DRAWN, 0, torch.device("cpu"))
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    return MeasureSettings(
+        batch_sizes=_BATCH_SIZES,
+        lengths=(),
+        task_rows=tuple(tuple(ids[:length]) for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)),
+        new_tokens=kind.answer_tokens(task),
+        beams=task.generation.beams,
+        length_penalty=task.generation.length_penalty,
+        seconds=_SECONDS,
+    )
+
+
+def _measure(contenders: list[Contender], settings: MeasureSettings, description: str) -> list[Measurement]:
+    cells = list_cells(contenders, settings)
+    if not cells:
+        # A decoder whose positions end before what it is asked to write.
+        return []
+    with progress_bar(description, len(cells), "cells") as advance:
+        return measure(contenders, settings, advance)
+
+
+def _make_ready(shop: Workshop, task: Task, rows: Step, start: Start, folder: Path) -> Path:
+    """A model's directory that also says how the model writes, as a delivered one does."""
+    folder.mkdir()
+    for file in start.path.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
+    # A link to the file that came with the model would be written through.
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    TASK_KINDS[task.objective].describe_use(folder, data, task, shop.inputs.vocabulary)
+    return folder

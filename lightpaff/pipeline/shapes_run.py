@@ -1,0 +1,320 @@
+"""`lightpaff shapes`: which student has the most parameters within a latency and a size, before any training."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from transformers import PreTrainedConfig
+
+from lightpaff.deployment.card import Quantisation
+from lightpaff.deployment.contenders import installed_runtimes
+from lightpaff.deployment.measuring import describe_machine
+from lightpaff.deployment.runtimes import Runtime
+from lightpaff.deployment.shape_grid import list_shapes, name_shape
+from lightpaff.deployment.shape_measuring import (
+    MeasuringPlan,
+    check_length,
+    choose_runtime,
+    classes_of,
+    describe_measurement,
+    measure_config,
+    measure_teacher,
+    work_of,
+)
+from lightpaff.deployment.shape_search import (
+    MOST_MEASURED,
+    Budget,
+    Candidate,
+    MeasuredShape,
+    Timing,
+    recommend_shape,
+    search_shapes,
+)
+from lightpaff.deployment.shape_store import ShapeStore, cache_directory
+from lightpaff.deployment.shape_table import ShapeSearch, draw_shapes, render_shapes
+from lightpaff.errors import UserError
+from lightpaff.files import write_whole
+from lightpaff.models.shapes import count_parameters, shape_of, student_config
+from lightpaff.pipeline.shapes_teacher import TeacherConfig, find_teacher_config
+from lightpaff.pipeline.shapes_writing import check_recipe, write_shape
+from lightpaff.progress import Advance, progress_bar
+from lightpaff.progress import console as progress_console
+from lightpaff.recipe import Recipe, Shape
+from lightpaff.report import formats
+
+SHAPES = "shapes"
+PLOT = "shapes.svg"
+
+_BYTES_OF_FLOAT32 = 4
+_BUSY = 40.0
+"""Per cent of all cores' time, before anything is measured."""
+_USUALLY_MEASURED = (5, 10)
+_SECONDS_EACH = {"onnx": 20, "openvino": 20, "ctranslate2": 12, "pytorch": 20}
+_RUNTIME_NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
+_MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1000.0}
+_BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
+
+
+@dataclass(frozen=True)
+class ShapesRequest:
+    """What is asked for.
+
+    Attributes:
+        teacher: a model's directory, Hub id, wheel or GGUF file, or a recipe.
+        max_latency: of one input: `10ms`, `0.5s`, or `10` in milliseconds.
+        size: on disk: `5x` or `5` for so many times as small as the teacher in float32, or `30MB`.
+        runtime, quantise: None is the fastest that is installed.
+        length: of the input, in tokens.
+        new_tokens, beams: of models that write.
+        threads: 0 is all cores.
+        fresh: measure again what is kept.
+        write: a recipe whose student gets the shape.
+        output: where the plot goes; None is `shapes`.
+    """
+
+    teacher: str
+    max_latency: str
+    size: str
+    runtime: Runtime | None = None
+    quantise: Quantisation | None = None
+    length: int = 128
+    new_tokens: int = 32
+    beams: int = 4
+    threads: int = 0
+    fresh: bool = False
+    write: Path | None = None
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class ShapesResult:
+    """What was found.
+
+    Attributes:
+        search: everything measured, and the recommended shape.
+        plot: an SVG file.
+        written: sentences about what was changed in the recipe; none without one.
+    """
+
+    search: ShapeSearch
+    plot: Path
+    written: list[str]
+
+
+def find_shapes(request: ShapesRequest) -> ShapesResult:
+    """Search, draw, and write the recommended shape into the recipe.
+
+    Raises:
+        UserError: something asked for does not fit, or no shape fits into the budget.
+    """
+    milliseconds = parse_latency(request.max_latency)
+    teacher = find_teacher_config(request.teacher, cache_directory() / "downloads")
+    plan = _plan(request, teacher.config)
+    recipe = None if request.write is None else check_recipe(request.write, teacher.config)
+    parameters = count_parameters(teacher.config, plan.work, classes_of(plan.work, teacher.config)).total
+    teacher_bytes = _BYTES_OF_FLOAT32 * parameters
+    budget = Budget(milliseconds, parse_size(request.size, teacher_bytes))
+    candidates = _list_candidates(teacher.config, plan)
+    whole = Candidate(shape_of(teacher.config), parameters, plan.least_bytes_of_parameter * parameters)
+    _announce(teacher, whole, budget, plan, len(candidates))
+    _warn_if_busy()
+    store = ShapeStore(cache_directory() / "shapes")
+    search = _search(request, teacher, whole, candidates, budget, plan, store)
+    plot = (request.output or Path(SHAPES)) / PLOT
+    write_whole(plot, draw_shapes(search))
+    written: list[str] = []
+    if request.write is not None:
+        assert isinstance(recipe, Recipe)
+        written = write_shape(request.write, search.recommended.candidate.shape, shape_of(teacher.config))
+    return ShapesResult(search, plot, written)
+
+
+def print_shapes(result: ShapesResult, console: Console) -> None:
+    """Show what was found."""
+    console.print(render_shapes(result.search))
+    console.print(str(result.plot), soft_wrap=True)
+    for sentence in result.written:
+        console.print(sentence, soft_wrap=True)
+
+
+def parse_latency(text: str) -> float:
+    """Milliseconds of `10ms`, `0.5s` or `10`.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(ms|s|)", text.strip().lower())
+    value = _positive(match[1]) if match else None
+    if match is None or value is None:
+        raise UserError(f"--max-latency is {text}: write it as 10ms or 0.5s; a number alone is milliseconds")
+    return value * _MILLISECONDS[match[2]]
+
+
+def parse_size(text: str, teacher_bytes: int) -> float:
+    """Bytes of `30MB`, or of `5x` or `5`: so many times as small as the teacher.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(x|kb|mb|gb|)", text.strip().lower())
+    value = _positive(match[1]) if match else None
+    if match is None or value is None:
+        raise UserError(f"--size is {text}: write it as 5x (so many times as small as the teacher) or 30MB")
+    return value * _BYTES[match[2]] if match[2] in _BYTES else teacher_bytes / value
+
+
+def _positive(digits: str) -> float | None:
+    try:
+        value = float(digits)
+    except ValueError:
+        return None
+    return value if value > 0 else None
+
+
+def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
+    work = work_of(config)
+    runtime, quantisation = choose_runtime(work, request.runtime, request.quantise, installed_runtimes())
+    plan = MeasuringPlan(
+        work=work,
+        runtime=runtime,
+        quantisation=quantisation,
+        length=request.length,
+        new_tokens=0 if work == "classes" else request.new_tokens,
+        beams=request.beams if work == "target_tokens" else 1,
+        threads=request.threads or os.cpu_count() or 1,
+    )
+    check_length(config, plan)
+    return plan
+
+
+def _list_candidates(teacher_config: PreTrainedConfig, plan: MeasuringPlan) -> list[Candidate]:
+    def candidate(shape: Shape) -> Candidate:
+        config = student_config(teacher_config, shape)
+        parameters = count_parameters(config, plan.work, classes_of(plan.work, config)).total
+        return Candidate(shape, parameters, plan.least_bytes_of_parameter * parameters)
+
+    return [candidate(shape) for shape in list_shapes(shape_of(teacher_config))]
+
+
+def _search(
+    request: ShapesRequest,
+    teacher: TeacherConfig,
+    whole: Candidate,
+    candidates: list[Candidate],
+    budget: Budget,
+    plan: MeasuringPlan,
+    store: ShapeStore,
+) -> ShapeSearch:
+    def measure_candidate(candidate: Candidate) -> Timing:
+        config = student_config(teacher.config, candidate.shape)
+        timing = _measure_once(config, plan, store, request.fresh, lambda: measure_config(config, plan))
+        assert timing is not None
+        progress_console.print(_describe_timing(candidate, timing, budget))
+        advance(1)
+        return timing
+
+    with _progress() as advance:
+        measured = search_shapes(candidates, budget, measure_candidate)
+        recommended = recommend_shape(measured, budget)
+        in_pytorch = replace(plan, runtime="pytorch", quantisation="none")
+        progress_console.print("The teacher in PyTorch, for comparison")
+        baseline = _measure_once(
+            teacher.config,
+            in_pytorch,
+            store,
+            request.fresh,
+            lambda: measure_teacher(teacher.config, in_pytorch, whole.parameters),
+        )
+    return ShapeSearch(
+        name=teacher.name,
+        teacher=whole,
+        teacher_bytes=_BYTES_OF_FLOAT32 * whole.parameters,
+        baseline=baseline,
+        measured=measured,
+        recommended=recommended,
+        budget=budget,
+        candidates=len(candidates),
+        runtime=_describe_runtime(plan),
+        conditions=_describe_conditions(plan),
+        facts={**vars(plan), "machine": describe_machine()},
+    )
+
+
+def _measure_once(
+    config: PreTrainedConfig,
+    plan: MeasuringPlan,
+    store: ShapeStore,
+    fresh: bool,
+    measure: Callable[[], Timing | None],
+) -> Timing | None:
+    key = describe_measurement(config, plan)
+    kept = None if fresh else store.find(key)
+    if kept is not None:
+        return kept
+    timing = measure()
+    # What a busy machine gave is not worth keeping.
+    if timing is not None and timing.is_steady:
+        store.keep(key, timing)
+    return timing
+
+
+def _warn_if_busy() -> None:
+    share = psutil.cpu_percent(interval=1.0)
+    if share > _BUSY:
+        progress_console.print(
+            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow, and --fresh "
+            "measures it again",
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Advance]:
+    """A bar in a terminal; in a log, the lines about every shape are enough."""
+    if progress_console.is_terminal:
+        with progress_bar("measure", None, "shapes") as advance:
+            yield advance
+    else:
+        yield lambda amount, note="": None
+
+
+def _describe_timing(candidate: Candidate, timing: Timing, budget: Budget) -> str:
+    verdict = "fits" if MeasuredShape(candidate, timing).fits(budget) else "over the budget"
+    parts = [
+        formats.milliseconds(timing.median_ms),
+        formats.megabytes(timing.bytes),
+        verdict,
+        *([] if timing.is_steady else ["unsteady"]),
+        *(["kept from before"] if timing.is_kept else []),
+    ]
+    return f"{name_shape(candidate.shape)}: {', '.join(parts)}"
+
+
+def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: MeasuringPlan, candidates: int) -> None:
+    few, many = (min(number, candidates, MOST_MEASURED) for number in _USUALLY_MEASURED)
+    seconds = _SECONDS_EACH[plan.runtime]
+    progress_console.print(
+        f"Looking for the student of {teacher.name} ({name_shape(whole.shape)}, {formats.count(whole.parameters)} "
+        f"parameters) with the most parameters within {formats.milliseconds(budget.milliseconds)} and "
+        f"{formats.megabytes(int(budget.bytes))}, as {_describe_runtime(plan)}, {_describe_conditions(plan)}. Of "
+        f"{candidates} shapes, {few} to {many} are built with random weights and measured, which takes about "
+        f"{formats.duration(few * seconds)} to {formats.duration(many * seconds)}, less what is kept from before.",
+        soft_wrap=True,
+    )
+
+
+def _describe_runtime(plan: MeasuringPlan) -> str:
+    precision = "float32" if plan.quantisation == "none" else plan.quantisation
+    return f"{_RUNTIME_NAMES[plan.runtime]} {precision}"
+
+
+def _describe_conditions(plan: MeasuringPlan) -> str:
+    written = f", {plan.new_tokens} tokens written" if plan.new_tokens else ""
+    beams = f" with {plan.beams} beams" if plan.beams > 1 else ""
+    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    return f"1 input of {plan.length} tokens{written}{beams}, {threads}"

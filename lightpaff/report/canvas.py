@@ -1,0 +1,83 @@
+"""What the plots are drawn on: SVG that takes its colours and fonts from the page, so it follows light, dark and print.
+
+matplotlib draws with stand-in colours, which are then replaced by the page's CSS variables. Nothing here depends on
+the time or on chance: the same data gives the same bytes.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from lightpaff.report.rows import Arm
+
+INK, FAINT = "#a1b2c3", "#a1b2c4"
+ARM_COLOURS: dict[Arm, str] = {
+    "teacher": "#a1b2d1",
+    "student": "#a1b2d2",
+    "control": "#a1b2d3",
+    "tfidf": "#a1b2d4",
+}
+_CSS_COLOURS = {INK: "var(--muted)", FAINT: "var(--line)"} | {
+    colour: f"var(--{arm})" for arm, colour in ARM_COLOURS.items()
+}
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "lightpaff",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot and its title; `svg` is one <svg> element to put into the page."""
+
+    title: str
+    svg: str
+
+
+@contextmanager
+def open_figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure in the report's style, `width` by `height` inches; whatever is drawn is drawn within."""
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def finish_chart(title: str, figure: Figure) -> Chart:
+    """The figure as SVG for the page; titles differ, so that ids do."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    # Several plots share one page: ids must not clash, or one plot is clipped by another's rectangle.
+    prefix = "p" + hashlib.sha256(title.encode()).hexdigest()[:8]
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
+    for colour, css in _CSS_COLOURS.items():
+        svg = svg.replace(colour, css)
+    return Chart(title, svg.replace("<svg ", '<svg role="img" ', 1).strip())
