@@ -4,6 +4,8 @@
     python benchmarks/online.py --json > rows.jsonl         # their rows as JSON lines, the tables on standard error
     python benchmarks/online.py --case bert --threads 1 --threads 0 --keep models
 
+Every model may use all cores; the int8 exports are measured with one thread as well, and the better one counts.
+
 Random weights in the paper's sizes: speed and size do not depend on what was learnt. They are written, exported and
 measured by what `lightpaff export` and `lightpaff benchmark` use. What a student reaches is told against its teacher in
 PyTorch in float32, and beside that against its teacher in the teacher's own best runtime: the second is what
@@ -16,7 +18,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig, P
 
 from lightpaff.deployment.benchmark_table import describe_runtime, render_rich
 from lightpaff.deployment.card import CARD, ExportCard, Format, Kind, Quantisation
-from lightpaff.deployment.contenders import find_contenders
+from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.export_openvino import export_openvino
@@ -308,7 +310,8 @@ def measure_case(
     )
     reached = []
     for threads in arguments.threads:
-        contenders, notes = find_contenders(directories, threads=threads)
+        found, notes = find_contenders(directories, threads=threads)
+        contenders = [*found, *with_one_thread(found)]
         with progress_bar(f"measure {name}", len(list_cells(contenders, settings)), "cells") as advance:
             measurements = measure(contenders, settings, advance)
         console.print(f"\n{name}", style="bold")
@@ -320,6 +323,15 @@ def measure_case(
             print_rows(name, measurements, own)
         reached += own
     return reached
+
+
+def with_one_thread(contenders: Sequence[Contender]) -> list[Contender]:
+    """The int8 exports again, with one thread: of small matrices, a second thread may wait more than it helps."""
+    return [
+        replace(contender, name=f"{contender.name}, 1 thread", threads=1)
+        for contender in contenders
+        if contender.quantisation == "int8" and contender.threads > 1
+    ]
 
 
 def judge(name: str, goal: Goal, measurements: Sequence[Measurement]) -> Reached:
@@ -382,10 +394,10 @@ def goals_table(reached: Sequence[Reached]) -> Table:
         what = "as small" if row.length is None else f"as fast at {row.length} tokens"
         interval = "" if row.low is None or row.high is None else f" [{times(row.low)}, {times(row.high)}]"
         table.add_row(
-            f"{row.case}, {row.student}, {row.threads} {'thread' if row.threads == 1 else 'threads'}",
+            f"{row.case}, {row.student}",
             f"{times(row.goal)} {what}",
             times(row.ratio) + interval,
-            row.runtime,
+            f"{row.runtime}, {formats.threads(row.threads)}",
             f"{times(row.own_ratio)} ({row.own_best})",
             times(row.size_ratio),
             "reached" if row.is_reached else "not reached",

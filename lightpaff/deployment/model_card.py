@@ -151,7 +151,7 @@ def _front_matter(card: ExportCard) -> str:
 
 def _facts_table(card: ExportCard, facts: dict[str, str]) -> str:
     rows = {name: value for name, value in facts.items() if name != "name"}
-    rows["longest input"] = f"{card.max_length} tokens"
+    rows["texts are cut to"] = f"{card.max_length} tokens"
     if card.labels:
         rows["labels"] = ", ".join(card.labels)
     if card.kind == "target_tokens":

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from lightpaff.deployment.benchmark_table import render_rich
@@ -21,7 +20,7 @@ from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.delivery import EXPORTS
 from lightpaff.pipeline.run import RECIPE, RUN, STEPS
-from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.task_kinds import draw_timed_rows
 from lightpaff.pipeline.training_steps import evaluation_splits
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar
@@ -176,6 +175,4 @@ def _draw_own_rows(run: _Run, seed: int) -> tuple[tuple[int, ...], ...]:
         decoder_start_id=getattr(config, "decoder_start_token_id", None),
     )
     data = TASK_OBJECTIVES[task.objective].open_split(task, run.rows, evaluation_splits(task)[-1], vocabulary)
-    inputs = TASK_KINDS[task.objective].timing_inputs(data, _OWN_ROWS, seed, torch.device("cpu"))
-    lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    return tuple(tuple(ids[:length]) for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True))
+    return draw_timed_rows(task, data, _OWN_ROWS, seed)

@@ -15,7 +15,7 @@ from lightpaff.files import write_json_whole
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.task_kinds import TASK_KINDS
+from lightpaff.pipeline.task_kinds import TASK_KINDS, draw_timed_rows
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
 from lightpaff.recipe import Task
@@ -68,12 +68,10 @@ def read_online(step: Step) -> list[Measurement]:
 def _settings(shop: Workshop, task: Task, rows: Step) -> MeasureSettings:
     kind = TASK_KINDS[task.objective]
     data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
-    inputs = kind.timing_inputs(data, _INPUTS_DRAWN, 0, torch.device("cpu"))
-    lengths = inputs["attention_mask"].sum(dim=1).tolist()
     return MeasureSettings(
         batch_sizes=_BATCH_SIZES,
         lengths=(),
-        task_rows=tuple(tuple(ids[:length]) for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)),
+        task_rows=draw_timed_rows(task, data, _INPUTS_DRAWN, 0),
         new_tokens=kind.answer_tokens(task),
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,

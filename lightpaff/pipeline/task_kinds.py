@@ -107,6 +107,13 @@ def _no_notes(task: Task, outputs: Outputs) -> dict[str, str]:
     return {}
 
 
+def draw_timed_rows(task: Task, data: Objective, count: int, turn: int) -> tuple[tuple[int, ...], ...]:
+    """Token ids of `count` inputs drawn from the data, as they are timed; `turn` numbers the draws."""
+    inputs = TASK_KINDS[task.objective].timing_inputs(data, count, turn, torch.device("cpu"))
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    return tuple(tuple(ids[:length]) for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True))
+
+
 _CLASSES: dict[str, Any] = {
     "soft_targets": "once",
     "for_validation": _as_it_is,
