@@ -162,8 +162,10 @@ def shapes(
     ],
     max_latency: Annotated[str, typer.Option(help="Of one input: 10ms, 0.5s.", show_default=False)],
     size: Annotated[str, typer.Option(help="On disk: 5x (smaller than the teacher in float32), 30MB.")] = "1x",
-    runtime: Annotated[Runtime | None, typer.Option(help="Default: the fastest that is installed.")] = None,
-    quantise: Annotated[Precision | None, typer.Option(help="Default: the fastest of the runtime.")] = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="Default: ONNX Runtime for encoders, else CTranslate2.")
+    ] = None,
+    quantise: Annotated[Precision | None, typer.Option(help="Default: int8 where the runtime has it.")] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens of the input.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
     beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
@@ -175,8 +177,8 @@ def shapes(
 ) -> None:
     """Find the largest student within a latency and a size, before any training: random weights are as fast."""
     from lightpaff.deployment.shape_table import to_json_lines
-    from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes, print_shapes
-    from lightpaff.progress import results_console
+    from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes, print_shapes, print_written
+    from lightpaff.progress import console, results_console
 
     request = ShapesRequest(
         teacher=teacher,
@@ -195,6 +197,7 @@ def shapes(
     result = find_shapes(request)
     if json_:
         print(to_json_lines(result.search), end="")
+        print_written(result, console)
     else:
         print_shapes(result, results_console())
 

@@ -5,6 +5,7 @@ encoder-decoder may end its text early. Random ones made here never do.
 """
 
 import importlib.metadata
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
@@ -19,7 +20,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lightpaff.deployment.card import ExportCard, Format, Quantisation
-from lightpaff.deployment.contenders import Contender, find_contenders
+from lightpaff.deployment.contenders import Contender, find_contenders, installed_runtimes
 from lightpaff.deployment.measuring import Measurement, MeasureSettings, describe_machine, measure
 from lightpaff.deployment.runtimes import Runtime, Work
 from lightpaff.deployment.shape_search import Timing
@@ -106,6 +107,15 @@ def work_of(config: PreTrainedConfig) -> Work:
 def classes_of(work: Work, config: PreTrainedConfig) -> int:
     """Of the head: two, or the vocabulary's size."""
     return _CLASSES if work == "classes" else int(config.vocab_size)
+
+
+def exporting_runtimes() -> set[Runtime]:
+    """The runtimes that are installed together with what exports to them need."""
+    return {
+        runtime
+        for runtime in installed_runtimes()
+        if all(importlib.util.find_spec(package) is not None for package in _PACKAGES[runtime])
+    }
 
 
 def choose_runtime(

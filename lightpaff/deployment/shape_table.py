@@ -55,6 +55,11 @@ class ShapeSearch:
     conditions: str
     facts: dict[str, Any]
 
+    @property
+    def front(self) -> list[MeasuredShape]:
+        """The Pareto front of those that are small enough: the recommended shape is on it."""
+        return find_front([one for one in self.measured if one.timing.bytes <= self.budget.bytes])
+
     def speed_of(self, timing: Timing) -> float | None:
         """How many times as fast as the teacher in PyTorch."""
         return None if self.baseline is None else self.baseline.median_ms / timing.median_ms
@@ -66,7 +71,7 @@ def render_shapes(search: ShapeSearch) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption=Text(_caption(search)), caption_justify="left")
     for place, column in enumerate([*columns, "faster", ""]):
         table.add_column(column, justify="right" if 0 < place <= len(columns) else "left", no_wrap=True)
-    for one in find_front(search.measured):
+    for one in search.front:
         is_chosen = one is search.recommended
         mark = "recommended" if is_chosen else "" if one.fits(search.budget) else "over the budget"
         style = "bold green" if is_chosen else "" if one.fits(search.budget) else "dim"
@@ -78,7 +83,7 @@ def render_shapes(search: ShapeSearch) -> Table:
 
 def to_json_lines(search: ShapeSearch) -> str:
     """A JSON object a line for every measured shape, with how it was measured."""
-    front = find_front(search.measured)
+    front = search.front
     lines = [
         {
             **one.candidate.shape.model_dump(),
@@ -109,7 +114,7 @@ def to_json_lines(search: ShapeSearch) -> str:
 
 def draw_shapes(search: ShapeSearch) -> str:
     """Parameters against latency as SVG that stands alone: the front, the budget, and the recommended shape."""
-    front = find_front(search.measured)
+    front = search.front
     beaten = [one for one in search.measured if one not in front]
     with open_figure(6.4, 4.0) as figure:
         axes = figure.subplots()

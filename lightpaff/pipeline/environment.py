@@ -1,5 +1,6 @@
 """What a result must say about where it was made."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -29,8 +30,12 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, str]
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of installed packages."""
-    return {name: importlib.metadata.version(name) for name in packages}
+    """The versions of those packages that are installed."""
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def describe_maker(device: torch.device) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from lightpaff.deployment.card import CARD
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import Graph, TaskSteps
 from lightpaff.pipeline.delivery import deliver_export, export_directory, make_export
@@ -40,7 +41,9 @@ def make_export_request(to: str, quantise: str, tolerance: float) -> Export:
     try:
         return Export.model_validate({"to": to, "quantise": quantise, "tolerance": tolerance})
     except ValidationError as error:
-        raise UserError(f"--quantise {quantise}: {error.errors()[0]['ctx']['error']}") from error
+        problem = error.errors()[0]
+        option = "--tolerance" if "tolerance" in problem["loc"] else f"--quantise {quantise}"
+        raise UserError(f"{option}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def export_student(run: Path, request: Export, *, task: str | None, output: Path | None) -> Exported:
@@ -55,6 +58,9 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     Raises:
         UserError: the run is not finished, the format is not for the task, or the export loses too much.
     """
+    if output is not None:
+        output = output.resolve()
+        _require_free(output)
     shop, graph = _open_run(run)
     steps = _find_task(graph, task)
     _require_possible(shop, request)
@@ -67,6 +73,12 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
     deliver_export(export, destination, shop, steps)
     return Exported(destination, export.checks)
+
+
+def _require_free(output: Path) -> None:
+    # It would be replaced.
+    if output.exists() and not (output / CARD).is_file() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"--output {output}: is there already and holds no export; give another place")
 
 
 def _require_possible(shop: Workshop, request: Export) -> None:

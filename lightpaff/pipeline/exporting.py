@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import source_prefix
@@ -167,7 +168,8 @@ def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: 
         return {"loss": checks[0].loss}
 
     settings = {
-        "processor": describe_processor(shop.hardware.device),
+        # Exports run on the processor, wherever the student was trained.
+        "processor": describe_processor(torch.device("cpu")),
         "task": task.model_dump(include={"stride", "generation", "metrics"}),
     }
     name = f"check the export to {request.name} on {task.name}"

@@ -31,7 +31,7 @@ _VERSIONS = {
     "predict": 2,
     "baseline": 1,
     "latency": 2,
-    "export": 1,
+    "export": 2,
     "check": 1,
     "online": 1,
 }

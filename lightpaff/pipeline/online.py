@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lightpaff.deployment.benchmark_table import describe_runtime
 from lightpaff.deployment.measuring import Measurement
+from lightpaff.errors import UserError
 from lightpaff.pipeline.arms import TEACHER
 from lightpaff.pipeline.build import Graph, TaskSteps
 from lightpaff.pipeline.delivery import CheckedExport, ExportPlan, best_student, make_export
@@ -20,11 +21,17 @@ from lightpaff.report.rows import ExportLine, OnlineLine
 
 @dataclass(frozen=True)
 class OnlineTask:
-    """A task's exports and how fast they are; `measured` is None where there are none."""
+    """A task's exports and how fast they are.
+
+    Attributes:
+        measured: None where nothing could be exported or measured.
+        failures: why, of those exports, or of that measurement.
+    """
 
     steps: TaskSteps
     exports: list[CheckedExport]
     measured: DoneStep | None
+    failures: list[str]
 
     @property
     def done(self) -> list[DoneStep]:
@@ -39,7 +46,7 @@ def go_online(shop: Workshop, graph: Graph, plan: ExportPlan) -> list[OnlineTask
 
 
 def _go_online(shop: Workshop, steps: TaskSteps, plan: ExportPlan) -> OnlineTask:
-    exports = [make_export(shop, steps, request) for request in plan.exports]
+    exports, failures = _make_exports(shop, steps, plan)
     for export in exports:
         if not export.is_within_tolerance:
             console.print(
@@ -47,12 +54,32 @@ def _go_online(shop: Workshop, steps: TaskSteps, plan: ExportPlan) -> OnlineTask
                 f"tolerance of {export.request.tolerance:g}: it is reported, and not delivered"
             )
     if not exports:
-        return OnlineTask(steps, [], None)
+        return OnlineTask(steps, [], None, failures)
     teacher = next(start for (arm, _), start in steps.models.items() if arm == TEACHER)
     models = {"teacher": teacher, "student": best_student(shop, steps)[1]}
     made = {export.request.name: export.exported.step for export in exports}
-    measured = run_step(online_step(shop, steps.task, steps.rows, models, made))
-    return OnlineTask(steps, exports, measured)
+    try:
+        measured = run_step(online_step(shop, steps.task, steps.rows, models, made))
+    except UserError as error:
+        return OnlineTask(steps, exports, None, [*failures, _tell(f"the measurement of {steps.task.name}", error)])
+    return OnlineTask(steps, exports, measured, failures)
+
+
+def _make_exports(shop: Workshop, steps: TaskSteps, plan: ExportPlan) -> tuple[list[CheckedExport], list[str]]:
+    """What could be made, and why the rest could not: a trained student is worth its report all the same."""
+    exports, failures = [], []
+    for request in plan.exports:
+        try:
+            exports.append(make_export(shop, steps, request))
+        except UserError as error:
+            failures.append(_tell(f"{request.name} of {steps.task.name}", error))
+    return exports, failures
+
+
+def _tell(what: str, error: UserError) -> str:
+    failure = f"{what} failed: {error}"
+    console.print(failure)
+    return failure
 
 
 def export_lines(task: OnlineTask) -> list[ExportLine]:

@@ -24,7 +24,7 @@ ONLINE = "online.json"
 _SECONDS = 12.0
 _BATCH_SIZES = (1, 32)
 _INPUTS_DRAWN = 512
-_RUNTIMES = ("torch", "onnxruntime", "openvino", "ctranslate2")
+_RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino", "ctranslate2")
 
 
 def online_step(

@@ -137,8 +137,9 @@ def _summary(finished: Finished) -> dict[str, str]:
     }
     if recipe.control:
         facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
-    if finished.exports.note:
-        facts["exports"] = finished.exports.note
+    failures = [failure for task in finished.online for failure in task.failures]
+    if told := "; ".join([*([finished.exports.note] if finished.exports.note else []), *failures]):
+        facts["exports"] = told
     for steps in finished.graph.tasks:
         if len(recipe.seeds.fine_tuning) > 1:
             seed, _ = best_student(shop, steps)

@@ -56,7 +56,8 @@ def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
     # An export and its check each, and the measurement of all of them.
-    others += sum(2 * len(exports.exports) + 1 for _ in graph.tasks if exports.exports)
+    if exports.exports and others + len(unfinished):
+        others += (2 * len(exports.exports) + 1) * len(graph.tasks)
     parameters = {
         name: count_parameters(config, shop.pretraining_head, shop.inputs.vocabulary.size)
         for name, config in (("teacher", shop.inputs.teacher_config), ("student", shop.inputs.student_config))

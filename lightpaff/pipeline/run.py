@@ -73,9 +73,9 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     directory = default_output(recipe, output)
     _require_free(directory, recipe)
     shop, graph, data = prepare(recipe, directory)
+    exports = plan_exports(shop)
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
     _claim(directory, recipe)
-    exports = plan_exports(shop)
     plan = make_plan(shop, graph, exports)
     print_plan(plan, shop, console)
     require_disk_space(plan, shop)
@@ -83,6 +83,7 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     for step in graph.steps:
         if step.fingerprint not in done:
             done[step.fingerprint] = run_step(step)
+    _deliver_students(shop, graph, directory)
     online = go_online(shop, graph, exports)
     command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
     return _deliver(Finished(shop, graph, done, online, exports, command), directory)
@@ -158,7 +159,8 @@ def _require_same_recipe(directory: Path, content: dict[str, Any]) -> None:
         recorded = json.loads((directory / RUN).read_text())["recipe"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory}: is not empty and holds no readable {RUN}, so it is no run; {remedy}") from error
-    changed = _differences(recorded, content)
+    # Which exports are made changes nothing that was trained.
+    changed = _differences({**recorded, "exports": None}, {**content, "exports": None})
     if changed:
         raise UserError(f"{directory}: holds a run of another recipe ({'; '.join(changed[:3])}); {remedy}")
 
@@ -183,8 +185,7 @@ def _make_writable(directory: Path) -> None:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); give another --output") from error
 
 
-def _deliver(finished: Finished, directory: Path) -> RunResult:
-    shop, graph = finished.shop, finished.graph
+def _deliver_students(shop: Workshop, graph: Graph, directory: Path) -> None:
     for steps in graph.tasks:
         _, student = best_student(shop, steps)
         target = directory / "student" if len(graph.tasks) == 1 else directory / "student" / steps.task.name
@@ -192,6 +193,10 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
             shutil.copytree(student.path, folder, dirs_exist_ok=True)
             kind, rows = TASK_KINDS[steps.task.objective], task_objective(shop, steps.task, steps.rows, "validation")
             kind.describe_use(folder, rows, steps.task, shop.inputs.vocabulary)
+
+
+def _deliver(finished: Finished, directory: Path) -> RunResult:
+    shop, graph = finished.shop, finished.graph
     _deliver_exports(finished, directory)
     data = report_data(finished)
     write_report(data, directory / "report")

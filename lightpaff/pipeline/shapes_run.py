@@ -12,7 +12,6 @@ from rich.console import Console
 from transformers import PreTrainedConfig
 
 from lightpaff.deployment.card import Quantisation
-from lightpaff.deployment.contenders import installed_runtimes
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.runtimes import Runtime
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
@@ -22,6 +21,7 @@ from lightpaff.deployment.shape_measuring import (
     choose_runtime,
     classes_of,
     describe_measurement,
+    exporting_runtimes,
     measure_config,
     measure_teacher,
     work_of,
@@ -138,6 +138,11 @@ def print_shapes(result: ShapesResult, console: Console) -> None:
     """Show what was found."""
     console.print(render_shapes(result.search))
     console.print(str(result.plot), soft_wrap=True)
+    print_written(result, console)
+
+
+def print_written(result: ShapesResult, console: Console) -> None:
+    """Show what was changed in the recipe, if one was given."""
     for sentence in result.written:
         console.print(sentence, soft_wrap=True)
 
@@ -178,7 +183,7 @@ def _positive(digits: str) -> float | None:
 
 def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
     work = work_of(config)
-    runtime, quantisation = choose_runtime(work, request.runtime, request.quantise, installed_runtimes())
+    runtime, quantisation = choose_runtime(work, request.runtime, request.quantise, exporting_runtimes())
     plan = MeasuringPlan(
         work=work,
         runtime=runtime,

@@ -27,6 +27,12 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
             f"{path}: student.{_START} is {recipe.student.initialisation}, a ready-made model with sizes of its own; "
             f"leave --write out, or set student.{_START} to random"
         )
+    try:
+        edit_student(path.read_bytes().decode(), {"layers": recipe.student.layers})
+    except (KeyError, StopIteration, AssertionError) as error:
+        raise UserError(
+            f"{path}: its student is written with an alias or a merge; write it out"
+        ) from error
     return recipe
 
 

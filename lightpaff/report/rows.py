@@ -208,7 +208,7 @@ class ExportLine(_Checked):
     tolerance: float
     """The most that it may lose on the validation set."""
     delivered: bool
-    """False: it lost more than the tolerance, and is not in the run's directory."""
+    """False: it lost more than the tolerance, and the run did not put it into its directory."""
     examples: int
     agreement: float | None = None
     """The share of rows with the same answer or text; None for a regression or a perplexity."""
