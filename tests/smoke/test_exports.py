@@ -84,3 +84,20 @@ def test_a_folder_that_is_no_run(tmp_path: Path, run_cli: Callable[..., Any]) ->
         outcome = run_cli(*command)
         assert outcome.code == 2
         assert "holds no run.json" in outcome.message
+
+
+def test_an_output_that_is_something_else_is_kept(
+    finished_run: Any, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("dear reader")
+    outcome = run_cli("export", finished_run.output, "--to", "onnx", "--output", tmp_path)
+    assert outcome.code == 2
+    assert "is there already and holds no export; give another place" in outcome.message
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("tolerance", ["inf", "nan"])
+def test_a_tolerance_is_a_number(tolerance: str, finished_run: Any, run_cli: Callable[..., Any]) -> None:
+    outcome = run_cli("export", finished_run.output, "--to", "onnx", "--tolerance", tolerance)
+    assert outcome.code == 2
+    assert outcome.message.startswith("--tolerance")

@@ -100,6 +100,28 @@ def test_several_exports_are_delivered_and_work(finished_run: Any, again: Again,
     assert (output / "exports" / "transformers-bf16" / "model.safetensors").is_file()
 
 
+def test_an_export_that_fails_costs_neither_student_nor_report_and_may_be_changed(
+    finished_run: Any, again: Again, read_report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightpaff.errors import UserError
+    from lightpaff.pipeline import exporting
+
+    def fail(*arguments: Any) -> None:
+        raise UserError("the graph cannot be written")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(exporting._EXPORTERS, "openvino", fail)
+        outcome, output = again(finished_run, exports=[{"to": "openvino"}])
+    assert outcome.code == 0, outcome.stderr
+    report = read_report(output)
+    assert report["summary"]["exports"] == "openvino of toy failed: the graph cannot be written"
+    assert (report["exports"], report["online"]) == ([], [])
+    assert (output / "student" / "model.safetensors").is_file()
+    outcome, output = again(finished_run, exports=[])
+    assert outcome.code == 0, outcome.stderr
+    assert "exports" not in read_report(output)["summary"]
+
+
 @pytest.mark.parametrize(
     ("exports", "message"),
     [
