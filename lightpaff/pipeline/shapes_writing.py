@@ -30,9 +30,7 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
     try:
         edit_student(path.read_bytes().decode(), {"layers": recipe.student.layers})
     except (KeyError, StopIteration, AssertionError) as error:
-        raise UserError(
-            f"{path}: its student is written with an alias or a merge; write it out"
-        ) from error
+        raise UserError(f"{path}: its student is written with an alias or a merge; write it out") from error
     return recipe
 
 
