@@ -54,7 +54,7 @@ _BYTES_OF_FLOAT32 = 4
 _BUSY = 40.0
 """Per cent of all cores' time, before anything is measured."""
 _USUALLY_MEASURED = (5, 10)
-_SECONDS_EACH = {"onnx": 20, "openvino": 20, "ctranslate2": 12, "pytorch": 20}
+_SECONDS_EACH = {"onnx": 30, "openvino": 30, "ctranslate2": 25, "pytorch": 30}
 _RUNTIME_NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 _MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 _BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
