@@ -18,6 +18,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIGHTPAFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shape_measuring, "_SECONDS", 0.0)
     monkeypatch.setattr(shape_measuring, "_MOST_PROCESSES", 2)
+    monkeypatch.setattr(shape_measuring, "_AGREEMENT", 1e9)
 
 
 def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tmp_path: Path) -> None:
