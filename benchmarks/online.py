@@ -159,6 +159,7 @@ def mass(layers: int, decoder_layers: int, hidden_size: int, heads: int) -> Bart
 
 _CLASSIFIERS: tuple[Export, ...] = (("onnx", "none"), ("onnx", "int8"), ("openvino", "none"), ("openvino", "bf16"))
 _WRITERS: tuple[Export, ...] = (("ctranslate2", "none"), ("ctranslate2", "bf16"), ("ctranslate2", "int8"))
+_CONTINUERS: tuple[Export, ...] = (("onnx", "none"), ("onnx", "int8"), *_WRITERS)
 
 CASES = {
     "bert": Case(
@@ -170,8 +171,8 @@ CASES = {
     ),
     "gpt2": Case(
         "next_tokens",
-        Model(TEACHER, gpt2(24, 1024, 16), (("ctranslate2", "none"), ("ctranslate2", "int8"))),
-        (Model("student 4 x 768", gpt2(4, 768, 12), _WRITERS),),
+        Model(TEACHER, gpt2(24, 1024, 16), (("onnx", "none"), ("onnx", "int8"), ("ctranslate2", "int8"))),
+        (Model("student 4 x 768", gpt2(4, 768, 12), _CONTINUERS),),
         lengths=(32,),
         goals=(Goal("student 4 x 768", 32, 15),),
     ),

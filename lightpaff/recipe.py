@@ -473,7 +473,7 @@ FAMILIES: dict[Family, FamilyWords] = {
         ("onnx", "openvino", "transformers"),
     ),
     "decoder": FamilyWords(
-        ("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",), ("ctranslate2", "transformers")
+        ("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",), ("onnx", "ctranslate2", "transformers")
     ),
     "encoder-decoder": FamilyWords(
         ("bart", "mbart", "marian", "t5"), "mssm", ("translate",), ("ctranslate2", "transformers")

@@ -6,7 +6,7 @@ from pathlib import Path
 import openvino
 
 from lightpaff.deployment.card import Quantisation
-from lightpaff.deployment.export_onnx import write_graph
+from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.openvino_runtime import MODEL
 from lightpaff.errors import UserError
 
@@ -14,7 +14,7 @@ from lightpaff.errors import UserError
 def export_openvino(model_directory: Path, destination: Path, quantisation: Quantisation = "none") -> None:
     """Write a classifier or scorer into the directory `destination` as `model.xml` and `model.bin`.
 
-    Inputs and output are those of `export_onnx`.
+    Inputs and output are those of `write_classifier`.
 
     Args:
         model_directory: as `save_pretrained` writes it.
@@ -29,7 +29,7 @@ def export_openvino(model_directory: Path, destination: Path, quantisation: Quan
         raise UserError("--quantise int8: openvino exports are made in none or bf16; export to onnx for int8")
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".onnx-") as folder:
         graph_file = Path(folder) / "model.onnx"
-        write_graph(model_directory, graph_file)
+        write_classifier(model_directory, graph_file)
         # Not convert_model, which reports its use to OpenVINO's makers.
         model = openvino.Core().read_model(graph_file)
         openvino.save_model(model, destination / MODEL, compress_to_fp16=quantisation == "bf16")

@@ -49,6 +49,21 @@ prompt = tokenizer.encode("Once upon a time", add_special_tokens=False).tokens
 [result] = generator.generate_batch([prompt], max_length=32)
 print(tokenizer.decode(result.sequences_ids[0]))"""
 
+_ONNX_DECODER = """\
+import numpy, onnxruntime, tokenizers
+
+session = onnxruntime.InferenceSession("model.onnx")
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+new = tokenizer.encode("Once upon a time", add_special_tokens=False).ids
+past = {one.name: numpy.zeros((1, one.shape[1], 0, one.shape[3]), "float32") for one in session.get_inputs()[2:]}
+text = list(new)
+for _ in range(32):
+    logits, *present = session.run(None, {"input_ids": [new], "kept_positions": [len(new) - 1], **past})
+    past = dict(zip(past, present))
+    new = [int(logits[0, -1].argmax())]
+    text += new
+print(tokenizer.decode(text))"""
+
 _CTRANSLATE2_WRITER = """\
 import ctranslate2, tokenizers
 
@@ -81,6 +96,7 @@ output = model.generate(
 )
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
+_DECODERS: dict[Format, str] = {"onnx": _ONNX_DECODER, "ctranslate2": _CTRANSLATE2_DECODER}
 _WRITERS: dict[Format, tuple[str, str]] = {
     "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + '),
     "transformers": (_TRANSFORMERS_WRITER, '"{}" + '),
@@ -106,8 +122,8 @@ def usage_example(card: ExportCard) -> str:
             length_penalty=card.length_penalty,
             longest=card.max_target_length,
         )
-    if card.format == "ctranslate2":
-        return _CTRANSLATE2_DECODER
+    if card.kind == "next_tokens" and card.format in _DECODERS:
+        return _DECODERS[card.format]
     if card.format == "transformers":
         return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=text)
     return _LIGHTPAFF.format(text=text)

@@ -1,9 +1,10 @@
-"""Classifiers in ONNX Runtime. Imports neither torch nor transformers.
+"""Classifiers and decoders in ONNX Runtime. Imports neither torch nor transformers.
 
-Shapes: B rows, S tokens, V classes.
+Shapes: B rows, S tokens, K of them whose logits are wanted, V classes or vocabulary.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,6 +14,14 @@ from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError, one_line
 
 MODEL = "model.onnx"
+
+_PAST = "past_key_values"
+_SCORED_TOGETHER = 128
+"""Positions of a row: the logits of a large vocabulary take much memory."""
+_ERRORS = 3
+"""ONNX Runtime's word for errors only: its warnings are about nodes that nobody who runs a model can change."""
+
+_Values = dict[str, onnxruntime.OrtValue]
 
 
 class OnnxClassRunner:
@@ -27,19 +36,7 @@ class OnnxClassRunner:
     """
 
     def __init__(self, directory: Path, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(
-                directory / MODEL, sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        # ONNX Runtime's errors share no class of their own.
-        except Exception as error:
-            raise UserError(
-                f"{directory / MODEL}: cannot be read ({one_line(error)}); export the model anew"
-            ) from error
+        self._session = _open_session(directory, threads)
         self._has_segments = "token_type_ids" in {given.name for given in self._session.get_inputs()}
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
@@ -52,3 +49,94 @@ class OnnxClassRunner:
             inputs["token_type_ids"] = np.zeros_like(ids_BS) if segments_BS is None else segments_BS
         logits_BV: NDArray[np.float32] = self._session.run(["logits"], inputs)[0]
         return logits_BV
+
+
+class OnnxTokenRunner:
+    """A decoder on the CPU (see `runner.TokenRunner`), whose graph `onnx_decoder.write_decoder` tells.
+
+    Args:
+        directory: an export that holds `model.onnx`.
+        threads: that work on one call; 0 is one a core.
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+
+    def __init__(self, directory: Path, threads: int = 0) -> None:
+        self._session = _open_session(directory, threads)
+        self._pasts = {given.name: given.shape for given in self._session.get_inputs() if given.name.startswith(_PAST)}
+        self._outputs = [found.name for found in self._session.get_outputs()]
+
+    def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
+        """Exactly `new_tokens` more tokens for every prompt, the most likely each time, the end token among them."""
+        continued: list[list[int]] = [[] for _ in prompts]
+        # One length at a time: the graph knows no padding.
+        for length in sorted({len(prompt) for prompt in prompts}):
+            places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
+            rows = self._continue(np.array([prompts[place] for place in places]), new_tokens)
+            for place, row in zip(places, rows, strict=True):
+                continued[place] = row
+        return continued
+
+    def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
+        """-log P of every token of a row after its first, given those before it, in nats; one row at a time."""
+        return [self._nll_of_row(np.array(row, dtype=np.int64)) for row in rows]
+
+    def _continue(self, ids_BS: Ids, new_tokens: int) -> list[list[int]]:
+        past = self._nothing_read(len(ids_BS))
+        new: list[Ids] = []
+        for _ in range(new_tokens):
+            logits_BKV, past = self._step(ids_BS, [ids_BS.shape[1] - 1], past)
+            ids_BS = logits_BKV[:, -1].argmax(axis=-1)[:, None]
+            new.append(ids_BS)
+        return np.concatenate(new, axis=1).tolist() if new else [[] for _ in ids_BS]
+
+    def _nll_of_row(self, ids_S: Ids) -> NDArray[np.float32]:
+        past = self._nothing_read(1)
+        parts = [np.zeros(0, dtype=np.float32)]
+        for first in range(0, len(ids_S) - 1, _SCORED_TOGETHER):
+            read = ids_S[first : first + _SCORED_TOGETHER]
+            expected = ids_S[first + 1 : first + 1 + _SCORED_TOGETHER]
+            logits_BKV, past = self._step(read[None], list(range(len(expected))), past)
+            parts.append(_cross_entropy(logits_BKV[0], expected))
+        return np.concatenate(parts)
+
+    def _nothing_read(self, rows: int) -> _Values:
+        # B x heads x tokens x width: only the first and the third vary.
+        return {
+            name: _to_value(np.zeros((rows, shape[1], 0, shape[3]), dtype=np.float32))
+            for name, shape in self._pasts.items()
+        }
+
+    def _step(self, ids_BS: Ids, kept_K: list[int], past: _Values) -> tuple[NDArray[np.float32], _Values]:
+        """logits_BKV of the positions `kept_K`, and the past with what was read."""
+        inputs = {"input_ids": _to_value(ids_BS), "kept_positions": _to_value(np.array(kept_K, dtype=np.int64))}
+        # As its own values: what it keeps is not copied back and forth.
+        logits, *present = self._session.run_with_ort_values(self._outputs, {**inputs, **past})
+        return logits.numpy(), dict(zip(self._pasts, present, strict=True))
+
+
+def _open_session(directory: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS
+    try:
+        return onnxruntime.InferenceSession(directory / MODEL, sess_options=options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's errors share no class of their own.
+    except Exception as error:
+        raise UserError(f"{directory / MODEL}: cannot be read ({one_line(error)}); export the model anew") from error
+
+
+def _to_value(array: NDArray[Any]) -> onnxruntime.OrtValue:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _cross_entropy(logits_KV: NDArray[np.float32], ids_K: Ids) -> NDArray[np.float32]:
+    largest_K1 = logits_KV.max(axis=1, keepdims=True)
+    sum_K = np.exp(logits_KV - largest_K1).sum(axis=1, dtype=np.float64)
+    nll_K: NDArray[np.float32] = (np.log(sum_K) + largest_K1[:, 0] - logits_KV[np.arange(len(ids_K)), ids_K]).astype(
+        np.float32
+    )
+    return nll_K

@@ -30,6 +30,7 @@ _RUNNERS: dict[tuple[Runtime, Work], tuple[str, str]] = {
     ("pytorch", "next_tokens"): ("pytorch_runtime", "PyTorchTokenRunner"),
     ("pytorch", "target_tokens"): ("pytorch_runtime", "PyTorchTextRunner"),
     ("onnx", "classes"): ("onnx_runtime", "OnnxClassRunner"),
+    ("onnx", "next_tokens"): ("onnx_runtime", "OnnxTokenRunner"),
     ("openvino", "classes"): ("openvino_runtime", "OpenVinoClassRunner"),
     ("ctranslate2", "next_tokens"): ("ctranslate2_runtime", "Ctranslate2TokenRunner"),
     ("ctranslate2", "target_tokens"): ("ctranslate2_runtime", "Ctranslate2TextRunner"),

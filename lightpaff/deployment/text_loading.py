@@ -5,13 +5,15 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from lightpaff.deployment.card import CARD, ExportCard
+from lightpaff.deployment.card import CARD, ExportCard, Format
 from lightpaff.deployment.runner import TextRunner, TokenRunner
+from lightpaff.deployment.runtimes import RUNTIMES, open_runner
 from lightpaff.errors import UserError, one_line
 
 TOKENIZER = "tokenizer.json"
 
 _TEXTS_TOGETHER = 16
+_FORMATS: dict[str, tuple[Format, ...]] = {"next_tokens": ("onnx", "ctranslate2"), "target_tokens": ("ctranslate2",)}
 
 
 class Continuer:
@@ -100,12 +102,11 @@ def load_continuer(card: ExportCard, directory: Path, threads: int = 0) -> Conti
     """Open an exported decoder.
 
     Raises:
-        UserError: it is not in CTranslate2's format, or its files cannot be read.
+        UserError: it is in a format that has no decoders, or its files cannot be read.
     """
     _check_format(card, directory)
-    from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TokenRunner
-
-    return Continuer(Ctranslate2TokenRunner(directory, threads), _open_tokenizer(directory), card.max_length)
+    runner = open_runner(directory, RUNTIMES[card.format], "next_tokens", threads)
+    return Continuer(runner, _open_tokenizer(directory), card.max_length)
 
 
 def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:
@@ -128,9 +129,10 @@ def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:
 
 
 def _check_format(card: ExportCard, directory: Path) -> None:
-    if card.format != "ctranslate2":
+    known = _FORMATS[card.kind]
+    if card.format not in known:
         raise UserError(
-            f"{directory}: is an export for {card.format}, and models that write text are used here from ctranslate2 "
+            f"{directory}: is an export for {card.format}, and such models are used here from {' or '.join(known)} "
             "only; export it to that"
         )
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lightpaff.deployment.card import ExportCard, Format, Quantisation
-from lightpaff.deployment.export_onnx import write_graph
 from lightpaff.deployment.int8_graph import quantise_graph
+from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_runtime import MODEL, OnnxClassRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.runner import ClassRunner
@@ -68,7 +68,7 @@ class Exported:
         self.model = model
         self.onnx = folder / "onnx"
         self.onnx.mkdir()
-        write_graph(folder / "model", self.onnx / MODEL)
+        write_classifier(folder / "model", self.onnx / MODEL)
 
     def expected(self, ids_BS: Any, mask_BS: Any, segments_BS: Any) -> NDArray[np.float32]:
         inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}

@@ -1,4 +1,4 @@
-"""Exports for CTranslate2 answer as transformers does: tiny random models of every architecture.
+"""Exports of models that write text answer as transformers does: tiny random models of every architecture.
 
 Shapes: B rows, S tokens, V classes.
 """
@@ -19,6 +19,9 @@ from transformers import (
 
 from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TextRunner, Ctranslate2TokenRunner
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
+from lightpaff.deployment.export_onnx import export_onnx
+from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
+from lightpaff.deployment.runner import TokenRunner
 from lightpaff.evaluation.generation import generate
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe import Family, FromScratch
@@ -48,6 +51,22 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
         },
     ),
+}
+_WIDE = {**_GROUPED, "head_dim": 8}
+ONNX_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": DECODERS["gpt2"],
+    "gpt2, own projection": DECODERS["gpt2, own projection"],
+    "gpt2, scaled otherwise": ("gpt2", {**DECODERS["gpt2"][1], "scale_attn_by_inverse_layer_idx": True}),
+    "llama": ("llama", {**_WIDE, "rms_norm_eps": 1e-3}),
+    "llama, tied": ("llama", {**_WIDE, "tie_word_embeddings": True, "attention_bias": True}),
+    "qwen2": ("qwen2", {**_WIDE, "hidden_size": 32}),
+    "qwen2, looking back on 5": (
+        "qwen2",
+        {**_WIDE, "hidden_size": 32, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+    "qwen3": ("qwen3", _WIDE),
+    "gpt_neox": ("gpt_neox", {**_ROTARY, "num_attention_heads": 2}),
+    "gpt_neox, otherwise": ("gpt_neox", {**DECODERS["gpt_neox, otherwise"][1], "num_attention_heads": 2}),
 }
 _BART = {
     "d_model": 16,
@@ -122,7 +141,22 @@ def expected_nll(model: PreTrainedModel, row: list[int]) -> np.ndarray:
 def test_a_decoder_answers_as_in_transformers(name: str, tmp_path: Path) -> None:
     model, _ = save_model(tmp_path / "model", *DECODERS[name])
     export_ctranslate2(tmp_path / "model", tmp_path / "export", "none")
-    runner = Ctranslate2TokenRunner(tmp_path / "export", threads=1)
+    check_decoder(model, Ctranslate2TokenRunner(tmp_path / "export", threads=1))
+
+
+@pytest.mark.parametrize("name", ONNX_DECODERS)
+def test_a_decoder_s_graph_answers_as_in_transformers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightpaff.deployment.onnx_runtime._SCORED_TOGETHER", 7)  # So that rows are read in parts.
+    model, _ = save_model(tmp_path / "model", *ONNX_DECODERS[name])
+    (tmp_path / "export").mkdir()
+    export_onnx(tmp_path / "model", tmp_path / "export", "none")
+    check_decoder(model, OnnxTokenRunner(tmp_path / "export", threads=1))
+
+
+def check_decoder(model: PreTrainedModel, runner: TokenRunner) -> None:
+    """The same tokens greedily, and the same likelihoods."""
     for prompt, found in zip(PROMPTS, runner.continue_prompts(PROMPTS, 9), strict=True):
         config = GenerationConfig(do_sample=False, max_new_tokens=9, eos_token_id=None, pad_token_id=0)
         model.generation_config = config

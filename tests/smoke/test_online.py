@@ -29,7 +29,7 @@ def again(run_cli: Callable[..., Any], request: pytest.FixtureRequest) -> Again:
     ("run", "name", "metric"),
     [
         ("finished_run", "onnx-int8", "accuracy"),
-        ("finished_decoder_run", "ctranslate2-int8", "word_perplexity"),
+        ("finished_decoder_run", "onnx-int8", "word_perplexity"),
         ("finished_encoder_decoder_run", "ctranslate2-int8", "bleu"),
     ],
 )

@@ -5,15 +5,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+)
 
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.export_openvino import export_openvino
 from lightpaff.deployment.int8_graph import quantise_tables
-from lightpaff.deployment.onnx_runtime import OnnxClassRunner
+from lightpaff.deployment.onnx_runtime import OnnxClassRunner, OnnxTokenRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.errors import UserError
 
@@ -49,16 +57,38 @@ def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: 
 
 
 def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="export to openvino for bf16"):
+    with pytest.raises(UserError, match="take openvino, ctranslate2 or transformers for bf16"):
         export_onnx(tmp_path, tmp_path, "bf16")
     with pytest.raises(UserError, match="export to onnx for int8"):
         export_openvino(tmp_path, tmp_path, "int8")
     with pytest.raises(UserError, match=r"holds no config\.json"):
         export_onnx(tmp_path, tmp_path)
-    decoder = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=1))
-    decoder.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="a gpt2 does not classify"):
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 1, "decoder_attention_heads": 1}
+    writer = AutoModelForSeq2SeqLM.from_config(BartConfig(vocab_size=30, d_model=8, **sizes))
+    writer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a bart neither classifies nor continues texts; export it to ctranslate2"):
         export_onnx(tmp_path, tmp_path)
+    decoder = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2))
+    decoder.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="heads of a multiple of 8, and these are 4 wide; export it to another format"):
+        export_onnx(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_decoder_of_8_bits_is_small_and_nearly_the_same(is_tied: bool, tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=2000, n_positions=24, n_embd=32, n_layer=1, n_head=2, tie_word_embeddings=is_tied)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        model.lm_head.weight[3] *= 30  # A large row: one scale for the whole table would leave nothing of the others.
+    model.save_pretrained(tmp_path / "model")
+    for quantisation in ("none", "int8"):
+        (tmp_path / quantisation).mkdir()
+        export_onnx(tmp_path / "model", tmp_path / quantisation, quantisation)
+    size = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert (tmp_path / "int8" / "model.onnx").stat().st_size < 0.36 * size  # The table is there once.
+    rows = [np.random.default_rng(seed).integers(3, 2000, size=20).tolist() for seed in range(4)]
+    before, after = (np.concatenate(OnnxTokenRunner(tmp_path / name, 1).nll(rows)) for name in ("none", "int8"))
+    assert 0 < np.abs(after - before).mean() < 0.05 * before.std()
 
 
 def test_a_trunk_without_its_head_is_refused(scorer: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
 
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
+from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.model_card import usage_example
 from lightpaff.deployment.text_loading import load_continuer, load_writer
 from lightpaff.errors import UserError
@@ -36,6 +38,7 @@ SIZES: dict[str, Any] = {
     "max_length": 48,
 }
 CONTINUER = ExportCard("ctranslate2", "none", "next_tokens", max_length=48, longest_input=48, source_sha256="0" * 64)
+ONNX_CONTINUER = replace(CONTINUER, format="onnx")
 WRITER = ExportCard(
     "ctranslate2",
     "none",
@@ -80,6 +83,15 @@ def decoder(tmp_path: Path) -> tuple[PreTrainedModel, Any, Path]:
         GPT2Config(vocab_size=len(tokenizer), n_positions=48, n_embd=16, n_layer=2, n_head=2)
     ).eval()
     return model, tokenizer, save_and_export(model, tokenizer, tmp_path, None)
+
+
+@pytest.fixture
+def onnx_decoder(decoder: tuple[PreTrainedModel, Any, Path], tmp_path: Path) -> tuple[PreTrainedModel, Any, Path]:
+    model, tokenizer, _ = decoder
+    (tmp_path / "onnx").mkdir()
+    export_onnx(tmp_path / "model", tmp_path / "onnx")
+    tokenizer.backend_tokenizer.save(str(tmp_path / "onnx" / "tokenizer.json"))
+    return model, tokenizer, tmp_path / "onnx"
 
 
 @pytest.fixture
@@ -157,10 +169,13 @@ def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[P
         assert written == tokenizer.decode(row.tolist(), skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+CARDS = {"decoder": CONTINUER, "onnx_decoder": ONNX_CONTINUER, "encoder_decoder": WRITER}
+
+
+@pytest.mark.parametrize("kind", CARDS)
 def test_neither_torch_nor_transformers_is_needed(kind: str, request: pytest.FixtureRequest) -> None:
     export = request.getfixturevalue(kind)[2]
-    card, load = (CONTINUER, load_continuer) if kind == "decoder" else (WRITER, load_writer)
+    card, load = CARDS[kind], (load_writer if kind == "encoder_decoder" else load_continuer)
     script = f"""
 from pathlib import Path
 from lightpaff.deployment.card import ExportCard
@@ -170,14 +185,17 @@ print({load.__name__}({card!r}, Path("."), threads=1)({TEXTS!r}))
     assert run_without({"torch", "transformers"}, script, export) == f"{load(card, export, threads=1)(TEXTS)}\n"
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize("kind", CARDS)
 def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: pytest.FixtureRequest) -> None:
-    export = request.getfixturevalue(kind)[2]
-    card = CONTINUER if kind == "decoder" else WRITER
+    model, tokenizer, export = request.getfixturevalue(kind)
+    card = CARDS[kind]
     printed = run_without({"torch", "transformers", "lightpaff"}, usage_example(card), export)
-    if kind == "decoder":
+    if kind != "encoder_decoder":
         assert printed.startswith("Once upon a time")
-    else:
+    if kind == "onnx_decoder":
+        whole = continued(model, tokenizer("Once upon a time", add_special_tokens=False)["input_ids"], 32)
+        assert printed == tokenizer.decode(whole, skip_special_tokens=True) + "\n"
+    if kind == "encoder_decoder":
         # The example cuts no text.
         uncut = ExportCard(**vars(card) | {"max_length": 48})
         assert printed.strip() == load_writer(uncut, export, threads=1)("A text to read.")[0]
