@@ -1,7 +1,8 @@
 """Which shapes to measure, few of them, and which of the measured ones to take.
 
 Latency grows with every size of a model. A model of it is fitted to what has been measured and chooses what to measure
-next; what is recommended, and shown, has been measured.
+next; what is recommended, and shown, has been measured. Of two shapes the larger one is better, by the parameters of
+its layers.
 
 Shapes: M measured ones, F features.
 """
@@ -44,12 +45,15 @@ class Candidate:
 
     Attributes:
         shape: all its sizes.
-        parameters: of the model with its head; a stand-in for its quality.
+        parameters: of the model with its head.
+        layer_parameters: of the layers alone; a stand-in for its quality. Embedding tables are left out: they cost
+            hardly any time and say little of quality, and with them wide and shallow students would win.
         least_bytes: that its weights take as exported; a few bytes more are usual.
     """
 
     shape: Shape
     parameters: int
+    layer_parameters: int
     least_bytes: int
 
 
@@ -90,7 +94,7 @@ class MeasuredShape:
 def search_shapes(
     candidates: Sequence[Candidate], budget: Budget, measure: Callable[[Candidate], Timing]
 ) -> list[MeasuredShape]:
-    """Measure the shape with the most parameters in the budget, and those that make up the front below it.
+    """Measure the shape with the most parameters in its layers in the budget, and those that make up the front below.
 
     The smallest shape is measured first, whatever it takes: if it does not fit, nothing does. At most `MOST_MEASURED`
     are measured.
@@ -103,7 +107,7 @@ def search_shapes(
     Returns:
         What was measured, in that order; `recommend_shape` finds the best of it.
     """
-    smallest = min(candidates, key=lambda candidate: candidate.parameters)
+    smallest = min(candidates, key=lambda candidate: candidate.layer_parameters)
     measured = [MeasuredShape(smallest, measure(smallest))]
     # Larger ones are larger and slower still.
     while measured[0].fits(budget) and len(measured) < MOST_MEASURED:
@@ -114,15 +118,20 @@ def search_shapes(
     return measured
 
 
+def find_middle(candidates: Sequence[Candidate]) -> Candidate:
+    """The one of middling size: neither much faster nor much slower than any other."""
+    return sorted(candidates, key=lambda one: one.layer_parameters)[len(candidates) // 2]
+
+
 def recommend_shape(measured: Sequence[MeasuredShape], budget: Budget) -> MeasuredShape:
-    """The one with the most parameters that fits; of equals, the fastest.
+    """The one with the most parameters in its layers that fits; of equals, the fastest.
 
     Raises:
         UserError: none fits; names the one that comes nearest.
     """
     fitting = [one for one in measured if one.fits(budget)]
     if fitting:
-        return max(fitting, key=lambda one: (one.candidate.parameters, -one.timing.median_ms))
+        return max(fitting, key=lambda one: (one.candidate.layer_parameters, -one.timing.median_ms))
     nearest = min(measured, key=lambda one: (one.timing.bytes > budget.bytes, one.timing.median_ms))
     raise UserError(
         f"no student fits into {formats.milliseconds(budget.milliseconds)} and {formats.megabytes(int(budget.bytes))}: "
@@ -132,10 +141,10 @@ def recommend_shape(measured: Sequence[MeasuredShape], budget: Budget) -> Measur
 
 
 def find_front(measured: Sequence[MeasuredShape]) -> list[MeasuredShape]:
-    """Those that no other one beats, the fastest first: each has more parameters than all that are faster."""
+    """Those that no other one beats, the fastest first: each has larger layers than all that are faster."""
     front: list[MeasuredShape] = []
-    for one in sorted(measured, key=lambda one: (one.timing.median_ms, -one.candidate.parameters)):
-        if not front or one.candidate.parameters > front[-1].candidate.parameters:
+    for one in sorted(measured, key=lambda one: (one.timing.median_ms, -one.candidate.layer_parameters)):
+        if not front or one.candidate.layer_parameters > front[-1].candidate.layer_parameters:
             front.append(one)
     return front
 
@@ -171,12 +180,12 @@ def _choose_next(
 
     def best_within(milliseconds: float) -> Candidate | None:
         fast = [one for one in small if latencies[one] <= milliseconds]
-        return max(fast, key=lambda one: (one.parameters, -latencies[one]), default=None)
+        return max(fast, key=lambda one: (one.layer_parameters, -latencies[one]), default=None)
 
     champion = best_within(budget.milliseconds)
     if champion is None or champion not in done:
         return champion
-    better = [one for one in small if one.parameters > champion.parameters and one not in done]
+    better = [one for one in small if one.layer_parameters > champion.layer_parameters and one not in done]
     challenger = min(better, key=lambda one: latencies[one], default=None)
     if challenger is not None and latencies[challenger] <= _DOUBT * budget.milliseconds:
         return challenger

@@ -66,18 +66,18 @@ class ShapeSearch:
 
 
 def render_shapes(search: ShapeSearch) -> Table:
-    """The front, the recommended shape marked, and the teacher; what is over the budget is dim."""
-    columns = ["student", "hidden", "heads", "feed-forward", "parameters", "on disk", "smaller", "median", "p95"]
+    """The front, the recommended shape marked, and the teacher; what is too slow is dim."""
+    columns = ["student", "parameters", "in layers", "on disk", "smaller", "median", "p95", "faster", ""]
     table = Table(box=box.SIMPLE_HEAD, caption=Text(_caption(search)), caption_justify="left")
-    for place, column in enumerate([*columns, "faster", ""]):
-        table.add_column(column, justify="right" if 0 < place <= len(columns) else "left", no_wrap=True)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if 0 < place < len(columns) - 1 else "left", no_wrap=True)
     for one in search.front:
         is_chosen = one is search.recommended
-        mark = "recommended" if is_chosen else "" if one.fits(search.budget) else "over the budget"
+        mark = "recommended" if is_chosen else "" if one.fits(search.budget) else "too slow"
         style = "bold green" if is_chosen else "" if one.fits(search.budget) else "dim"
         table.add_row(*_cells(one.candidate, one.timing, search), mark, style=style)
     if search.baseline is not None:
-        table.add_row(*_cells(search.teacher, search.baseline, search), "teacher, PyTorch", style="blue")
+        table.add_row(*_cells(search.teacher, search.baseline, search), "teacher", style="blue")
     return table
 
 
@@ -88,6 +88,7 @@ def to_json_lines(search: ShapeSearch) -> str:
         {
             **one.candidate.shape.model_dump(),
             "parameters": one.candidate.parameters,
+            "layer_parameters": one.candidate.layer_parameters,
             "bytes": one.timing.bytes,
             "size_ratio": search.teacher_bytes / one.timing.bytes,
             "median_ms": one.timing.median_ms,
@@ -113,7 +114,7 @@ def to_json_lines(search: ShapeSearch) -> str:
 
 
 def draw_shapes(search: ShapeSearch) -> str:
-    """Parameters against latency as SVG that stands alone: the front, the budget, and the recommended shape."""
+    """The layers' parameters against latency as SVG that stands alone: the front, the budget, the recommended shape."""
     front = search.front
     beaten = [one for one in search.measured if one not in front]
     with open_figure(6.4, 4.0) as figure:
@@ -131,7 +132,7 @@ def draw_shapes(search: ShapeSearch) -> str:
         for one in front:
             axes.annotate(
                 name_shape(one.candidate.shape),
-                (one.timing.median_ms, one.candidate.parameters / 1e6),
+                (one.timing.median_ms, one.candidate.layer_parameters / 1e6),
                 xytext=(-6, 6),
                 textcoords="offset points",
                 ha="right",
@@ -147,12 +148,12 @@ def draw_shapes(search: ShapeSearch) -> str:
 
 
 def _points(shapes: Sequence[MeasuredShape]) -> tuple[list[float], list[float]]:
-    return [one.timing.median_ms for one in shapes], [one.candidate.parameters / 1e6 for one in shapes]
+    return [one.timing.median_ms for one in shapes], [one.candidate.layer_parameters / 1e6 for one in shapes]
 
 
 def _set_axes(axes: Any, milliseconds: list[float]) -> None:
     axes.set_xlabel("median latency (ms)")
-    axes.set_ylabel("parameters (millions)")
+    axes.set_ylabel("parameters in the layers (millions)")
     axes.margins(x=0.18, y=0.12)
     if max(milliseconds) > _WIDE_RANGE * min(milliseconds):
         axes.set_xscale("log")
@@ -162,13 +163,11 @@ def _set_axes(axes: Any, milliseconds: list[float]) -> None:
 
 
 def _cells(candidate: Candidate, timing: Timing, search: ShapeSearch) -> list[str]:
-    shape, speed = candidate.shape, search.speed_of(timing)
+    speed = search.speed_of(timing)
     return [
-        name_shape(shape).partition(" ")[0] + " layers",
-        str(shape.hidden_size),
-        str(shape.heads),
-        str(shape.feed_forward),
+        name_shape(candidate.shape),
         formats.count(candidate.parameters),
+        formats.count(candidate.layer_parameters),
         formats.megabytes(timing.bytes),
         f"{formats.ratio(search.teacher_bytes / timing.bytes)}{_TIMES}",
         formats.milliseconds(timing.median_ms),
@@ -182,10 +181,12 @@ def _caption(search: ShapeSearch) -> str:
     kept = sum(one.timing.is_kept for one in search.measured)
     parts = [
         f"Budget: {formats.milliseconds(budget.milliseconds)} and {formats.megabytes(int(budget.bytes))}",
-        f"students as {search.runtime} with random weights, {search.conditions}",
+        f"students (layers {_TIMES} hidden size, heads and feed-forward layers in the teacher's proportions) as "
+        f"{search.runtime} with random weights, {search.conditions}",
         f"{len(search.measured)} of {search.candidates} shapes measured"
         + (f", {kept} of them earlier" if kept else ""),
-        "shown are those that no other one beats in both parameters, which stand in for quality, and latency",
+        "shown are those that no other one beats in both latency and the parameters of their layers, which stand in "
+        "for quality",
     ]
     if unsteady := sum(not one.timing.is_steady for one in search.measured):
         parts.append(f"{unsteady} of the times did not repeat: this machine is busy, and they may be too long")

@@ -30,10 +30,13 @@ class ParameterCount:
     Attributes:
         total: of the model with its head.
         embeddings: of the tables of tokens, positions and segments.
+        layers: of the stacked layers alone: no table, no projection to the vocabulary, nothing else of a head. Quality
+            grows with these rather than with the total (Kaplan et al. 2020, Scaling Laws, section 3.2).
     """
 
     total: int
     embeddings: int
+    layers: int
 
 
 def shape_of(config: PreTrainedConfig) -> Shape:
@@ -108,9 +111,11 @@ def scratch_config(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase
 def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> ParameterCount:
     """Count on the meta device: takes no memory for weights."""
     model = _build_without_memory(config, head, classes)
+    tables = _embedding_weights(model)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in model.parameters()),
-        embeddings=sum(weight.numel() for weight in _embedding_weights(model)),
+        embeddings=sum(weight.numel() for weight in tables),
+        layers=sum(weight.numel() for weight in _layer_weights(model) - tables),
     )
 
 
@@ -170,6 +175,12 @@ def _embedding_weights(model: PreTrainedModel) -> set[torch.Tensor]:
     """Once each, however many modules share them (an encoder-decoder's sides do)."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     return {table.weight for table in tables}
+
+
+def _layer_weights(model: PreTrainedModel) -> set[torch.Tensor]:
+    """Of the stacks of layers, which are the models' only lists; T5's hold tables of positions too."""
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return {weight for stack in stacks for weight in stack.parameters()}
 
 
 def _settings_of(sizes: Shape, names: SizeNames) -> dict[str, int]:

@@ -20,6 +20,8 @@ from lightpaff.report.metrics import METRICS
 
 EXPORTS = "exports"
 
+_ROUNDING = 1e-9
+
 _ONNX, _CTRANSLATE2 = Export(to="onnx", quantise="int8"), Export(to="ctranslate2", quantise="int8")
 _DEFAULTS: dict[Family, tuple[Export, ...]] = {
     "encoder": (_ONNX,),
@@ -49,7 +51,8 @@ class CheckedExport:
     @property
     def is_within_tolerance(self) -> bool:
         """Whether it may be delivered."""
-        return self.checks[0].loss <= self.request.tolerance
+        # A loss of 0.61 - 0.605 is a little more than half a point.
+        return self.checks[0].loss <= self.request.tolerance + _ROUNDING
 
 
 def plan_exports(shop: Workshop) -> ExportPlan:

@@ -1,10 +1,10 @@
-"""`lightpaff shapes`: which student has the most parameters within a latency and a size, before any training."""
+"""`lightpaff shapes`: which student is the largest within a latency and a size, before any training."""
 
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -15,15 +15,12 @@ from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.runtimes import Runtime
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
-from lightpaff.deployment.shape_measuring import (
+from lightpaff.deployment.shape_plan import (
     MeasuringPlan,
     check_length,
     choose_runtime,
     classes_of,
-    describe_measurement,
     exporting_runtimes,
-    measure_config,
-    measure_teacher,
     work_of,
 )
 from lightpaff.deployment.shape_search import (
@@ -32,6 +29,7 @@ from lightpaff.deployment.shape_search import (
     Candidate,
     MeasuredShape,
     Timing,
+    find_middle,
     recommend_shape,
     search_shapes,
 )
@@ -41,6 +39,7 @@ from lightpaff.errors import UserError
 from lightpaff.files import write_whole
 from lightpaff.models.shapes import count_parameters, shape_of, student_config
 from lightpaff.pipeline.shapes_teacher import TeacherConfig, find_teacher_config
+from lightpaff.pipeline.shapes_timing import ShapeTimer, open_timer
 from lightpaff.pipeline.shapes_writing import check_recipe, write_shape
 from lightpaff.progress import Advance, progress_bar
 from lightpaff.progress import console as progress_console
@@ -54,7 +53,9 @@ _BYTES_OF_FLOAT32 = 4
 _BUSY = 40.0
 """Per cent of all cores' time, before anything is measured."""
 _USUALLY_MEASURED = (5, 10)
-_SECONDS_EACH = {"onnx": 30, "openvino": 30, "ctranslate2": 25, "pytorch": 30}
+_SECONDS_EACH = 20
+_REFERENCE_AND_TEACHER = 2
+"""Are measured besides."""
 _RUNTIME_NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 _MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 _BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
@@ -116,15 +117,16 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
     teacher = find_teacher_config(request.teacher, cache_directory() / "downloads")
     plan = _plan(request, teacher.config)
     recipe = None if request.write is None else check_recipe(request.write, teacher.config)
-    parameters = count_parameters(teacher.config, plan.work, classes_of(plan.work, teacher.config)).total
-    teacher_bytes = _BYTES_OF_FLOAT32 * parameters
+    whole = _candidate(teacher.config, shape_of(teacher.config), plan)
+    teacher_bytes = _BYTES_OF_FLOAT32 * whole.parameters
     budget = Budget(milliseconds, parse_size(request.size, teacher_bytes))
-    candidates = _list_candidates(teacher.config, plan)
-    whole = Candidate(shape_of(teacher.config), parameters, plan.least_bytes_of_parameter * parameters)
+    candidates = list_candidates(teacher.config, plan)
     _announce(teacher, whole, budget, plan, len(candidates))
-    _warn_if_busy()
+    is_busy = _warn_if_busy()
     store = ShapeStore(cache_directory() / "shapes")
-    search = _search(request, teacher, whole, candidates, budget, plan, store)
+    reference = student_config(teacher.config, find_middle(candidates).shape)
+    with open_timer(reference, plan, store, is_fresh=request.fresh, keeps=not is_busy) as timer:
+        search = _search(teacher, whole, candidates, budget, plan, timer)
     plot = (request.output or Path(SHAPES)) / PLOT
     write_whole(plot, draw_shapes(search))
     written: list[str] = []
@@ -132,6 +134,14 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
         assert isinstance(recipe, Recipe)
         written = write_shape(request.write, search.recommended.candidate.shape, shape_of(teacher.config))
     return ShapesResult(search, plot, written)
+
+
+def list_candidates(teacher_config: PreTrainedConfig, plan: MeasuringPlan) -> list[Candidate]:
+    """The students that a teacher could have, with what they hold and take on disk."""
+    return [
+        _candidate(student_config(teacher_config, shape), shape, plan)
+        for shape in list_shapes(shape_of(teacher_config))
+    ]
 
 
 def print_shapes(result: ShapesResult, console: Console) -> None:
@@ -197,44 +207,32 @@ def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
     return plan
 
 
-def _list_candidates(teacher_config: PreTrainedConfig, plan: MeasuringPlan) -> list[Candidate]:
-    def candidate(shape: Shape) -> Candidate:
-        config = student_config(teacher_config, shape)
-        parameters = count_parameters(config, plan.work, classes_of(plan.work, config)).total
-        return Candidate(shape, parameters, plan.least_bytes_of_parameter * parameters)
-
-    return [candidate(shape) for shape in list_shapes(shape_of(teacher_config))]
+def _candidate(config: PreTrainedConfig, shape: Shape, plan: MeasuringPlan) -> Candidate:
+    count = count_parameters(config, plan.work, classes_of(plan.work, config))
+    return Candidate(shape, count.total, count.layers, plan.least_bytes_of_parameter * count.total)
 
 
 def _search(
-    request: ShapesRequest,
     teacher: TeacherConfig,
     whole: Candidate,
     candidates: list[Candidate],
     budget: Budget,
     plan: MeasuringPlan,
-    store: ShapeStore,
+    timer: ShapeTimer,
 ) -> ShapeSearch:
     def measure_candidate(candidate: Candidate) -> Timing:
-        config = student_config(teacher.config, candidate.shape)
-        timing = _measure_once(config, plan, store, request.fresh, lambda: measure_config(config, plan))
-        assert timing is not None
+        timing = timer.time_shape(student_config(teacher.config, candidate.shape))
         progress_console.print(_describe_timing(candidate, timing, budget))
         advance(1)
         return timing
 
     with _progress() as advance:
+        reference = name_shape(find_middle(candidates).shape)
+        progress_console.print(f"{reference}, the reference that takes turns with all: {_tell(timer.reference_timing)}")
         measured = search_shapes(candidates, budget, measure_candidate)
         recommended = recommend_shape(measured, budget)
-        in_pytorch = replace(plan, runtime="pytorch", quantisation="none")
         progress_console.print("The teacher in PyTorch, for comparison")
-        baseline = _measure_once(
-            teacher.config,
-            in_pytorch,
-            store,
-            request.fresh,
-            lambda: measure_teacher(teacher.config, in_pytorch, whole.parameters),
-        )
+        baseline = timer.time_teacher(teacher.config, whole.parameters)
     return ShapeSearch(
         name=teacher.name,
         teacher=whole,
@@ -246,36 +244,25 @@ def _search(
         candidates=len(candidates),
         runtime=_describe_runtime(plan),
         conditions=_describe_conditions(plan),
-        facts={**vars(plan), "machine": describe_machine()},
+        facts={
+            **vars(plan),
+            "reference": reference,
+            "reference_median_ms": timer.reference_timing.median_ms,
+            "machine": describe_machine(),
+        },
     )
 
 
-def _measure_once(
-    config: PreTrainedConfig,
-    plan: MeasuringPlan,
-    store: ShapeStore,
-    fresh: bool,
-    measure: Callable[[], Timing | None],
-) -> Timing | None:
-    key = describe_measurement(config, plan)
-    kept = None if fresh else store.find(key)
-    if kept is not None:
-        return kept
-    timing = measure()
-    # What a busy machine gave is not worth keeping.
-    if timing is not None and timing.is_steady:
-        store.keep(key, timing)
-    return timing
-
-
-def _warn_if_busy() -> None:
-    share = psutil.cpu_percent(interval=1.0)
-    if share > _BUSY:
+def _warn_if_busy() -> bool:
+    """Whether other processes take so much that times are worth little."""
+    share: float = psutil.cpu_percent(interval=1.0)
+    is_busy = share > _BUSY
+    if is_busy:
         progress_console.print(
-            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow, and --fresh "
-            "measures it again",
+            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow, and not kept",
             soft_wrap=True,
         )
+    return is_busy
 
 
 @contextlib.contextmanager
@@ -290,25 +277,25 @@ def _progress() -> Iterator[Advance]:
 
 def _describe_timing(candidate: Candidate, timing: Timing, budget: Budget) -> str:
     verdict = "fits" if MeasuredShape(candidate, timing).fits(budget) else "over the budget"
-    parts = [
-        formats.milliseconds(timing.median_ms),
-        formats.megabytes(timing.bytes),
-        verdict,
-        *([] if timing.is_steady else ["unsteady"]),
-        *(["kept from before"] if timing.is_kept else []),
-    ]
-    return f"{name_shape(candidate.shape)}: {', '.join(parts)}"
+    return f"{name_shape(candidate.shape)}: {_tell(timing, formats.megabytes(timing.bytes), verdict)}"
+
+
+def _tell(timing: Timing, *more: str) -> str:
+    doubt = [] if timing.is_steady else ["unsteady"]
+    return ", ".join(
+        [formats.milliseconds(timing.median_ms), *more, *doubt, *(["kept from before"] if timing.is_kept else [])]
+    )
 
 
 def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: MeasuringPlan, candidates: int) -> None:
     few, many = (min(number, candidates, MOST_MEASURED) for number in _USUALLY_MEASURED)
-    seconds = _SECONDS_EACH[plan.runtime]
+    least, most = (_SECONDS_EACH * (number + _REFERENCE_AND_TEACHER) for number in (few, many))
     progress_console.print(
         f"Looking for the student of {teacher.name} ({name_shape(whole.shape)}, {formats.count(whole.parameters)} "
-        f"parameters) with the most parameters within {formats.milliseconds(budget.milliseconds)} and "
+        f"parameters) with the most parameters in its layers within {formats.milliseconds(budget.milliseconds)} and "
         f"{formats.megabytes(int(budget.bytes))}, as {_describe_runtime(plan)}, {_describe_conditions(plan)}. Of "
         f"{candidates} shapes, {few} to {many} are built with random weights and measured, which takes about "
-        f"{formats.duration(few * seconds)} to {formats.duration(many * seconds)}, less what is kept from before.",
+        f"{formats.duration(least)} to {formats.duration(most)}, less what is kept from before.",
         soft_wrap=True,
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from lightpaff.deployment.shape_measuring import make_tokenizer
+from lightpaff.deployment.shape_building import make_tokenizer
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.fetching import HUB_ANSWER_SECONDS, HUB_PREFIX, fetch_model
 from lightpaff.models.opening import read_config

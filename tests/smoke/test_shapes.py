@@ -10,6 +10,7 @@ import yaml
 from transformers import BertConfig
 
 from lightpaff.deployment import shape_measuring
+from lightpaff.pipeline import shapes_run
 from lightpaff.recipe import Recipe
 
 
@@ -19,6 +20,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shape_measuring, "_SECONDS", 0.0)
     monkeypatch.setattr(shape_measuring, "_MOST_PROCESSES", 2)
     monkeypatch.setattr(shape_measuring, "_AGREEMENT", 1e9)
+    monkeypatch.setattr(shapes_run, "_BUSY", 101.0)
 
 
 def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -34,6 +36,10 @@ def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tm
     assert chosen["runtime"] == "onnx"
     assert chosen["quantisation"] == "int8"
     assert chosen["teacher_median_ms"] > 0
+    assert chosen["layer_parameters"] == max(row["layer_parameters"] for row in rows if row["fits"])
+    [(reference, milliseconds)] = {(row["reference"], row["reference_median_ms"]) for row in rows}
+    assert f"{reference}, the reference that takes turns with all: " in outcome.stderr
+    assert milliseconds > 0
     assert all(0 < row["median_ms"] <= row["p95_ms"] for row in rows)
     student = Recipe.load(path).student
     sizes = ("layers", "hidden_size", "heads", "feed_forward")
@@ -42,7 +48,8 @@ def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tm
     again = run_cli(*asked)
     assert again.code == 0, again.stderr
     assert "recommended" in again.stdout
-    assert again.stderr.count(", kept from before") == len(rows)
+    # And the reference.
+    assert again.stderr.count(", kept from before") == len(rows) + 1
 
 
 def test_nothing_fits(run_cli: Callable[..., Any], tmp_path: Path) -> None:

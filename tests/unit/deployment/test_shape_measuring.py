@@ -1,123 +1,133 @@
+from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, BertConfig, GPT2Config, T5Config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig
 
 from lightpaff.deployment import shape_measuring
-from lightpaff.deployment.runtimes import Runtime, Work
+from lightpaff.deployment.contenders import Contender
+from lightpaff.deployment.measuring import measure
 from lightpaff.deployment.shape_measuring import (
-    MeasuringPlan,
-    check_length,
-    choose_runtime,
+    REFERENCE,
+    Reference,
     describe_measurement,
-    measure_config,
-    work_of,
+    describe_reference,
+    measure_contender,
 )
-from lightpaff.errors import UserError
+from lightpaff.deployment.shape_plan import MeasuringPlan
+from lightpaff.deployment.shape_search import Timing
+from lightpaff.deployment.worker_process import Timing as Run
 
-ALL: set[Runtime] = {"pytorch", "onnx", "openvino", "ctranslate2"}
 PLAN = MeasuringPlan("classes", "onnx", "int8", length=32, new_tokens=0, beams=1, threads=1)
-WRITING = MeasuringPlan("target_tokens", "ctranslate2", "int8", length=8, new_tokens=24, beams=4, threads=1)
-BART = BartConfig(
-    d_model=32,
-    encoder_layers=2,
-    decoder_layers=1,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    encoder_ffn_dim=64,
-    decoder_ffn_dim=64,
-    vocab_size=120,
-    max_position_embeddings=32,
-    pad_token_id=1,
-    eos_token_id=2,
-    decoder_start_token_id=2,
-)
-T5 = T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_decoder_layers=1, num_heads=2, vocab_size=120)
+KEPT = Timing(bytes=8, median_ms=8.0, p95_ms=9.0, rounds=5, written=0.0)
 
 
-@pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shape_measuring, "_SECONDS", 0.0)
-    monkeypatch.setattr(shape_measuring, "_MOST_PROCESSES", 2)
+def contender_of(name: str, milliseconds: int) -> Contender:
+    return Contender(name, Path(name), "onnx", 1, milliseconds, "int8", "classes", 64, 90)
 
 
-@pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("config", [BART, T5], ids=["bart", "t5"])
-def test_a_random_model_writes_to_the_end(config: Any) -> None:
-    timing = measure_config(config, WRITING)
-    assert timing.written == 24
-    assert timing.median_ms > 0
-    assert timing.rounds >= 7
+REFERENCE_EXPORT = contender_of(REFERENCE, 8)
+SHAPE = contender_of("shape", 20)
+
+
+class Machine:
+    """Runs take as many milliseconds as an export has bytes, times what is left in `speeds`: one for each run."""
+
+    def __init__(self, speeds: Iterator[float]) -> None:
+        self.speeds = speeds
+        self.processes = 0
+
+    def start(self, contender: Contender) -> Any:
+        self.processes += 1
+        return FakeWorker(self, contender)
+
+
+class FakeWorker:
+    def __init__(self, machine: Machine, contender: Contender) -> None:
+        self.machine, self.contender = machine, contender
+
+    def load(self) -> float:
+        return 0.1
+
+    def run(self, rows: list[list[int]], **_: Any) -> Run:
+        return Run(self.contender.bytes * next(self.machine.speeds), 0)
+
+    def peak_bytes(self) -> int:
+        return 1
+
+    def close(self) -> None:
+        pass
+
+
+def measure_on(speeds: Iterator[float], reference: Timing | None, shape: Contender = SHAPE) -> tuple[Timing, int]:
+    """The timing, and how many processes it took."""
+    machine = Machine(speeds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape_measuring, "_SECONDS", 0.0)
+        patch.setattr(shape_measuring, "measure", partial(measure, start=machine.start))
+        timing = measure_contender(shape, PLAN, None if reference is None else Reference(REFERENCE_EXPORT, reference))
+    return timing, machine.processes
+
+
+def slowing_down(after: int, to: float) -> Iterator[float]:
+    yield from [1.0] * after
+    while True:
+        yield to
+
+
+# No deadline: a busy machine takes its time.
+@settings(deadline=None, max_examples=10)
+@given(after=st.integers(0, 50), to=st.sampled_from([0.5, 1.3, 2.0]))
+def test_a_machine_that_slows_down_gives_the_same_times(after: int, to: float) -> None:
+    timing, _ = measure_on(slowing_down(after, to), KEPT)
+    assert timing.median_ms == pytest.approx(20.0)
+    assert timing.is_steady
+    assert timing.bytes == 20
+
+
+def test_times_are_those_of_the_machine_when_the_reference_was_measured() -> None:
+    timing, processes = measure_on(slowing_down(0, 3.0), replace(KEPT, median_ms=16.0))
+    assert timing.median_ms == pytest.approx(40.0)
+    assert timing.p95_ms == pytest.approx(40.0)
+    assert processes == 2 * 2
 
 
 @pytest.mark.parametrize(
-    ("medians", "expected", "is_steady"),
+    ("speeds", "expected", "is_steady"),
     [
-        ([5.0, 5.2], 5.1, True),
-        ([9.0, 5.0, 5.2], 5.1, True),
-        ([3.0, 9.0, 9.2], 9.1, True),
-        ([4.0, 6.0, 8.0, 9.0, 11.0], 8.5, False),
+        ([1.0, 1.04], 1.02, True),
+        ([1.8, 1.0, 1.04], 1.02, True),
+        ([0.6, 1.8, 1.84], 1.82, True),
+        ([1.0, 1.5, 2.0, 2.25, 2.75], 2.125, False),
     ],
 )
-def test_repeats_until_times_agree(
-    medians: list[float], expected: float, is_steady: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = iter(medians)
-
-    def measure(*_: Any) -> list[Any]:
-        return [SimpleNamespace(bytes=1, median_ms=next(left), p95_ms=9.0, rounds=7, written=0.0)]
-
-    monkeypatch.setattr(shape_measuring, "measure", measure)
-    config = BertConfig(vocab_size=90, hidden_size=32, num_attention_heads=2, num_hidden_layers=1, intermediate_size=64)
-    timing = measure_config(config, replace(PLAN, runtime="pytorch", quantisation="none"))
-    assert (timing.median_ms, timing.is_steady) == (pytest.approx(expected), is_steady)
-    assert list(left) == []
+def test_repeats_until_times_agree(speeds: list[float], expected: float, is_steady: bool) -> None:
+    # Of a reference: alone, three runs to warm up and five rounds.
+    timing, processes = measure_on((speed for speed in speeds for _ in range(8)), None)
+    assert timing.median_ms == pytest.approx(20 * expected)
+    assert timing.is_steady == is_steady
+    assert processes == len(speeds)
 
 
-@pytest.mark.parametrize(
-    ("work", "runtime", "quantisation", "installed", "expected"),
-    [
-        ("classes", None, None, ALL, ("onnx", "int8")),
-        ("classes", None, "bf16", ALL, ("openvino", "bf16")),
-        ("classes", None, None, {"pytorch", "openvino"}, ("openvino", "bf16")),
-        ("classes", "openvino", None, ALL, ("openvino", "bf16")),
-        ("next_tokens", None, None, ALL, ("ctranslate2", "int8")),
-        ("target_tokens", None, "none", ALL, ("ctranslate2", "none")),
-        ("target_tokens", "pytorch", None, ALL, ("pytorch", "none")),
-    ],
-)
-def test_runtime(work: Work, runtime: Any, quantisation: Any, installed: Any, expected: tuple[str, str]) -> None:
-    assert choose_runtime(work, runtime, quantisation, installed) == expected
+def test_ratios_that_do_not_repeat_are_not_steady() -> None:
+    def speeds() -> Iterator[float]:
+        for share in (1.0, 1.2, 1.44, 1.73, 2.07):
+            yield from [1.0] * 3 + [share] * 3 + [1.0, share] * 5
+
+    timing, processes = measure_on(speeds(), KEPT)
+    assert not timing.is_steady
+    assert processes == 2 * 5
 
 
-@pytest.mark.parametrize(
-    ("work", "runtime", "quantisation", "installed", "message"),
-    [
-        ("classes", None, None, {"pytorch"}, r'pip install "lightpaff\[export\]"'),
-        ("classes", "ctranslate2", None, ALL, "take onnx or openvino or pytorch"),
-        ("classes", "onnx", None, {"pytorch"}, "--runtime onnx: is not installed"),
-        ("classes", "onnx", "bf16", ALL, "--quantise bf16: onnx has no such models; take int8 or none"),
-    ],
-)
-def test_refusals(work: Work, runtime: Any, quantisation: Any, installed: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        choose_runtime(work, runtime, quantisation, installed)
-
-
-def test_lengths() -> None:
-    gpt2 = GPT2Config(n_positions=64)
-    assert work_of(gpt2) == "next_tokens"
-    plan = replace(PLAN, work="next_tokens", runtime="ctranslate2", length=32, new_tokens=32)
-    check_length(gpt2, plan)
-    with pytest.raises(UserError, match="--length is 33 and --new-tokens 32: the teacher reads 64 tokens"):
-        check_length(gpt2, replace(plan, length=33))
-    with pytest.raises(UserError, match="--length is 64: the teacher reads 32"):
-        check_length(BART, replace(WRITING, length=64))
-    with pytest.raises(UserError, match="--new-tokens is 33: the teacher writes 32"):
-        check_length(BART, replace(WRITING, new_tokens=33))
-    check_length(T5, replace(WRITING, length=10_000))
+def test_nothing_is_steadier_than_its_reference() -> None:
+    timing, processes = measure_on(slowing_down(0, 1.0), replace(KEPT, is_steady=False))
+    assert not timing.is_steady
+    assert processes == 2 * 2
 
 
 def test_what_a_measurement_is_kept_under() -> None:
@@ -126,3 +136,9 @@ def test_what_a_measurement_is_kept_under() -> None:
     assert describe_measurement(BertConfig(num_hidden_layers=3), PLAN) != key
     assert describe_measurement(BertConfig(), replace(PLAN, threads=2)) != key
     assert {"lightpaff", "onnxruntime"} <= set(key["versions"])
+    with_reference = [
+        describe_measurement(BertConfig(), PLAN, describe_reference(reference, timing))
+        for reference in (key, describe_measurement(BertConfig(num_hidden_layers=3), PLAN))
+        for timing in (KEPT, replace(KEPT, median_ms=8.1))
+    ]
+    assert all(one not in with_reference[:place] for place, one in enumerate(with_reference))

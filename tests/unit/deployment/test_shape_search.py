@@ -9,6 +9,7 @@ from lightpaff.deployment.shape_search import (
     MeasuredShape,
     Timing,
     find_front,
+    find_middle,
     predict_latencies,
     recommend_shape,
     search_shapes,
@@ -33,8 +34,8 @@ def weights_of(shape: Shape, vocabulary: int) -> tuple[int, int, int]:
 
 def make_candidates(teacher: str) -> list[Candidate]:
     shape, vocabulary = TEACHERS[teacher]
-    sizes = {one: sum(weights_of(one, vocabulary)) for one in list_shapes(shape)}
-    return [Candidate(one, size, size) for one, size in sizes.items()]
+    sizes = {one: weights_of(one, vocabulary) for one in list_shapes(shape)}
+    return [Candidate(one, sum(parts), sum(parts[1:]), sum(parts)) for one, parts in sizes.items()]
 
 
 class Machine:
@@ -77,10 +78,10 @@ def test_few_measurements_find_the_best(teacher: str, seed: int) -> None:
         for one in candidates
         if machine.milliseconds(one) <= budget.milliseconds and 1.02 * one.least_bytes <= budget.bytes
     ]
-    best = max(fitting, key=lambda one: one.parameters)
+    best = max(fitting, key=lambda one: one.layer_parameters)
     found = recommend_shape(measured, budget)
     assert found.fits(budget)
-    assert found.candidate.parameters >= 0.98 * best.parameters
+    assert found.candidate.layer_parameters >= 0.98 * best.layer_parameters
 
 
 def test_exports_larger_than_expected_are_not_recommended() -> None:
@@ -106,7 +107,7 @@ def test_nothing_fits(budget: Budget, reason: str) -> None:
         return Timing(candidate.least_bytes, 2.0, 2.0, 9, 0.0)
 
     measured = search_shapes(candidates, budget, measure)
-    assert [one.parameters for one in asked] == [min(one.parameters for one in candidates)]
+    assert [one.layer_parameters for one in asked] == [min(one.layer_parameters for one in candidates)]
     with pytest.raises(UserError, match="no student fits into") as raised:
         recommend_shape(measured, budget)
     assert "2 × 128" in str(raised.value)
@@ -115,10 +116,23 @@ def test_nothing_fits(budget: Budget, reason: str) -> None:
 
 def shape_of(layers: int, parameters: int, milliseconds: float) -> MeasuredShape:
     shape = Shape(layers=layers, hidden_size=64, heads=1, feed_forward=256)
-    return MeasuredShape(Candidate(shape, parameters, 4), Timing(4, milliseconds, milliseconds, 9, 0.0))
+    return MeasuredShape(
+        Candidate(shape, 100 - parameters, parameters, 4), Timing(4, milliseconds, milliseconds, 9, 0.0)
+    )
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_the_middle_has_as_many_smaller_as_larger(teacher: str) -> None:
+    candidates = make_candidates(teacher)
+    middle = find_middle(candidates)
+    smaller, larger = (
+        sum(sign * one.layer_parameters < sign * middle.layer_parameters for one in candidates) for sign in (1, -1)
+    )
+    assert abs(smaller - larger) <= 2
 
 
 def test_front() -> None:
+    # The totals, which count the tables, are the other way round.
     small, slow, large, equal = (shape_of(*sizes) for sizes in [(2, 10, 1.0), (3, 9, 2.0), (4, 30, 3.0), (6, 30, 4.0)])
     assert find_front([equal, large, slow, small]) == [small, large]
     assert recommend_shape([equal, large, slow, small], Budget(5, 10)) is large

@@ -9,13 +9,13 @@ from lightpaff.deployment.shape_search import Budget, Candidate, MeasuredShape, 
 from lightpaff.deployment.shape_table import ShapeSearch, draw_shapes, render_shapes, to_json_lines
 from lightpaff.recipe import Shape
 
-TEACHER = Candidate(Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072), 100_000_000, 100_000_000)
+TEACHER = Candidate(Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072), 100_000_000, 85_000_000, 1)
 
 
 def shape(layers: int, hidden_size: int, parameters: int, milliseconds: float, is_kept: bool = False) -> MeasuredShape:
     sizes = Shape(layers=layers, hidden_size=hidden_size, heads=hidden_size // 64, feed_forward=4 * hidden_size)
     timing = Timing(parameters, milliseconds, 1.2 * milliseconds, 9, 0.0, is_kept=is_kept)
-    return MeasuredShape(Candidate(sizes, parameters, parameters), timing)
+    return MeasuredShape(Candidate(sizes, 4 * parameters, parameters, 1), timing)
 
 
 SMALLEST, BEATEN = shape(2, 128, 4_000_000, 2.0), shape(12, 128, 3_000_000, 9.0)
@@ -37,19 +37,29 @@ SEARCH = ShapeSearch(
 
 def shown(search: ShapeSearch) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=160).print(render_shapes(search))
+    Console(file=stream, width=100).print(render_shapes(search))
     return stream.getvalue()
 
 
 def test_table() -> None:
     text = shown(SEARCH)
-    lines = {line.split()[0]: line for line in text.splitlines() if " layers " in line}
-    assert len([line for line in text.splitlines() if " layers " in line]) == 4
-    assert "recommended" in lines["3"]
-    for cell in ("512", "2048", "25M", "25.0 MB", "16.0×", "8.0 ms", "9.6 ms", "15.0×"):
-        assert cell in lines["3"], cell
-    assert "over the budget" in lines["6"]
-    assert "teacher, PyTorch" in lines["12"]
+    lines = {line.strip().partition("  ")[0]: line for line in text.splitlines() if " × " in line.partition("M")[0]}
+    assert list(lines) == ["2 × 128", "3 × 512", "6 × 512", "12 × 768"]
+    assert lines["3 × 512"].split()[3:] == [
+        "100M",
+        "25M",
+        "25.0",
+        "MB",
+        "16.0×",
+        "8.0",
+        "ms",
+        "9.6",
+        "ms",
+        "15.0×",
+        "recommended",
+    ]
+    assert lines["6 × 512"].rstrip().endswith("too slow")
+    assert lines["12 × 768"].rstrip().endswith("teacher")
     assert "4 of 48 shapes measured, 1 of them earlier" in " ".join(text.split())
     assert "too large to be measured" in " ".join(shown(replace(SEARCH, baseline=None)).split())
 
@@ -64,6 +74,7 @@ def test_json_lines() -> None:
     ]
     assert rows[2]["ratio"] == 15.0
     assert rows[2]["size_ratio"] == 16.0
+    assert (rows[2]["parameters"], rows[2]["layer_parameters"]) == (100_000_000, 25_000_000)
     assert rows[2]["kept"]
     assert rows[2]["length"] == 128
 
@@ -73,7 +84,7 @@ def test_plot() -> None:
     assert draw_shapes(SEARCH) == svg
     root = ElementTree.fromstring(svg)
     text = " ".join("".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text"))
-    for words in ("3 × 512", "6 × 512", "budget 10.0 ms", "bert <base>", "median latency (ms)"):
+    for words in ("3 × 512", "6 × 512", "budget 10.0 ms", "bert <base>", "median latency (ms)", "in the layers"):
         assert words in text
     assert "12 × 128" not in text
     # Every colour that the plot uses is one that it defines.

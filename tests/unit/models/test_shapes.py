@@ -198,12 +198,17 @@ def test_parameters_are_those_of_the_built_model(architecture: str, head: str) -
     model = ARCHITECTURES[architecture].heads[head].auto_class.from_config(config)
     assert count.total == model.num_parameters()
     assert 0 < count.embeddings < count.total
+    # Layers are all alike, and nothing else grows with their number.
+    more = count_parameters(make_teacher(architecture, layers=3), head, classes)
+    assert more.total - count.total == count.layers / 2 == more.layers / 3 or architecture == "modernbert"
+    assert count.layers + count.embeddings <= count.total
 
 
 def test_parameters_of_bert_by_hand() -> None:
     count = count_parameters(make_teacher("bert", layers=2), MASKED_TOKENS, VOCABULARY)
     layer = 4 * (32 * 32 + 32) + (32 * 96 + 96) + (96 * 32 + 32) + 2 * 2 * 32
     assert count.embeddings == (VOCABULARY + 16 + 2) * 32
+    assert count.layers == 2 * layer
     trunk = 2 * layer + 2 * 32
     head = (32 * 32 + 32) + 2 * 32 + VOCABULARY
     assert count.total == count.embeddings + trunk + head

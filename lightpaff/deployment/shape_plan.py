@@ -1,0 +1,133 @@
+"""What shapes are measured as: a runtime, a precision, a length and so on, chosen from what is installed."""
+
+import importlib.util
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from lightpaff.deployment.card import Quantisation
+from lightpaff.deployment.contenders import installed_runtimes
+from lightpaff.deployment.runtimes import Runtime, Work
+from lightpaff.errors import UserError
+from lightpaff.models.families import architecture_of
+from lightpaff.models.shapes import longest_input
+
+_CLASSES = 2
+"""Of a random classifier; how many there are changes nothing."""
+
+EXPORTING_PACKAGES: dict[Runtime, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers"),
+    "openvino": ("onnx", "onnxscript", "openvino", "torch", "transformers"),
+    "ctranslate2": ("ctranslate2",),
+    "pytorch": ("torch", "transformers"),
+}
+"""What exporting to a runtime needs, and whose versions decide how fast an export is."""
+_QUANTISATIONS: dict[Runtime, tuple[Quantisation, ...]] = {
+    "onnx": ("int8", "none"),
+    "openvino": ("bf16", "none"),
+    "ctranslate2": ("int8", "bf16", "none"),
+    "pytorch": ("none", "bf16"),
+}
+"""What an export can be in, the fastest first."""
+_RUNTIMES: dict[Work, tuple[Runtime, ...]] = {
+    "classes": ("onnx", "openvino", "pytorch"),
+    "next_tokens": ("onnx", "ctranslate2", "pytorch"),
+    "target_tokens": ("ctranslate2", "pytorch"),
+}
+"""Which runtimes do a work, the fastest first."""
+_LEAST_BYTES: dict[tuple[Runtime, Quantisation], int] = {("pytorch", "bf16"): 4}
+"""A parameter's, where it is not what `_BYTES` says: in PyTorch bf16 is autocast."""
+_BYTES: dict[Quantisation, int] = {"none": 4, "bf16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class MeasuringPlan:
+    """How shapes are measured.
+
+    Attributes:
+        work: of the architecture.
+        runtime: that the models are exported for.
+        quantisation: of their weights.
+        length: of the one input, in tokens.
+        new_tokens: that a decoder or encoder-decoder writes, exactly; 0 for a classifier.
+        beams: of an encoder-decoder; 1 for the others.
+        threads: 1 or more.
+    """
+
+    work: Work
+    runtime: Runtime
+    quantisation: Quantisation
+    length: int
+    new_tokens: int
+    beams: int
+    threads: int
+
+    @property
+    def least_bytes_of_parameter(self) -> int:
+        """How much of the disk a parameter takes at least."""
+        return _LEAST_BYTES.get((self.runtime, self.quantisation), _BYTES[self.quantisation])
+
+
+def work_of(config: PreTrainedConfig) -> Work:
+    """What models of the architecture are measured at."""
+    works: tuple[Work, ...] = ("classes", "next_tokens", "target_tokens")
+    return next(work for work in works if work in architecture_of(config).heads)
+
+
+def classes_of(work: Work, config: PreTrainedConfig) -> int:
+    """Of the head: two, or the vocabulary's size."""
+    return _CLASSES if work == "classes" else int(config.vocab_size)
+
+
+def exporting_runtimes() -> set[Runtime]:
+    """The runtimes that are installed together with what exports to them need."""
+    return {
+        runtime
+        for runtime in installed_runtimes()
+        if all(importlib.util.find_spec(package) is not None for package in EXPORTING_PACKAGES[runtime])
+    }
+
+
+def choose_runtime(
+    work: Work, runtime: Runtime | None, quantisation: Quantisation | None, installed: Collection[Runtime]
+) -> tuple[Runtime, Quantisation]:
+    """The runtime that is asked for, or the fastest that is installed; the precision likewise.
+
+    Raises:
+        UserError: the runtime is not installed, not for this work, or has no such precision.
+    """
+    fit = [one for one in _RUNTIMES[work] if quantisation is None or quantisation in _QUANTISATIONS[one]]
+    remedy = 'pip install "lightpaff[export]"'
+    if runtime is None:
+        # PyTorch is no runtime to put a student into: it has to be asked for.
+        found = next((one for one in fit if one in installed and one != "pytorch"), None)
+        if found is None:
+            wanted = " or ".join(one for one in fit if one != "pytorch") or "--runtime pytorch"
+            raise UserError(f"no runtime to measure in: {wanted} is needed; {remedy}, or take --runtime pytorch")
+        runtime = found
+    if runtime not in _RUNTIMES[work]:
+        raise UserError(f"--runtime {runtime}: does not run such models; take {' or '.join(_RUNTIMES[work])}")
+    if runtime not in installed:
+        raise UserError(f"--runtime {runtime}: is not installed; {remedy}")
+    if quantisation is not None and quantisation not in _QUANTISATIONS[runtime]:
+        known = " or ".join(_QUANTISATIONS[runtime])
+        raise UserError(f"--quantise {quantisation}: {runtime} has no such models; take {known}")
+    return runtime, quantisation or _QUANTISATIONS[runtime][0]
+
+
+def check_length(config: PreTrainedConfig, plan: MeasuringPlan) -> None:
+    """Refuse inputs that the teacher's positions do not reach.
+
+    Raises:
+        UserError: names the option and the most tokens.
+    """
+    longest = longest_input(config)
+    if longest is None:
+        return
+    read = plan.length + (plan.new_tokens if plan.work == "next_tokens" else 0)
+    if read > longest:
+        told = "" if read == plan.length else f" and --new-tokens {plan.new_tokens}"
+        raise UserError(f"--length is {plan.length}{told}: the teacher reads {longest} tokens at most; give less")
+    if plan.work == "target_tokens" and plan.new_tokens > longest:
+        raise UserError(f"--new-tokens is {plan.new_tokens}: the teacher writes {longest} tokens at most; give less")
