@@ -163,7 +163,7 @@ def shapes(
     max_latency: Annotated[str, typer.Option(help="Of one input: 10ms, 0.5s.", show_default=False)],
     size: Annotated[str, typer.Option(help="On disk: 5x (smaller than the teacher in float32), 30MB.")] = "1x",
     runtime: Annotated[
-        Runtime | None, typer.Option(help="Default: ONNX Runtime for encoders, else CTranslate2.")
+        Runtime | None, typer.Option(help="Default: ONNX Runtime; for encoder-decoders CTranslate2.")
     ] = None,
     quantise: Annotated[Precision | None, typer.Option(help="Default: int8 where the runtime has it.")] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens of the input.")] = 128,
@@ -175,7 +175,7 @@ def shapes(
     output: Annotated[Path | None, typer.Option(help="Where the plot goes; default: shapes/.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="JSON lines on standard output instead of a table.")] = False,
 ) -> None:
-    """Find the largest student within a latency and a size, before any training: random weights are as fast."""
+    """Find the student with the largest layers in a latency and a size, before training: random weights are as fast."""
     from lightpaff.deployment.shape_table import to_json_lines
     from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes, print_shapes, print_written
     from lightpaff.progress import console, results_console

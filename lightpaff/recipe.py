@@ -496,8 +496,8 @@ class Recipe(Section):
     control: bool = True
     """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
     exports: list[Export] | None = None
-    """The student for other runtimes, each checked and measured. Left out: int8, for ONNX Runtime (encoders) or
-    CTranslate2 (the others), where that is installed and takes the architecture; [] is none."""
+    """The student for other runtimes, each checked and measured. Left out: int8, for ONNX Runtime (encoders, decoders)
+    or CTranslate2 (encoder-decoders, and decoders that the other does not take), where installed; [] is none."""
     seeds: Seeds = Seeds()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"

@@ -10,6 +10,7 @@ import ctranslate2
 import numpy as np
 from numpy.typing import NDArray
 
+from lightpaff.deployment.runner import continue_by_length
 from lightpaff.errors import UserError, one_line
 
 _TOKENS_SCORED_TOGETHER = 1024
@@ -33,13 +34,8 @@ class Ctranslate2TokenRunner:
 
     def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         """Exactly `new_tokens` more tokens for every prompt, the most likely each time, the end token among them."""
-        continued: list[list[int]] = [[] for _ in prompts]
-        # One length at a time: beside a prompt of a single token, CTranslate2 repeats the longer ones' last tokens.
-        for length in sorted({len(prompt) for prompt in prompts}):
-            places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
-            for place, row in zip(places, self._continue([prompts[i] for i in places], new_tokens), strict=True):
-                continued[place] = row
-        return continued
+        # Beside a prompt of a single token, CTranslate2 repeats the longer ones' last tokens.
+        return continue_by_length(prompts, lambda rows: self._continue(rows, new_tokens))
 
     def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
         """-log P of every token of a row after its first, given those before it, in nats."""

@@ -4,10 +4,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from transformers import PreTrainedConfig
+
 from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.int8_graph import quantise_graph
 from lightpaff.deployment.onnx_classifier import write_classifier
-from lightpaff.deployment.onnx_decoder import write_decoder
+from lightpaff.deployment.onnx_decoder import refusal_of_decoder, write_decoder
 from lightpaff.deployment.onnx_runtime import MODEL
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
@@ -42,6 +44,11 @@ def export_onnx(model_directory: Path, destination: Path, quantisation: Quantisa
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".onnx-") as folder:
         write(model_directory, Path(folder) / MODEL)
         quantise_graph(Path(folder) / MODEL, destination / MODEL)
+
+
+def refusal(config: PreTrainedConfig) -> str:
+    """Why a model cannot be written; empty where nothing speaks against it."""
+    return refusal_of_decoder(config) if NEXT_TOKENS in architecture_of(config).heads else ""
 
 
 def _writer_for(model_directory: Path) -> Callable[[Path, Path], None]:

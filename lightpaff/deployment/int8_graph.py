@@ -45,7 +45,8 @@ def quantise_projections(model: onnx.ModelProto) -> None:
         gathers = [node for node in uses[tensor.name] if _gathers_rows(node) and node.input[0] == tensor.name]
         products = [product for turn in turns for product in uses[turn.output[0]]]
         is_other = len(turns) + len(gathers) < len(uses[tensor.name])
-        if not turns or is_other or any(product.op_type != "MatMul" for product in products):
+        turned = {turn.output[0] for turn in turns}
+        if not turns or is_other or not all(_multiplies_with(product, turned) for product in products):
             continue
         _store_rows_of_8_bits(graph, tensor)
         for turn in turns:
@@ -98,7 +99,7 @@ def _forget_type(graph: onnx.GraphProto, name: str) -> None:
 
 
 def _is_table(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
+    return tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2 and tensor.dims[1] > 1
 
 
 def _gathers_rows(node: onnx.NodeProto) -> bool:
@@ -107,6 +108,10 @@ def _gathers_rows(node: onnx.NodeProto) -> bool:
 
 def _turns(node: onnx.NodeProto) -> bool:
     return node.op_type == "Transpose" and [list(attribute.ints) for attribute in node.attribute] == [[1, 0]]
+
+
+def _multiplies_with(node: onnx.NodeProto, turned: set[str]) -> bool:
+    return node.op_type == "MatMul" and node.input[1] in turned and node.input[0] not in turned
 
 
 def _quantise_rows(name: str, table_ND: np.ndarray) -> list[onnx.TensorProto]:

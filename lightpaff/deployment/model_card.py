@@ -57,7 +57,7 @@ tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 new = tokenizer.encode("Once upon a time", add_special_tokens=False).ids
 past = {one.name: numpy.zeros((1, one.shape[1], 0, one.shape[3]), "float32") for one in session.get_inputs()[2:]}
 text = list(new)
-for _ in range(32):
+while len(text) < {longest}:
     logits, *present = session.run(None, {"input_ids": [new], "kept_positions": [len(new) - 1], **past})
     past = dict(zip(past, present))
     new = [int(logits[0, -1].argmax())]
@@ -96,6 +96,7 @@ output = model.generate(
 )
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
+_WRITTEN = 32
 _DECODERS: dict[Format, str] = {"onnx": _ONNX_DECODER, "ctranslate2": _CTRANSLATE2_DECODER}
 _WRITERS: dict[Format, tuple[str, str]] = {
     "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + '),
@@ -123,7 +124,7 @@ def usage_example(card: ExportCard) -> str:
             longest=card.max_target_length,
         )
     if card.kind == "next_tokens" and card.format in _DECODERS:
-        return _DECODERS[card.format]
+        return _DECODERS[card.format].replace("{longest}", str(min(_WRITTEN, card.max_length)))
     if card.format == "transformers":
         return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=text)
     return _LIGHTPAFF.format(text=text)

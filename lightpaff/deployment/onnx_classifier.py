@@ -60,9 +60,7 @@ class _Logits(nn.Module):
 def _open_classifier(path: Path) -> PreTrainedModel:
     config = read_config(path)
     if CLASSES not in architecture_of(config).heads:
-        raise UserError(
-            f"{path}: a {config.model_type} does not classify; export it to ctranslate2 or transformers instead"
-        )
+        raise UserError(f"{path}: a {config.model_type} does not classify; export it to another format")
     tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
     AttentionInterface.register(_ATTENTION, _fused_attention)
     AttentionMaskInterface.register(_ATTENTION, eager_mask)

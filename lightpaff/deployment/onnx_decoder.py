@@ -5,7 +5,7 @@ transformers is given an attention of our own (see `onnx_classifier.py`), and a 
 past is.
 
 Shapes: B rows, S tokens that are read now, P that were read before, K of the S whose logits are wanted, V vocabulary,
-L layers, H heads of queries, G heads of keys and values, C hidden of one head.
+H heads of queries, G heads of keys and values, C hidden of one head.
 """
 
 from pathlib import Path
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
+from lightpaff.deployment.onnx_writing import MOST_BYTES, Signature, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import NEXT_TOKENS
-from lightpaff.models.opening import open_headed, read_config
+from lightpaff.models.opening import lacks_head, open_headed, read_config
+from lightpaff.models.shapes import count_parameters
+from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 
 IDS, KEPT, LOGITS = "input_ids", "kept_positions", "logits"
 PAST, PRESENT = "past_key_values", "present"
@@ -27,16 +29,24 @@ PAST, PRESENT = "past_key_values", "present"
 _ATTENTION = "lightpaff_onnx_decoder"
 _WIDTH_STEP = 8
 """ONNX Runtime's attention takes heads of multiples of this."""
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
+_BYTES_OF_FLOAT32 = 4
 
 Layer = tuple[Tensor, Tensor]
 """The keys and values of a layer, each B x G x P x C."""
 
 
-def refusal(config: PreTrainedConfig) -> str:
-    """Why a decoder cannot be written; empty where it can."""
+def refusal_of_decoder(config: PreTrainedConfig) -> str:
+    """Why a decoder cannot be written; empty where nothing speaks against it."""
     width = _width_of_head(config)
     if width % _WIDTH_STEP:
         return f"ONNX Runtime's attention takes heads of a multiple of {_WIDTH_STEP}, and these are {width} wide"
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope_type in _LENGTH_DEPENDENT:
+        return f"its position embeddings ({rope_type}) depend on how much is read in all, which a graph cannot follow"
+    size = _BYTES_OF_FLOAT32 * count_parameters(config, NEXT_TOKENS, config.vocab_size).total
+    if size > MOST_BYTES:
+        return f"has {size / 1e9:.1f} GB of weights in float32, and an ONNX file holds 2"
     return ""
 
 
@@ -46,23 +56,27 @@ def write_decoder(model_directory: Path, destination: Path) -> None:
     Its inputs are `input_ids` (B x S, int64), `kept_positions` (K, int64, each below S), and for every layer
     `past_key_values.0.key` and `.value` (B x G x P x C, float32), where P is 0 at first. Its outputs are `logits`
     (B x K x V) and for every layer `present.0.key` and `.value` (B x G x (P + S) x C), which are the next call's past.
-    Rows are of one length: there is no padding. With a past, either B or S is 1.
+    Rows are of one length: there is no padding. With a past, either B or S is 1. V are the tokenizer's: a padded output
+    layer's rows beyond them are left out, as in training and evaluation.
 
     Args:
-        model_directory: as `save_pretrained` writes it.
+        model_directory: as `save_pretrained` writes it, with the tokenizer.
         destination: a file that is made.
 
     Raises:
-        UserError: there is no such model, it is no decoder, is too large, or PyTorch cannot write it.
+        UserError: there is no such model, it is no decoder, lacks its projection to the vocabulary, has what the graph
+            cannot have, or PyTorch cannot write it.
     """
     config = read_config(model_directory)
-    if why := refusal(config):
+    if why := refusal_of_decoder(config):
         raise UserError(f"{model_directory}: {why}; export it to another format")
+    if lacks_head(model_directory, NEXT_TOKENS):
+        raise UserError(f"{model_directory}: lacks its projection to the vocabulary; give a model that writes text")
+    classes = number_of_classes(load_tokenizer(model_directory, "decoder"), config)
     AttentionInterface.register(_ATTENTION, _attention_with_past)
-    model = open_headed(model_directory, NEXT_TOKENS, config.vocab_size, device="cpu", attention=_ATTENTION).model
-    refuse_large(model, model_directory)
+    model = open_headed(model_directory, NEXT_TOKENS, classes, device="cpu", attention=_ATTENTION).model
     _replace_transposed(model)
-    write_onnx(_Step(model), _signature(model.config), destination, model_directory)
+    write_onnx(_Step(model, classes), _signature(model.config), destination, model_directory)
 
 
 class _Past:
@@ -82,9 +96,9 @@ class _Past:
 class _Step(nn.Module):
     """A decoder as a function of its past."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, classes: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.classes = model, classes
 
     def forward(self, ids_BS: Tensor, kept_K: Tensor, *pasts: Tensor) -> tuple[Tensor, ...]:
         read, new = pasts[0].shape[2], ids_BS.shape[1]
@@ -98,7 +112,7 @@ class _Step(nn.Module):
             logits_to_keep=kept_K,
         ).logits
         presents = [tensor for layer in past.presents if layer is not None for tensor in layer]
-        return (logits_BKV, *presents)
+        return (logits_BKV[:, :, : self.classes], *presents)
 
 
 def _attention_with_past(

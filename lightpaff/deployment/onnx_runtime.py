@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from lightpaff.deployment.runner import Ids
+from lightpaff.deployment.runner import Ids, continue_by_length
 from lightpaff.errors import UserError, one_line
 
 MODEL = "model.onnx"
@@ -69,14 +69,8 @@ class OnnxTokenRunner:
 
     def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         """Exactly `new_tokens` more tokens for every prompt, the most likely each time, the end token among them."""
-        continued: list[list[int]] = [[] for _ in prompts]
-        # One length at a time: the graph knows no padding.
-        for length in sorted({len(prompt) for prompt in prompts}):
-            places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
-            rows = self._continue(np.array([prompts[place] for place in places]), new_tokens)
-            for place, row in zip(places, rows, strict=True):
-                continued[place] = row
-        return continued
+        # The graph knows no padding.
+        return continue_by_length(prompts, lambda rows: self._continue(np.array(rows, dtype=np.int64), new_tokens))
 
     def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
         """-log P of every token of a row after its first, given those before it, in nats; one row at a time."""

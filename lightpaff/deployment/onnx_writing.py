@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lightpaff.errors import UserError, one_line
 
-_MOST_BYTES = 2**31 - 2**20
+MOST_BYTES = 2**31 - 2**20
 """Protocol buffers, which ONNX files are, end at 2 GiB."""
 
 
@@ -58,7 +58,7 @@ def write_onnx(module: nn.Module, signature: Signature, destination: Path, model
     except torch.onnx.errors.OnnxExporterError as error:
         cause = one_line(_first_cause(error))
         raise UserError(
-            f"{model_directory}: PyTorch cannot write this model as ONNX ({cause}); export to transformers"
+            f"{model_directory}: PyTorch cannot write this model as ONNX ({cause}); export it to another format"
         ) from error
     _forget_origins(destination)
 
@@ -70,9 +70,10 @@ def refuse_large(model: PreTrainedModel, model_directory: Path) -> None:
         UserError: it has too many weights.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
-    if size > _MOST_BYTES:
+    if size > MOST_BYTES:
         raise UserError(
-            f"{model_directory}: has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2; export to transformers"
+            f"{model_directory}: has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2; "
+            "export it to another format"
         )
 
 

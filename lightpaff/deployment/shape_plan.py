@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.contenders import installed_runtimes
+from lightpaff.deployment.refusals import refusal_of
 from lightpaff.deployment.runtimes import Runtime, Work
 from lightpaff.errors import UserError
 from lightpaff.models.families import architecture_of
@@ -39,6 +40,9 @@ _RUNTIMES: dict[Work, tuple[Runtime, ...]] = {
 _LEAST_BYTES: dict[tuple[Runtime, Quantisation], int] = {("pytorch", "bf16"): 4}
 """A parameter's, where it is not what `_BYTES` says: in PyTorch bf16 is autocast."""
 _BYTES: dict[Quantisation, int] = {"none": 4, "bf16": 2, "int8": 1}
+
+Refusals = dict[Runtime, str]
+"""Why a runtime cannot be taken."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,49 @@ def exporting_runtimes() -> set[Runtime]:
     }
 
 
+def find_refusals(work: Work, students: Collection[PreTrainedConfig], installed: Collection[Runtime]) -> Refusals:
+    """Why those of the installed runtimes that take none of the students do not take one of them."""
+    reasons = {runtime: _why_none(runtime, students) for runtime in _RUNTIMES[work] if runtime in installed}
+    return {runtime: why for runtime, why in reasons.items() if why}
+
+
+def refusal_in(runtime: Runtime, config: PreTrainedConfig) -> str:
+    """Why an installed runtime does not take a model of the config; empty where nothing speaks against it."""
+    return "" if runtime == "pytorch" else refusal_of(runtime, config)
+
+
+def _why_none(runtime: Runtime, students: Collection[PreTrainedConfig]) -> str:
+    why = ""
+    for config in students:
+        if not (why := refusal_in(runtime, config)):
+            break
+    return why
+
+
 def choose_runtime(
-    work: Work, runtime: Runtime | None, quantisation: Quantisation | None, installed: Collection[Runtime]
+    work: Work,
+    runtime: Runtime | None,
+    quantisation: Quantisation | None,
+    installed: Collection[Runtime],
+    refusals: Refusals,
 ) -> tuple[Runtime, Quantisation]:
     """The runtime that is asked for, or the fastest that is installed; the precision likewise.
 
+    Args:
+        work: of the teacher's architecture.
+        runtime: None takes the fastest.
+        quantisation: None takes the fastest.
+        installed: see `exporting_runtimes`.
+        refusals: see `find_refusals`.
+
     Raises:
-        UserError: the runtime is not installed, not for this work, or has no such precision.
+        UserError: the runtime is not installed, not for this work, takes no student, or has no such precision.
     """
-    fit = [one for one in _RUNTIMES[work] if quantisation is None or quantisation in _QUANTISATIONS[one]]
+    fit = [
+        one
+        for one in _RUNTIMES[work]
+        if one not in refusals and (quantisation is None or quantisation in _QUANTISATIONS[one])
+    ]
     remedy = 'pip install "lightpaff[export]"'
     if runtime is None:
         # PyTorch is no runtime to put a student into: it has to be asked for.
@@ -110,6 +148,8 @@ def choose_runtime(
         raise UserError(f"--runtime {runtime}: does not run such models; take {' or '.join(_RUNTIMES[work])}")
     if runtime not in installed:
         raise UserError(f"--runtime {runtime}: is not installed; {remedy}")
+    if runtime in refusals:
+        raise UserError(f"--runtime {runtime}: takes none of the students ({refusals[runtime]}); take another")
     if quantisation is not None and quantisation not in _QUANTISATIONS[runtime]:
         known = " or ".join(_QUANTISATIONS[runtime])
         raise UserError(f"--quantise {quantisation}: {runtime} has no such models; take {known}")

@@ -67,12 +67,13 @@ def plan_exports(shop: Workshop) -> ExportPlan:
             if why := why_not(export, config):
                 raise UserError(f"exports: {export.name} cannot be made ({why}); or take it out of the recipe")
         return ExportPlan(shop.recipe.exports)
-    reasons = {}
+    notes: list[str] = []
     for usual in _DEFAULTS[shop.recipe.family]:
-        reasons[usual.name] = why_not(usual, config)
-        if not reasons[usual.name]:
-            return ExportPlan([usual])
-    return ExportPlan([], ", ".join(f"{name} is left out ({why})" for name, why in reasons.items()))
+        why = why_not(usual, config)
+        if not why:
+            return ExportPlan([usual], ", ".join(notes))
+        notes.append(f"{usual.name} is left out ({why})")
+    return ExportPlan([], ", ".join(notes))
 
 
 def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:

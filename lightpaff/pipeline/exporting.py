@@ -18,13 +18,12 @@ from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import source_prefix
 from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
+from lightpaff.deployment.refusals import refusal_of
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.files import sha256_of_file, write_json_whole
-from lightpaff.models.architecture import NEXT_TOKENS
-from lightpaff.models.families import architecture_of
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.classify import read_labels
@@ -119,15 +118,7 @@ def why_not(request: Export, config: PreTrainedConfig) -> str:
     """Why an export cannot be made, before anything is trained; empty where nothing speaks against it."""
     if missing := [package for package in _PACKAGES[request.to] if importlib.util.find_spec(package) is None]:
         return f'{missing[0]} is not installed: pip install "lightpaff[export]"'
-    if request.to == "ctranslate2":
-        from lightpaff.deployment import export_ctranslate2
-
-        return export_ctranslate2.refusal(config)
-    if request.to == "onnx" and NEXT_TOKENS in architecture_of(config).heads:
-        from lightpaff.deployment import onnx_decoder
-
-        return onnx_decoder.refusal(config)
-    return ""
+    return refusal_of(request.to, config)
 
 
 def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Export) -> Step:

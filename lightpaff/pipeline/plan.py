@@ -96,11 +96,10 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
 
 
 def _describe_exports(plan: ExportPlan) -> str:
-    if plan.exports:
-        return (
-            f"Then the best student goes to {', '.join(export.name for export in plan.exports)}, checked and measured"
-        )
-    return f"No exports: {plan.note}" if plan.note else ""
+    if not plan.exports:
+        return f"No exports: {plan.note}" if plan.note else ""
+    names = ", ".join(export.name for export in plan.exports)
+    return f"Then the best student goes to {names}, checked and measured{f'; {plan.note}' if plan.note else ''}"
 
 
 def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:

@@ -1,4 +1,4 @@
-"""`lightpaff shapes`: which student is the largest within a latency and a size, before any training."""
+"""`lightpaff shapes`: which student has the largest layers within a latency and a size, before any training."""
 
 import contextlib
 import os
@@ -21,6 +21,8 @@ from lightpaff.deployment.shape_plan import (
     choose_runtime,
     classes_of,
     exporting_runtimes,
+    find_refusals,
+    refusal_in,
     work_of,
 )
 from lightpaff.deployment.shape_search import (
@@ -137,10 +139,11 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
 
 
 def list_candidates(teacher_config: PreTrainedConfig, plan: MeasuringPlan) -> list[Candidate]:
-    """The students that a teacher could have, with what they hold and take on disk."""
+    """The students that a teacher could have in the plan's runtime, with what they hold and take on disk."""
     return [
-        _candidate(student_config(teacher_config, shape), shape, plan)
-        for shape in list_shapes(shape_of(teacher_config))
+        _candidate(config, shape, plan)
+        for shape, config in _list_students(teacher_config).items()
+        if not refusal_in(plan.runtime, config)
     ]
 
 
@@ -192,8 +195,9 @@ def _positive(digits: str) -> float | None:
 
 
 def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
-    work = work_of(config)
-    runtime, quantisation = choose_runtime(work, request.runtime, request.quantise, exporting_runtimes())
+    work, installed = work_of(config), exporting_runtimes()
+    refusals = find_refusals(work, list(_list_students(config).values()), installed)
+    runtime, quantisation = choose_runtime(work, request.runtime, request.quantise, installed, refusals)
     plan = MeasuringPlan(
         work=work,
         runtime=runtime,
@@ -205,6 +209,10 @@ def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
     )
     check_length(config, plan)
     return plan
+
+
+def _list_students(teacher_config: PreTrainedConfig) -> dict[Shape, PreTrainedConfig]:
+    return {shape: student_config(teacher_config, shape) for shape in list_shapes(shape_of(teacher_config))}
 
 
 def _candidate(config: PreTrainedConfig, shape: Shape, plan: MeasuringPlan) -> Candidate:

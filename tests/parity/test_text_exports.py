@@ -58,6 +58,20 @@ ONNX_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2, own projection": DECODERS["gpt2, own projection"],
     "gpt2, scaled otherwise": ("gpt2", {**DECODERS["gpt2"][1], "scale_attn_by_inverse_layer_idx": True}),
     "llama": ("llama", {**_WIDE, "rms_norm_eps": 1e-3}),
+    "llama, long": (
+        "llama",
+        {
+            **_WIDE,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8,
+            },
+        },
+    ),
     "llama, tied": ("llama", {**_WIDE, "tie_word_embeddings": True, "attention_bias": True}),
     "qwen2": ("qwen2", {**_WIDE, "hidden_size": 32}),
     "qwen2, looking back on 5": (
@@ -130,10 +144,10 @@ def save_model(folder: Path, architecture: str, settings: dict[str, Any]) -> tup
     return model, tokenizer
 
 
-def expected_nll(model: PreTrainedModel, row: list[int]) -> np.ndarray:
+def expected_nll(model: PreTrainedModel, row: list[int], classes: int) -> np.ndarray:
     ids_S = torch.tensor(row)
     with torch.inference_mode():
-        log_SV = model(input_ids=ids_S[None]).logits[0].log_softmax(-1)
+        log_SV = model(input_ids=ids_S[None]).logits[0, :, :classes].log_softmax(-1)
     return -log_SV[:-1].gather(1, ids_S[1:, None])[:, 0].numpy()
 
 
@@ -141,7 +155,7 @@ def expected_nll(model: PreTrainedModel, row: list[int]) -> np.ndarray:
 def test_a_decoder_answers_as_in_transformers(name: str, tmp_path: Path) -> None:
     model, _ = save_model(tmp_path / "model", *DECODERS[name])
     export_ctranslate2(tmp_path / "model", tmp_path / "export", "none")
-    check_decoder(model, Ctranslate2TokenRunner(tmp_path / "export", threads=1))
+    check_decoder(model, Ctranslate2TokenRunner(tmp_path / "export", threads=1), model.config.vocab_size)
 
 
 @pytest.mark.parametrize("name", ONNX_DECODERS)
@@ -152,13 +166,17 @@ def test_a_decoder_s_graph_answers_as_in_transformers(
     model, _ = save_model(tmp_path / "model", *ONNX_DECODERS[name])
     (tmp_path / "export").mkdir()
     export_onnx(tmp_path / "model", tmp_path / "export", "none")
-    check_decoder(model, OnnxTokenRunner(tmp_path / "export", threads=1))
+    # The rows of a padded output layer are no classes.
+    check_decoder(model, OnnxTokenRunner(tmp_path / "export", threads=1), model.config.vocab_size - PADDED_ROWS)
 
 
-def check_decoder(model: PreTrainedModel, runner: TokenRunner) -> None:
-    """The same tokens greedily, and the same likelihoods."""
+def check_decoder(model: PreTrainedModel, runner: TokenRunner, classes: int) -> None:
+    """The same tokens greedily, and the same likelihoods, of the first `classes` tokens."""
+    never_written = list(range(classes, model.config.vocab_size)) or None
     for prompt, found in zip(PROMPTS, runner.continue_prompts(PROMPTS, 9), strict=True):
-        config = GenerationConfig(do_sample=False, max_new_tokens=9, eos_token_id=None, pad_token_id=0)
+        config = GenerationConfig(
+            do_sample=False, max_new_tokens=9, eos_token_id=None, pad_token_id=0, suppress_tokens=never_written
+        )
         model.generation_config = config
         ids_BS = torch.tensor([prompt])
         expected_BS = model.generate(ids_BS, attention_mask=torch.ones_like(ids_BS), generation_config=config)
@@ -168,7 +186,7 @@ def check_decoder(model: PreTrainedModel, runner: TokenRunner) -> None:
         assert nll.dtype == np.float32
         assert nll.shape == (max(len(row) - 1, 0),)
         if len(row) > 1:
-            np.testing.assert_allclose(nll, expected_nll(model, row), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(nll, expected_nll(model, row, classes), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 4])

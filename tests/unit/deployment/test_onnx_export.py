@@ -15,14 +15,16 @@ from transformers import (
     BartConfig,
     BertConfig,
     GPT2Config,
+    LlamaConfig,
 )
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.export_onnx import export_onnx
+from lightpaff.deployment.export_onnx import export_onnx, refusal
 from lightpaff.deployment.export_openvino import export_openvino
-from lightpaff.deployment.int8_graph import quantise_tables
+from lightpaff.deployment.int8_graph import quantise_projections, quantise_tables
 from lightpaff.deployment.onnx_runtime import OnnxClassRunner, OnnxTokenRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
+from lightpaff.deployment.shape_building import make_tokenizer
 from lightpaff.errors import UserError
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -74,6 +76,74 @@ def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
         export_onnx(tmp_path, tmp_path)
 
 
+def test_a_decoder_that_a_graph_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GPT2Config(vocab_size=300, n_positions=24, n_embd=16, n_layer=1, n_head=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "large")
+    monkeypatch.setattr("lightpaff.deployment.onnx_decoder.MOST_BYTES", 4 * 300 * 16)
+    with pytest.raises(UserError, match="GB of weights in float32, and an ONNX file holds 2; export it to another"):
+        export_onnx(tmp_path / "large", tmp_path)
+    config = LlamaConfig(
+        hidden_size=16,
+        num_attention_heads=2,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0},
+    )
+    assert "(dynamic) depend on how much is read" in refusal(config)
+
+
+def test_a_decoder_without_its_projection_is_refused(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, tie_word_embeddings=False)
+    AutoModelForCausalLM.from_config(config).transformer.save_pretrained(tmp_path / "trunk")
+    with pytest.raises(UserError, match="lacks its projection to the vocabulary"):
+        export_onnx(tmp_path / "trunk", tmp_path)
+
+
+def test_projections_of_8_bits() -> None:
+    random = np.random.default_rng(0)
+    shapes = {"tied": (9, 4), "alone": (9, 4), "added": (9, 4), "left": (4, 4)}
+    tables = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    model = _projection_model(tables)
+    inputs = {"ids": np.array([3, 0, 8]), "states": random.standard_normal((3, 4), dtype=np.float32)}
+    expected = ReferenceEvaluator(model).run(None, inputs)
+    quantise_projections(model)
+    for before, after in zip(expected, ReferenceEvaluator(model).run(None, inputs), strict=True):
+        np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
+    names = {tensor.name for tensor in model.graph.initializer}
+    # One that is used otherwise, or on the left of a product, stays as it is.
+    assert names == {"tied_int8", "tied_scale", "alone_int8", "alone_scale", "added", "left"}
+    quantise_tables(model)  # Neither are the scales tables.
+    assert {tensor.name for tensor in model.graph.initializer} == names
+
+
+def _projection_model(tables: dict[str, np.ndarray]) -> onnx.ModelProto:
+    turned = [helper.make_node("Transpose", [name], [f"{name}_turned"], perm=[1, 0]) for name in tables]
+    nodes = [
+        *turned,
+        helper.make_node("Gather", ["tied", "ids"], ["first"]),
+        helper.make_node("Gather", ["tied", "ids"], ["second"]),
+        helper.make_node("Add", ["first", "second"], ["rows"]),
+        *(helper.make_node("MatMul", ["states", f"{name}_turned"], [f"{name}_out"]) for name in ("tied", "alone")),
+        helper.make_node("MatMul", ["states", "added_turned"], ["product"]),
+        helper.make_node("ReduceSum", ["added"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["product", "sum"], ["added_out"]),
+        helper.make_node("Transpose", ["states"], ["states_turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["left_turned", "states_turned"], ["left_out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "projections",
+        [
+            helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in ("rows", "tied_out", "alone_out", "added_out", "left_out")
+        ],
+        [numpy_helper.from_array(table, name) for name, table in tables.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_a_decoder_of_8_bits_is_small_and_nearly_the_same(is_tied: bool, tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=2000, n_positions=24, n_embd=32, n_layer=1, n_head=2, tie_word_embeddings=is_tied)
@@ -81,6 +151,7 @@ def test_a_decoder_of_8_bits_is_small_and_nearly_the_same(is_tied: bool, tmp_pat
     with torch.no_grad():
         model.lm_head.weight[3] *= 30  # A large row: one scale for the whole table would leave nothing of the others.
     model.save_pretrained(tmp_path / "model")
+    make_tokenizer(2000).save_pretrained(tmp_path / "model")
     for quantisation in ("none", "int8"):
         (tmp_path / quantisation).mkdir()
         export_onnx(tmp_path / "model", tmp_path / quantisation, quantisation)

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, T5Config
+from transformers import BartConfig, GPT2Config, T5Config
 
 from lightpaff.deployment.measuring import MeasureSettings, measure
 from lightpaff.deployment.shape_building import build_contender
@@ -35,3 +35,12 @@ def test_a_random_model_writes_to_the_end(config: Any, tmp_path: Path) -> None:
     [row] = measure([contender], settings)
     assert row.written == 24
     assert config.to_dict() == before
+
+
+def test_a_random_decoder_goes_on_to_the_end(tmp_path: Path) -> None:
+    plan = MeasuringPlan("next_tokens", "onnx", "int8", length=8, new_tokens=6, beams=1, threads=1)
+    config = GPT2Config(vocab_size=120, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    contender = build_contender(config, plan, tmp_path, "shape")
+    settings = MeasureSettings(batch_sizes=(1, 2), lengths=(8,), new_tokens=6, seconds=0.0, least_rounds=2)
+    for row in measure([contender], settings):
+        assert (row.runtime, row.quantisation, row.written) == ("onnx", "int8", 6)

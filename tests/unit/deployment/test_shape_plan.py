@@ -5,7 +5,7 @@ import pytest
 from transformers import BartConfig, GPT2Config, T5Config
 
 from lightpaff.deployment.runtimes import Runtime, Work
-from lightpaff.deployment.shape_plan import MeasuringPlan, check_length, choose_runtime, work_of
+from lightpaff.deployment.shape_plan import MeasuringPlan, check_length, choose_runtime, find_refusals, work_of
 from lightpaff.errors import UserError
 
 ALL: set[Runtime] = {"pytorch", "onnx", "openvino", "ctranslate2"}
@@ -20,13 +20,25 @@ WRITING = MeasuringPlan("target_tokens", "ctranslate2", "int8", length=8, new_to
         ("classes", None, "bf16", ALL, ("openvino", "bf16")),
         ("classes", None, None, {"pytorch", "openvino"}, ("openvino", "bf16")),
         ("classes", "openvino", None, ALL, ("openvino", "bf16")),
-        ("next_tokens", None, None, ALL, ("ctranslate2", "int8")),
+        ("next_tokens", None, None, ALL, ("onnx", "int8")),
+        ("next_tokens", None, None, {"pytorch", "ctranslate2"}, ("ctranslate2", "int8")),
+        ("next_tokens", None, "bf16", ALL, ("ctranslate2", "bf16")),
         ("target_tokens", None, "none", ALL, ("ctranslate2", "none")),
         ("target_tokens", "pytorch", None, ALL, ("pytorch", "none")),
     ],
 )
 def test_runtime(work: Work, runtime: Any, quantisation: Any, installed: Any, expected: tuple[str, str]) -> None:
-    assert choose_runtime(work, runtime, quantisation, installed) == expected
+    assert choose_runtime(work, runtime, quantisation, installed, {}) == expected
+
+
+def test_a_runtime_that_takes_no_student_is_passed_over() -> None:
+    narrow, wide = (GPT2Config(n_embd=24, n_head=heads, n_layer=1, vocab_size=50) for heads in (2, 3))
+    assert find_refusals("next_tokens", [narrow, wide], ALL) == {}
+    refusals = find_refusals("next_tokens", [narrow], ALL)
+    assert refusals.keys() == {"onnx"}
+    assert choose_runtime("next_tokens", None, None, ALL, refusals) == ("ctranslate2", "int8")
+    with pytest.raises(UserError, match=r"--runtime onnx: takes none of the students .* 12 wide.*take another"):
+        choose_runtime("next_tokens", "onnx", None, ALL, refusals)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +52,7 @@ def test_runtime(work: Work, runtime: Any, quantisation: Any, installed: Any, ex
 )
 def test_refusals(work: Work, runtime: Any, quantisation: Any, installed: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        choose_runtime(work, runtime, quantisation, installed)
+        choose_runtime(work, runtime, quantisation, installed, {})
 
 
 def test_lengths() -> None:

@@ -193,7 +193,8 @@ def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: py
     if kind != "encoder_decoder":
         assert printed.startswith("Once upon a time")
     if kind == "onnx_decoder":
-        whole = continued(model, tokenizer("Once upon a time", add_special_tokens=False)["input_ids"], 32)
+        prompt = tokenizer("Once upon a time", add_special_tokens=False)["input_ids"]
+        whole = continued(model, prompt, 32 - len(prompt))
         assert printed == tokenizer.decode(whole, skip_special_tokens=True) + "\n"
     if kind == "encoder_decoder":
         # The example cuts no text.
