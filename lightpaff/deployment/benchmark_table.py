@@ -8,6 +8,7 @@ from rich.text import Text
 
 from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
+from lightpaff.deployment.runtimes import Runtime
 from lightpaff.report import formats
 from lightpaff.report.markdown import render_table
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table
@@ -39,7 +40,7 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
     for name, rows in by_contender.items():
         one = next(iter(rows.values()))
         cells = [
-            Cell(name, describe_runtime(one)),
+            Cell(name, describe_runtime(one.runtime, one.quantisation)),
             Cell(formats.megabytes(one.bytes), _times(one.size_ratio) if name != one.baseline else ""),
             Cell(formats.megabytes(max(row.peak_bytes for row in rows.values()))),
             Cell(formats.duration(one.load_seconds)),
@@ -94,10 +95,9 @@ def _times(ratio: float) -> str:
     return f"{formats.ratio(ratio)}{_TIMES}"
 
 
-def describe_runtime(row: Measurement) -> str:
+def describe_runtime(runtime: Runtime, quantisation: str) -> str:
     """Such as "ONNX Runtime int8"."""
-    precision = "float32" if row.quantisation == "none" else row.quantisation
-    return f"{_RUNTIME_NAMES[row.runtime]} {precision}"
+    return f"{_RUNTIME_NAMES[runtime]} {'float32' if quantisation == 'none' else quantisation}"
 
 
 def _priced(shapes: list[Shape]) -> Shape:

@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightpaff.deployment.onnx_runtime import IDS, KEPT, PAST
 from lightpaff.deployment.onnx_writing import MOST_BYTES, Signature, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.opening import lacks_head, open_headed, read_config
 from lightpaff.models.shapes import count_parameters
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
-
-IDS, KEPT, LOGITS = "input_ids", "kept_positions", "logits"
-PAST, PRESENT = "past_key_values", "present"
 
 _ATTENTION = "lightpaff_onnx_decoder"
 _WIDTH_STEP = 8
@@ -162,7 +160,7 @@ def _signature(config: PreTrainedConfig) -> Signature:
     batch, tokens, past, kept = (torch.export.Dim(name) for name in ("batch", "tokens", "past", "kept"))
     return Signature(
         inputs=[IDS, KEPT, *(f"{PAST}.{part}" for part in parts)],
-        outputs=[LOGITS, *(f"{PRESENT}.{part}" for part in parts)],
+        outputs=["logits", *(f"present.{part}" for part in parts)],
         examples=(torch.full((2, 5), 2), torch.tensor([2, 4, 3]), *pasts),
         dynamic_shapes=({0: batch, 1: tokens}, {0: kept}, tuple({0: batch, 2: past} for _ in pasts)),
     )

@@ -15,7 +15,9 @@ from lightpaff.errors import UserError, one_line
 
 MODEL = "model.onnx"
 
-_PAST = "past_key_values"
+IDS, KEPT, PAST = "input_ids", "kept_positions", "past_key_values"
+"""Inputs of a decoder's graph; `PAST` begins several names."""
+
 _SCORED_TOGETHER = 128
 """Positions of a row: the logits of a large vocabulary take much memory."""
 _ERRORS = 3
@@ -64,7 +66,7 @@ class OnnxTokenRunner:
 
     def __init__(self, directory: Path, threads: int = 0) -> None:
         self._session = _open_session(directory, threads)
-        self._pasts = {given.name: given.shape for given in self._session.get_inputs() if given.name.startswith(_PAST)}
+        self._pasts = {given.name: given.shape for given in self._session.get_inputs() if given.name.startswith(PAST)}
         self._outputs = [found.name for found in self._session.get_outputs()]
 
     def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -104,7 +106,7 @@ class OnnxTokenRunner:
 
     def _step(self, ids_BS: Ids, kept_K: list[int], past: _Values) -> tuple[NDArray[np.float32], _Values]:
         """logits_BKV of the positions `kept_K`, and the past with what was read."""
-        inputs = {"input_ids": _to_value(ids_BS), "kept_positions": _to_value(np.array(kept_K, dtype=np.int64))}
+        inputs = {IDS: _to_value(ids_BS), KEPT: _to_value(np.array(kept_K, dtype=np.int64))}
         # As its own values: what it keeps is not copied back and forth.
         logits, *present = self._session.run_with_ort_values(self._outputs, {**inputs, **past})
         return logits.numpy(), dict(zip(self._pasts, present, strict=True))

@@ -5,7 +5,6 @@ encoder-decoder may end its text early. Random ones made here never do.
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,9 +12,10 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lightpaff.deployment.card import ExportCard, Format, Quantisation
+from lightpaff.deployment.card import ExportCard, Format
 from lightpaff.deployment.contenders import Contender, find_contenders
-from lightpaff.deployment.runtimes import Runtime, Work
+from lightpaff.deployment.exporters import export_model
+from lightpaff.deployment.runtimes import RUNTIMES, Runtime, Work
 from lightpaff.deployment.shape_plan import MeasuringPlan, classes_of
 from lightpaff.models.architecture import TARGET_TOKENS
 from lightpaff.models.initialisation import create_student
@@ -107,38 +107,16 @@ def _never_end(model: PreTrainedModel, end: int) -> None:
             table.weight[end] = 0
 
 
-def _to_onnx(model: Path, destination: Path, quantisation: Quantisation) -> None:
-    from lightpaff.deployment.export_onnx import export_onnx
-
-    export_onnx(model, destination, quantisation)
-
-
-def _to_openvino(model: Path, destination: Path, quantisation: Quantisation) -> None:
-    from lightpaff.deployment.export_openvino import export_openvino
-
-    export_openvino(model, destination, quantisation)
-
-
-def _to_ctranslate2(model: Path, destination: Path, quantisation: Quantisation) -> None:
-    from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
-
-    export_ctranslate2(model, destination, quantisation)
-
-
-_EXPORTERS: dict[Runtime, tuple[Format, Callable[[Path, Path, Quantisation], None]]] = {
-    "onnx": ("onnx", _to_onnx),
-    "openvino": ("openvino", _to_openvino),
-    "ctranslate2": ("ctranslate2", _to_ctranslate2),
-}
+_FORMATS: dict[Runtime, Format] = {runtime: format_ for format_, runtime in RUNTIMES.items() if runtime != "pytorch"}
 
 
 def _export(model: Path, destination: Path, plan: MeasuringPlan, longest: int | None) -> Path:
     """The directory to measure: for PyTorch, the model's own."""
     if plan.runtime == "pytorch":
         return model
-    format_, export = _EXPORTERS[plan.runtime]
+    format_ = _FORMATS[plan.runtime]
     destination.mkdir()
-    export(model, destination, plan.quantisation)
+    export_model(format_, model, destination, plan.quantisation, decoder_start=None)
     shutil.copy(model / "tokenizer.json", destination)
     ExportCard(
         format=format_,

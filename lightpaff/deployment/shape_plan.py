@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.contenders import installed_runtimes
-from lightpaff.deployment.refusals import refusal_of
+from lightpaff.deployment.exporters import refusal_of
 from lightpaff.deployment.runtimes import Runtime, Work
 from lightpaff.errors import UserError
 from lightpaff.models.families import architecture_of

@@ -6,10 +6,8 @@ writes outputs that are scored as those of every model are.
 
 import importlib.util
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import source_prefix
-from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
-from lightpaff.deployment.refusals import refusal_of
+from lightpaff.deployment.card import ExportCard, Format, Kind
+from lightpaff.deployment.exporters import export_model, refusal_of
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
@@ -40,43 +38,6 @@ EXPORT = "export"
 CHECK = "check.json"
 
 
-@dataclass(frozen=True)
-class _Source:
-    model: Path
-    quantisation: Quantisation
-    decoder_start: str | None
-
-
-def _to_onnx(source: _Source, destination: Path) -> None:
-    from lightpaff.deployment.export_onnx import export_onnx
-
-    export_onnx(source.model, destination, source.quantisation)
-
-
-def _to_openvino(source: _Source, destination: Path) -> None:
-    from lightpaff.deployment.export_openvino import export_openvino
-
-    export_openvino(source.model, destination, source.quantisation)
-
-
-def _to_ctranslate2(source: _Source, destination: Path) -> None:
-    from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
-
-    export_ctranslate2(source.model, destination, source.quantisation, source.decoder_start)
-
-
-def _to_transformers(source: _Source, destination: Path) -> None:
-    from lightpaff.deployment.export_transformers import export_transformers
-
-    export_transformers(source.model, destination, source.quantisation)
-
-
-_EXPORTERS: dict[Format, Callable[[_Source, Path], None]] = {
-    "onnx": _to_onnx,
-    "openvino": _to_openvino,
-    "ctranslate2": _to_ctranslate2,
-    "transformers": _to_transformers,
-}
 _KINDS: dict[str, Kind] = {
     "classify": "classes",
     "regress": "scores",
@@ -129,7 +90,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         destination.mkdir()
         data = task_objective(shop, task, rows, "train")
         card = _describe(shop, task, rows, model, request, data)
-        _EXPORTERS[request.to](_Source(model.path, request.quantise, card.decoder_start or None), destination)
+        export_model(request.to, model.path, destination, request.quantise, card.decoder_start or None)
         shop.inputs.tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
         if request.to == "transformers":
             TASK_KINDS[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)

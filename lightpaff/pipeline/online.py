@@ -117,7 +117,7 @@ def _online_line(task: str, row: Measurement) -> OnlineLine:
     return OnlineLine(
         task,
         row.contender,
-        describe_runtime(row),
+        describe_runtime(row.runtime, row.quantisation),
         row.threads,
         row.batch_size,
         row.mean_length,

@@ -11,6 +11,7 @@ import psutil
 from rich.console import Console
 from transformers import PreTrainedConfig
 
+from lightpaff.deployment.benchmark_table import describe_runtime
 from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.runtimes import Runtime
@@ -58,7 +59,6 @@ _USUALLY_MEASURED = (5, 10)
 _SECONDS_EACH = 20
 _REFERENCE_AND_TEACHER = 2
 """Are measured besides."""
-_RUNTIME_NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 _MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 _BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
 
@@ -250,7 +250,7 @@ def _search(
         recommended=recommended,
         budget=budget,
         candidates=len(candidates),
-        runtime=_describe_runtime(plan),
+        runtime=describe_runtime(plan.runtime, plan.quantisation),
         conditions=_describe_conditions(plan),
         facts={
             **vars(plan),
@@ -301,16 +301,11 @@ def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: Me
     progress_console.print(
         f"Looking for the student of {teacher.name} ({name_shape(whole.shape)}, {formats.count(whole.parameters)} "
         f"parameters) with the most parameters in its layers within {formats.milliseconds(budget.milliseconds)} and "
-        f"{formats.megabytes(int(budget.bytes))}, as {_describe_runtime(plan)}, {_describe_conditions(plan)}. Of "
+        f"{formats.megabytes(int(budget.bytes))}, as {describe_runtime(plan.runtime, plan.quantisation)}, {_describe_conditions(plan)}. Of "
         f"{candidates} shapes, {few} to {many} are built with random weights and measured, which takes about "
         f"{formats.duration(least)} to {formats.duration(most)}, less what is kept from before.",
         soft_wrap=True,
     )
-
-
-def _describe_runtime(plan: MeasuringPlan) -> str:
-    precision = "float32" if plan.quantisation == "none" else plan.quantisation
-    return f"{_RUNTIME_NAMES[plan.runtime]} {precision}"
 
 
 def _describe_conditions(plan: MeasuringPlan) -> str:

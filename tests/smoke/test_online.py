@@ -103,14 +103,14 @@ def test_several_exports_are_delivered_and_work(finished_run: Any, again: Again,
 def test_an_export_that_fails_costs_neither_student_nor_report_and_may_be_changed(
     finished_run: Any, again: Again, read_report: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lightpaff.deployment import export_openvino
     from lightpaff.errors import UserError
-    from lightpaff.pipeline import exporting
 
     def fail(*arguments: Any) -> None:
         raise UserError("the graph cannot be written")
 
     with monkeypatch.context() as patch:
-        patch.setitem(exporting._EXPORTERS, "openvino", fail)
+        patch.setattr(export_openvino, "export_openvino", fail)
         outcome, output = again(finished_run, exports=[{"to": "openvino"}])
     assert outcome.code == 0, outcome.stderr
     report = read_report(output)
