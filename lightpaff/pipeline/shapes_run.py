@@ -301,7 +301,8 @@ def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: Me
     progress_console.print(
         f"Looking for the student of {teacher.name} ({name_shape(whole.shape)}, {formats.count(whole.parameters)} "
         f"parameters) with the most parameters in its layers within {formats.milliseconds(budget.milliseconds)} and "
-        f"{formats.megabytes(int(budget.bytes))}, as {describe_runtime(plan.runtime, plan.quantisation)}, {_describe_conditions(plan)}. Of "
+        f"{formats.megabytes(int(budget.bytes))}, as "
+        f"{describe_runtime(plan.runtime, plan.quantisation)}, {_describe_conditions(plan)}. Of "
         f"{candidates} shapes, {few} to {many} are built with random weights and measured, which takes about "
         f"{formats.duration(least)} to {formats.duration(most)}, less what is kept from before.",
         soft_wrap=True,
