@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -46,6 +46,14 @@ class Predictions:
         """The predicted scores of a regression, in float64."""
         assert self.logits_NV.shape[1] == 1, "only a regression has one score a row"
         return self.logits_NV[:, 0].astype(np.float64)
+
+    @property
+    def loss(self) -> float:
+        """The mean of -log P(gold class) in nats; for regression the mean squared error."""
+        if self.logits_NV.shape[1] == 1:
+            return float(np.square(self.scores_N - self.labels_N).mean())
+        log_p_NV = log_softmax(self.logits_NV.astype(np.float64), axis=1)
+        return float(-np.take_along_axis(log_p_NV, self.labels_N[:, None].astype(np.int64), axis=1).mean())
 
     def __len__(self) -> int:
         return len(self.labels_N)

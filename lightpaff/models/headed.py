@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from lightpaff.models.projection import project
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class HeadedModel(nn.Module):
         return None if bias is None else bias[: self.classes]
 
     def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
-        """The logits of the real classes at the target positions: logits_PV."""
-        return torch.nn.functional.linear(self.features(inputs, positions_P), self.weight_VD, self.bias_V)
+        """The logits of the real classes at the target positions: logits_PV, never rounded to bf16."""
+        return project(self.features(inputs, positions_P), self.weight_VD, self.bias_V)
 
     def _projection(self) -> nn.Linear:
         projection = attrgetter(self.layout.projection)(self.model)

@@ -77,14 +77,15 @@ def plan_exports(shop: Workshop) -> ExportPlan:
 
 
 def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
-    """The fine-tuning seed with the best validation score, and its student."""
+    """The fine-tuning seed with the best validation score, the lower validation loss where equal, and its student."""
 
-    def validation_score(seed: int) -> float:
+    def rank(seed: int) -> tuple[float, float]:
         step = steps.models[STUDENT, seed].step
         assert step is not None
-        return float(json.loads((step.directory / TRAINING).read_text())["best_score"])
+        training = json.loads((step.directory / TRAINING).read_text())
+        return training["best_score"], -training["best_loss"]
 
-    seed = max(shop.recipe.seeds.fine_tuning, key=validation_score)
+    seed = max(shop.recipe.seeds.fine_tuning, key=rank)
     return seed, steps.models[STUDENT, seed]
 
 

@@ -260,7 +260,7 @@ def _curve(training: TrainingStep) -> Curve:
             ValidationPoint(record["step"], name, value)
             for record in progress["evaluations"]
             for name, value in record.items()
-            if name not in ("step", "score")
+            if name not in ("step", "score", "loss")
         ],
     )
 

@@ -5,8 +5,9 @@ Shapes: P target positions, V classes, K stored classes, D hidden.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from lightpaff.models.projection import project
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Projected:
 
     def chunk(self, start: int, stop: int) -> Dense:
         """The logits of positions start..stop-1."""
-        return Dense(torch.nn.functional.linear(self.features_PD[start:stop], self.weight_VD, self.bias_V))
+        return Dense(project(self.features_PD[start:stop], self.weight_VD, self.bias_V))
 
 
 SoftTargets = Dense | Projected

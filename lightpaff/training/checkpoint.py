@@ -6,6 +6,7 @@ the dropout and the learning rate are functions of the seed and the step, so the
 
 import json
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from lightpaff.files import MANIFEST, read_manifest, whole_directory, write_json
 
 _MODEL, _OPTIMISER, _BEST, _STATE = "model.safetensors", "optimiser.safetensors", "best.safetensors", "state.json"
 
+_HIGHEST = sys.float_info.max
+"""JSON has no infinity."""
+
 
 @dataclass
 class Progress:
@@ -26,8 +30,9 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
-        best_score: of the best evaluation, higher is better; None before the first.
-        best_step: when that was.
+        best_score: of the best evaluation, higher is better.
+        best_loss: its loss, which decides between equal scores.
+        best_step: when that was; 0 before the first.
         seconds: spent in training, over all interruptions.
         targets: target positions seen up to the last record, by all ranks.
         tokens: non-padding tokens likewise.
@@ -37,7 +42,8 @@ class Progress:
     """
 
     step: int = 0
-    best_score: float | None = None
+    best_score: float = -_HIGHEST
+    best_loss: float = _HIGHEST
     best_step: int = 0
     seconds: float = 0.0
     targets: int = 0

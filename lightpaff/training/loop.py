@@ -41,7 +41,8 @@ _RECORDS_A_RUN = 200
 _SUMS = ("total", "nll", "kl", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
 
 Validate = Callable[[HeadedModel], dict[str, float]]
-"""Evaluates a model on the validation set; `score`, higher is better, chooses the best checkpoint."""
+"""Evaluates a model on the validation set: `score`, higher is better, chooses the best checkpoint; of equal scores the
+lower `loss` decides, then the later step."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def train(job: TrainingJob) -> Progress:
         rank=accelerator.process_index,
     )
     total_steps = count_steps(job.settings, job.data.lengths_N[job.example_ids], order.steps_per_epoch)
-    module = accelerator.prepare(LossModule(job.model))
+    module = accelerator.prepare(LossModule(job.model, targets_for_one_gold_label(job)))
     optimiser = create_optimiser(job.model, job.settings)
     restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
     progress, best = restored or (Progress(), {})
@@ -116,20 +117,36 @@ def count_steps(settings: Training, lengths_N: np.ndarray, steps_per_epoch: int)
     return max(1, round(settings.epochs * steps_per_epoch))
 
 
+def targets_for_one_gold_label(job: TrainingJob) -> float:
+    """Targets that the loss speaks about, over those of them with a gold label; 1 where every one has a label.
+
+    The gold term times this, divided by all targets, is its mean over the labels: how much it weighs beside the
+    teacher's term does not depend on how many examples have none. It is a constant of the data, not of a batch, so that
+    every labelled example counts the same.
+    """
+    if job.distillation.weight == 0:
+        return 1.0
+    targets = job.data.targets_N[job.example_ids].sum()
+    gold = job.data.targets_N[np.intersect1d(job.example_ids, job.data.gold_ids)].sum()
+    return float(targets / gold) if gold else 1.0
+
+
 class LossModule(nn.Module):
     """The forward pass with the loss, in one module: what data-parallel wrappers need."""
 
-    def __init__(self, model: HeadedModel) -> None:
+    def __init__(self, model: HeadedModel, gold_scale: float) -> None:
         super().__init__()
         self.model = model
+        self.gold_scale = gold_scale
 
     def forward(self, batch: Batch, soft_targets: SoftTargets | None, distillation: Distillation) -> LossSums:
         features_PD = self.model.features(batch.inputs, batch.positions_P)
-        weight_VD, bias_V = self.model.weight_VD, self.model.bias_V
+        layer = (features_PD, self.model.weight_VD, self.model.bias_V)
+        weight, temperature = distillation.weight, distillation.temperature
         if self.model.classes == 1:
-            return score_loss(features_PD, weight_VD, bias_V, batch.labels_P, soft_targets, distillation.weight)
+            return score_loss(*layer, batch.labels_P, soft_targets, weight, gold_scale=self.gold_scale)
         return distillation_loss(
-            features_PD, weight_VD, bias_V, batch.labels_P, soft_targets, distillation.weight, distillation.temperature
+            *layer, batch.labels_P, soft_targets, weight, temperature, gold_scale=self.gold_scale
         )
 
 
@@ -229,8 +246,10 @@ class _Loop:
         values = self.job.validate(self.job.model)
         self._require_finite(values)
         self.progress.evaluations.append({"step": self.progress.step, **values})
-        if self.progress.best_score is None or values["score"] > self.progress.best_score:
-            self.progress.best_score, self.progress.best_step = values["score"], self.progress.step
+        score, loss = values["score"], values["loss"]
+        if (score, -loss) >= (self.progress.best_score, -self.progress.best_loss):
+            self.progress.best_score, self.progress.best_loss = score, loss
+            self.progress.best_step = self.progress.step
             self.best = weights_of(self.job.model)
 
     def _save(self, sums: "_Sums") -> None:
@@ -243,7 +262,7 @@ class _Loop:
 
     def _note(self) -> str:
         parts = [f"loss {self.progress.history[-1]['loss']:.3f}"] if self.progress.history else []
-        parts += [f"best {self.progress.best_score:.4f}"] if self.progress.best_score is not None else []
+        parts += [f"best {self.progress.best_score:.4f}"] if self.progress.best_step else []
         return "  ".join(parts)
 
 

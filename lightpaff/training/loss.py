@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.models.projection import factors, product_dtype, project
 from lightpaff.targets.soft_targets import Projected, SoftTargets
 
 DEFAULT_CHUNK_SIZE = 256
@@ -51,11 +52,12 @@ def distillation_loss(
     weight: float,
     temperature: float = 1.0,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
+    gold_scale: float = 1.0,
 ) -> LossSums:
     """The loss of the student with the logits features_PD @ weight_VD.T + bias_V, and its gradients.
 
-    Matrix products follow autocast; softmax and KL are in float32, or float64 for float64 features. No more than one
-    chunk x V of logits is in memory, and nothing waits for the device.
+    Matrix products take the factors that autocast asks for; logits, softmax and KL are in float32, or float64 for
+    float64 features. No more than one chunk x V of logits is in memory, and nothing waits for the device.
 
     Args:
         features_PD: what the student's output layer takes, at the target positions.
@@ -66,6 +68,7 @@ def distillation_loss(
         weight: λ, from 0 (the teacher's term is only measured) to 1 (the gold term is only measured).
         temperature: T, softens teacher and student in the teacher's term.
         chunk_size: positions at a time; the result does not depend on it.
+        gold_scale: what the gold term is multiplied by: targets for one gold label, where not every one has a label.
 
     Raises:
         ValueError: `weight` is not 0 though there are no soft targets.
@@ -78,7 +81,7 @@ def distillation_loss(
     if not torch.is_grad_enabled():
         # Function.needs_input_grad does not know of no_grad: parameters would get gradients that nobody reads.
         features_PD, weight_VD, bias_V = features_PD.detach(), weight_VD.detach(), _detached(bias_V)
-    settings = _Settings(weight, temperature, chunk_size)
+    settings = _Settings((1 - weight) * gold_scale, weight, temperature, chunk_size)
     total, nll, kl = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
     return LossSums(total, nll, kl, count, gold_count)
 
@@ -95,7 +98,8 @@ def require_teacher(soft_targets: SoftTargets | None, weight: float) -> None:
 
 @dataclass(frozen=True)
 class _Settings:
-    weight: float
+    gold_weight: float
+    teacher_weight: float
     temperature: float
     chunk_size: int
 
@@ -122,17 +126,17 @@ class _ChunkedLoss(torch.autograd.Function):
         soft_targets: SoftTargets | None,
         settings: _Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        product_dtype, exact_dtype = _product_dtype(features_PD), _exact_dtype(features_PD)
-        products = _Products(features_PD, weight_VD, bias_V, product_dtype, ctx.needs_input_grad[:3])
-        targets = _at_autocast_precision(soft_targets)
+        exact_dtype = _exact_dtype(features_PD)
+        if isinstance(soft_targets, Projected):
+            soft_targets = Projected(*factors(*vars(soft_targets).values()))
+        products = _Products(features_PD, weight_VD, bias_V, ctx.needs_input_grad[:3])
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
         kl = torch.zeros_like(nll)
-        # Autocast finds nothing left to cast in here: it would do so again in every chunk.
         for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
             terms = _chunk_terms(
                 products.logits(start, stop),
                 labels_P[start:stop],
-                None if targets is None else targets.chunk(start, stop).logits_PV,
+                None if soft_targets is None else soft_targets.chunk(start, stop).logits_PV,
                 settings,
                 exact_dtype,
                 any(products.needed),
@@ -141,7 +145,7 @@ class _ChunkedLoss(torch.autograd.Function):
             kl += terms.kl
             if terms.gradient_CV is not None:
                 products.add_gradient(start, stop, terms.gradient_CV)
-        total = (1 - settings.weight) * nll + settings.weight * settings.temperature**2 * kl
+        total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * kl
         ctx.save_for_backward(products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V)
         ctx.dtypes = (features_PD.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
         ctx.mark_non_differentiable(nll, kl)
@@ -164,13 +168,14 @@ class _Products:
         features_PD: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        product_dtype: torch.dtype,
         needed: tuple[bool, ...],
     ) -> None:
         self.needed = needed
-        self.features_PD = features_PD.to(product_dtype)
-        self.weight_VD = weight_VD.to(product_dtype)
-        self.bias_V = None if bias_V is None else bias_V.to(product_dtype)
+        self.features_PD, self.weight_VD, self.bias_V = factors(features_PD, weight_VD, bias_V)
+        dtype = product_dtype(features_PD)
+        # What the gradients' products take, rounded once: autocast would do it again in every chunk.
+        self.factor_PD = features_PD.to(dtype) if any(needed) else features_PD
+        self.factor_VD = weight_VD.to(dtype) if any(needed) else weight_VD
         needs_features, needs_weight, needs_bias = needed
         exact_dtype = _exact_dtype(features_PD)
         self.grad_features_PD = torch.empty_like(features_PD) if needs_features else None
@@ -179,21 +184,21 @@ class _Products:
 
     def logits(self, start: int, stop: int) -> Tensor:
         """The student's logits at positions start..stop-1: C x V."""
-        return functional.linear(self.features_PD[start:stop], self.weight_VD, self.bias_V)
+        return project(self.features_PD[start:stop], self.weight_VD, self.bias_V)
 
     def add_gradient(self, start: int, stop: int, gradient_CV: Tensor) -> None:
         """Carry the gradient at those logits to the inputs that need one."""
         if self.grad_bias_V is not None:
             self.grad_bias_V += gradient_CV.sum(0)
-        product_CV = gradient_CV.to(self.weight_VD.dtype)
+        product_CV = gradient_CV.to(self.factor_VD.dtype)
         if self.grad_features_PD is not None:
-            self.grad_features_PD[start:stop] = product_CV @ self.weight_VD
+            self.grad_features_PD[start:stop] = product_CV @ self.factor_VD
         if self.grad_weight_VD is None:
             return
         if self.grad_weight_VD.dtype == product_CV.dtype:
-            self.grad_weight_VD.addmm_(product_CV.T, self.features_PD[start:stop])
+            self.grad_weight_VD.addmm_(product_CV.T, self.factor_PD[start:stop])
         else:
-            self.grad_weight_VD += product_CV.T @ self.features_PD[start:stop]
+            self.grad_weight_VD += product_CV.T @ self.factor_PD[start:stop]
 
 
 def _chunk_terms(
@@ -210,8 +215,8 @@ def _chunk_terms(
     gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
     nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
     gradient_CV: Tensor | None = None
-    if needs_gradient and settings.weight < 1:
-        share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * (1 - settings.weight)
+    if needs_gradient and settings.gold_weight > 0:
+        share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
         gradient_CV = log_p_CV.exp().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1)
     if teacher_logits_CV is None:
         return _ChunkTerms(nll, torch.zeros_like(nll), gradient_CV)
@@ -222,10 +227,12 @@ def _chunk_terms(
         teacher_logits_CV = teacher_logits_CV.to(exact_dtype) / settings.temperature
     log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
     q_CV = log_q_CV.exp()
+    # A class that the teacher rules out adds 0 · log 0 = 0, not NaN.
+    log_q_CV.clamp_(min=torch.finfo(exact_dtype).min)
     kl = log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
-    if needs_gradient and settings.weight > 0:
+    if needs_gradient and settings.teacher_weight > 0:
         soft_CV = log_p_CV.exp_().sub_(q_CV)
-        scale = settings.weight * settings.temperature
+        scale = settings.teacher_weight * settings.temperature
         gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
     return _ChunkTerms(nll, kl, gradient_CV)
 
@@ -235,26 +242,6 @@ def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:
     chunks = -(-positions // chunk_size)
     for chunk in range(chunks):
         yield positions * chunk // chunks, positions * (chunk + 1) // chunks
-
-
-def _at_autocast_precision(soft_targets: SoftTargets | None) -> SoftTargets | None:
-    if not isinstance(soft_targets, Projected):
-        return soft_targets
-    dtype = _product_dtype(soft_targets.features_PD)
-    bias_V = soft_targets.bias_V
-    return Projected(
-        soft_targets.features_PD.to(dtype),
-        soft_targets.weight_VD.to(dtype),
-        None if bias_V is None else bias_V.to(dtype),
-    )
-
-
-def _product_dtype(features: Tensor) -> torch.dtype:
-    """What autocast would multiply in; like autocast, leaves float64 alone."""
-    device_type = features.device.type
-    if features.dtype == torch.float64 or not torch.is_autocast_enabled(device_type):
-        return features.dtype
-    return torch.get_autocast_dtype(device_type)
 
 
 def _exact_dtype(features: Tensor) -> torch.dtype:

@@ -21,6 +21,7 @@ def distillation_loss(
     weight: float,
     temperature: float = 1.0,
     chunk_size: int = 0,
+    gold_scale: float = 1.0,
 ) -> LossSums:
     """The same sums as `lightpaff.training.loss.distillation_loss`; `chunk_size` is accepted and not used.
 
@@ -32,14 +33,14 @@ def distillation_loss(
     has_gold_P = labels_P != NO_GOLD_LABEL
     nll = functional.cross_entropy(logits_PV, labels_P, ignore_index=NO_GOLD_LABEL, reduction="sum")
     if soft_targets is None:
-        return LossSums(nll, nll.detach(), torch.zeros_like(nll), has_gold_P.sum(), has_gold_P.sum())
+        return LossSums(gold_scale * nll, nll.detach(), torch.zeros_like(nll), has_gold_P.sum(), has_gold_P.sum())
 
     with torch.no_grad():
         teacher_logits_PV = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV)
         log_q_PV = functional.log_softmax(teacher_logits_PV / temperature, dim=1)
     log_p_PV = functional.log_softmax(logits_PV / temperature, dim=1)
-    kl = (log_q_PV.exp() * (log_q_PV - log_p_PV)).sum()
-    total = (1 - weight) * nll + weight * temperature**2 * kl
+    kl = (torch.special.xlogy(log_q_PV.exp(), log_q_PV.exp()) - log_q_PV.exp() * log_p_PV).sum()
+    total = (1 - weight) * gold_scale * nll + weight * temperature**2 * kl
     return LossSums(
         total, nll.detach(), kl.detach(), torch.full_like(has_gold_P.sum(), len(labels_P)), has_gold_P.sum()
     )

@@ -18,6 +18,7 @@ def score_loss(
     labels_P: Tensor,
     soft_targets: SoftTargets | None,
     weight: float,
+    gold_scale: float = 1.0,
 ) -> LossSums:
     """Squared errors in place of the likelihoods: (1 - λ) · (student - gold)² + λ · (student - teacher)².
 
@@ -32,24 +33,26 @@ def score_loss(
         labels_P: gold scores, NaN where there is none.
         soft_targets: the teacher's scores in one column; no gradient goes there.
         weight: λ.
+        gold_scale: what the gold term is multiplied by: targets for one gold label, where not every one has a label.
 
     Raises:
         ValueError: `weight` is not 0 though there are no soft targets.
     """
     require_teacher(soft_targets, weight)
-    scores_P = _at_least_float32(functional.linear(features_PD, weight_1D, bias_1).squeeze(1))
+    with torch.autocast(features_PD.device.type, enabled=False):
+        scores_P = functional.linear(_at_least_float32(features_PD), weight_1D, bias_1).squeeze(1)
     has_gold_P = ~labels_P.isnan()
     # NaN is replaced before the subtraction: after it, the backward pass would still meet it.
     gold_P = labels_P.where(has_gold_P, 0)
     gold_error = (scores_P - gold_P).square().where(has_gold_P, 0).sum()
     gold_count = has_gold_P.sum()
     if soft_targets is None:
-        return LossSums(gold_error, gold_error.detach(), torch.zeros_like(gold_error), gold_count, gold_count)
+        return LossSums(gold_scale * gold_error, gold_error.detach(), torch.zeros_like(gold_error), gold_count, gold_count)
 
     with torch.no_grad():
         teacher_scores_P = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV.squeeze(1))
     teacher_error = (scores_P - teacher_scores_P).square().sum()
-    total = (1 - weight) * gold_error + weight * teacher_error
+    total = (1 - weight) * gold_scale * gold_error + weight * teacher_error
     count = torch.full_like(gold_count, len(labels_P))
     return LossSums(total, gold_error.detach(), teacher_error.detach(), count, gold_count)
 

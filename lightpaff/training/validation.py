@@ -1,4 +1,4 @@
-"""How the loop chooses the best checkpoint: `score`, higher is better.
+"""How the loop chooses the best checkpoint: by `score`, higher is better, and where that is equal by `loss`.
 
 Shapes: N examples.
 """
@@ -43,7 +43,7 @@ def validate_tokens(
         nll += sums.nll
         count += len(batch.positions_P)
     mean = float(nll) / count
-    values = {"score": -mean, "nll": mean}
+    values = {"score": -mean, "loss": mean, "nll": mean}
     if data.head == NEXT_TOKENS:
         values["perplexity"] = math.exp(min(mean, _HIGHEST_EXPONENT))
     return values
@@ -52,11 +52,14 @@ def validate_tokens(
 def validate_classes(
     data: Classification, metrics: Sequence[Metric], tokens_at_once: int, hardware: Hardware, model: HeadedModel
 ) -> dict[str, float]:
-    """The task's metrics on the validation rows; the first one is the score."""
+    """The task's metrics on the validation rows; the first one is the score. The loss is the mean negative log
+    likelihood of the gold classes in nats, or the mean squared error of the scores."""
     with hardware.autocast():
         logits_NV = predict(model, data, tokens_at_once, hardware.device)
     predictions = Predictions(logits_NV.numpy(), data.labels_N)
     values: dict[str, float] = {name: predictions.score(name) for name in metrics}
     # Metrics look at the order of the logits, and would give a diverged model a number.
     is_finite = bool(logits_NV.isfinite().all())
-    return {"score": values[metrics[0]] if is_finite else math.nan, **values}
+    if not is_finite:
+        return {"score": math.nan, "loss": math.nan, **values}
+    return {"score": values[metrics[0]], "loss": predictions.loss, **values}

@@ -43,13 +43,14 @@ def test_1x8_equals_8x1(
 
 @pytest.mark.parametrize("kind", ["partly labelled", "partly scored"])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
-def test_the_divisor_is_what_the_loss_speaks_about(
+def test_each_term_is_a_mean_over_what_it_speaks_about(
     kind: str, weight: float, make_job: Callable[..., TrainingJob]
 ) -> None:
+    """How many rows have no label changes nothing about how much the labels weigh beside the teacher."""
     record = train(make_job(kind, weight=weight, steps=1, batch_size=24, micro_batch_tokens=50)).history[0]
     # Six of 24 rows have no label. T² = 4 belongs to classes; for scores there is no temperature.
     factor = 4.0 if kind == "partly labelled" else 1.0
-    expected = (1 - weight) * record["nll"] * 18 / (24 if weight else 18) + weight * factor * record["kl"]
+    expected = (1 - weight) * record["nll"] + weight * factor * record["kl"]
     assert record["loss"] == pytest.approx(expected, rel=1e-8)
     assert record["kl"] > 0.01
 
@@ -63,3 +64,22 @@ def test_rows_without_labels_teach_nothing_without_a_teacher(
     norms = [train(job).history[0]["gradient_norm"] for job in (everything, labelled)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-8)
     assert largest_difference(weights_of(everything.model), weights_of(labelled.model)) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [((0.6, 0.5, 0.7), 2), ((0.5, 0.5, 0.5), 3), ((0.7, 0.6, 0.5), 3)],
+    ids=["lower loss", "all equal", "ever lower"],
+)
+def test_equal_scores_are_decided_by_the_loss_and_then_by_the_later_step(
+    losses: tuple[float, ...], best: int, make_job: Callable[..., TrainingJob]
+) -> None:
+    told = iter(losses)
+    job = make_job(
+        "classes",
+        weight=0.0,
+        steps=3,
+        evaluations=3,
+        validate=lambda model: {"score": 0.0, "loss": next(told), "matthews": 0.0},
+    )
+    assert train(job).best_step == best

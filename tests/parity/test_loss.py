@@ -314,7 +314,9 @@ def test_bf16_autocast_is_as_near_to_the_exact_gradient_as_the_reference(targets
     for name, found, plain, wanted in zip(("total", "features", "weight"), fused, reference, exact, strict=True):
         assert found.dtype == torch.float32
         error, plain_error = relative_error(found, wanted), relative_error(plain, wanted)
-        assert 1e-5 < error < 0.02, f"{name}: {error}; bf16 has 8 bits, and less would mean that autocast was ignored"
+        assert error < 0.02, f"{name}: {error}"
+        # The logits are not rounded: of the total's error, only the rounding of the factors is left.
+        assert name == "total" or error > 1e-5, f"{name}: {error}; bf16 has 8 bits: autocast was ignored"
         assert error < 2 * plain_error + 1e-3, f"{name}: fused {error}, reference {plain_error}"
 
 
@@ -338,7 +340,43 @@ def test_autocast_casts_the_weights_once_not_once_a_chunk() -> None:
     with torch.autocast("cpu", torch.bfloat16), RecordOperations() as record:
         fused_loss(*leaves, inputs.labels_P, inputs.projected, 0.3, 2.5, CHUNK)
     assert record.copied_sizes.count(classes * HIDDEN) == 1
-    assert record.copied_sizes.count(classes * TEACHER_HIDDEN) == 1
+    assert record.copied_sizes.count(classes * TEACHER_HIDDEN) <= 1
+
+
+@pytest.mark.parametrize("distance", [0.3, 0.03, 0.003])
+@pytest.mark.parametrize("targets", ["dense", "projected"])
+def test_bf16_gradient_at_the_logits_is_exact_near_the_teacher(targets: str, distance: float) -> None:
+    """Autocast rounds the factors of the products; their result, whose softmax is compared, it must not round."""
+    positions, classes, hidden = 64, 1009, 96
+    features_PD = torch.randn(positions, hidden).bfloat16().float()
+    weight_VD = (torch.randn(classes, hidden) / 4).bfloat16().float()
+    bias_V = (distance * torch.randn(classes)).requires_grad_()
+    labels_P = torch.full((positions,), NO_GOLD_LABEL)
+    live = Projected(features_PD, weight_VD, torch.zeros(classes))
+    soft_targets = live if targets == "projected" else live.chunk(0, positions)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fused_loss(features_PD, weight_VD, bias_V, labels_P, soft_targets, 1.0, 1.0, CHUNK)
+    double_V = bias_V.detach().double().requires_grad_()
+    exact_targets = Projected(features_PD.double(), weight_VD.double(), torch.zeros(classes).double())
+    exact = plain_loss(features_PD.double(), weight_VD.double(), double_V, labels_P, exact_targets, 1.0)
+    (found_V,), (wanted_V,) = gradients_of(found.total, bias_V), gradients_of(exact.total, double_V)
+    assert relative_error(found_V, wanted_V) < 1e-3
+    torch.testing.assert_close(found.kl.double(), exact.kl, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_classes_that_the_teacher_rules_out_have_no_probability(weight: float, temperature: float) -> None:
+    inputs = make_inputs(2 * CHUNK, 101)
+    logits_PV = inputs.dense.logits_PV.clone()
+    logits_PV[:, 50:] = -torch.inf
+    leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
+    assert_parity(leaves, lambda: (*leaves, inputs.labels_P, Dense(logits_PV)), weight, temperature)
+    sums = fused_loss(*leaves, inputs.labels_P, Dense(logits_PV), weight, temperature)
+    assert all(gradient.isfinite().all() for gradient in gradients_of(sums.total, *leaves))
+    few = Dense(logits_PV.clamp(min=-1e4))
+    torch.testing.assert_close(sums.kl, plain_loss(*leaves, inputs.labels_P, few, weight, temperature).kl)
 
 
 def test_float32_gradient_stays_exact_near_the_teacher() -> None:
