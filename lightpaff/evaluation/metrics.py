@@ -51,7 +51,7 @@ class Predictions:
     def loss(self) -> float:
         """The mean of -log P(gold class) in nats; for regression the mean squared error."""
         if self.logits_NV.shape[1] == 1:
-            return float(np.square(self.scores_N - self.labels_N).mean())
+            return float(np.square(self.scores_N - self.labels_N.astype(np.float64)).mean())
         log_p_NV = log_softmax(self.logits_NV.astype(np.float64), axis=1)
         return float(-np.take_along_axis(log_p_NV, self.labels_N[:, None].astype(np.int64), axis=1).mean())
 

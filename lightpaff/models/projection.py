@@ -29,9 +29,7 @@ def project(features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Te
             return functional.linear(features_PD, weight_VD, bias_V)
 
 
-def factors(
-    features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def factors(features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The arguments of `project` in the types that it multiplies: who calls it for chunk after chunk casts once."""
     exact = torch.promote_types(features_PD.dtype, torch.float32)
     is_rounded = product_dtype(features_PD) == torch.bfloat16
@@ -49,7 +47,7 @@ def product_dtype(features: Tensor) -> torch.dtype:
 
 @contextlib.contextmanager
 def _bf16_factors() -> Iterator[None]:
-    """Let oneDNN round the factors of a float32 product to bf16; before torch 2.9 they stay float32, which is slower."""
+    """Let oneDNN round the factors of a float32 product to bf16; before torch 2.9 they stay float32, slower."""
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     if matmul is None:
         yield

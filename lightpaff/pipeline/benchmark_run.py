@@ -31,7 +31,6 @@ LENGTHS = (32, 128, 512)
 LENGTHS_BESIDE_OWN = (32, 128)
 """The same, where a run's own inputs say more than a third length would."""
 
-_MODEL = "model"
 _CONFIG = "config.json"
 _OWN_ROWS = 1000
 
@@ -133,6 +132,10 @@ def _open(path: str, task: str | None) -> _Run | dict[str, Path]:
 
 def _open_run(run: Path, task: str | None) -> _Run:
     content = json.loads((run / RUN).read_text())
+    if "steps" in content and "roles" not in content:
+        raise UserError(
+            f"{run}: was written by an older lightpaff; lightpaff run {run / RECIPE} --output {run} renews it"
+        )
     if "steps" not in content:
         raise UserError(f"{run}: is not finished; go on with lightpaff run {run / RECIPE} --output {run}")
     tasks = [entry["name"] for entry in content["recipe"]["tasks"]]
@@ -140,23 +143,21 @@ def _open_run(run: Path, task: str | None) -> _Run:
         found = "is missing" if task is None else f"is {task}"
         raise UserError(f"--task {found}: the run has {', '.join(tasks)}; name one of them")
     chosen = task or tasks[0]
-    steps = {name: run.parent / STEPS / folder for name, folder in content["steps"].items()}
+    roles = [role for role in content["roles"] if role["task"] == chosen]
+    # Of a ready-made model the folder is absolute.
+    folders = {(role["kind"], role.get("arm")): run.parent / STEPS / role["folder"] for role in roles}
+    parts = [] if len(tasks) == 1 else [chosen]
     return _Run(
         directory=run,
         task=chosen,
-        models=_models_of_run(run, steps, chosen, [] if len(tasks) == 1 else [chosen]),
-        rows=steps[f"prepare the rows of {chosen}"],
+        models=_models_of_run(run, folders["model", "teacher"], parts),
+        rows=folders["rows", None],
     )
 
 
-def _models_of_run(run: Path, steps: Mapping[str, Path], task: str, parts: list[str]) -> dict[str, Path]:
+def _models_of_run(run: Path, teacher: Path, parts: list[str]) -> dict[str, Path]:
     """The fine-tuned teacher, the delivered student and the exports of a run's task."""
-    found = {}
-    beginning = f"fine-tune the teacher on {task}, seed "
-    for name, folder in steps.items():
-        if name.startswith(beginning):
-            found["teacher"] = folder / _MODEL
-    found["student"] = run.joinpath("student", *parts)
+    found = {"teacher": teacher, "student": run.joinpath("student", *parts)}
     exports = run.joinpath(EXPORTS, *parts)
     if exports.is_dir():
         found |= {folder.name: folder for folder in sorted(exports.iterdir()) if (folder / CARD).is_file()}

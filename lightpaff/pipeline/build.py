@@ -11,6 +11,7 @@ from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     Advice,
+    Budget,
     Start,
     Workshop,
     capture_step,
@@ -31,6 +32,7 @@ class TrainingStep:
 
     Attributes:
         advice: what it hears from the task's teacher, in fine-tuning.
+        budget: what its steps are counted over, in fine-tuning.
         asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
             seeds count for the first.
     """
@@ -44,6 +46,7 @@ class TrainingStep:
     data: Step
     advice: Advice | None
     asks_teacher: Literal["live", "once", "never"]
+    budget: Budget = "every row"
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,8 @@ def _task_steps(
     seeds = shop.recipe.seeds.fine_tuning
     models: dict[tuple[Arm, int], Start] = {}
 
-    def finetune(arm: Arm, seed: int, advice: Advice | None) -> None:
-        step = finetune_step(shop, arm, task, rows, starts[arm], advice, seed)
+    def finetune(arm: Arm, seed: int, advice: Advice | None, budget: Budget) -> None:
+        step = finetune_step(shop, arm, task, rows, starts[arm], advice, budget, seed)
         asks: Literal["live", "once", "never"] = "never"
         if advice is not None and advice.live is not None:
             asks = "live"
@@ -165,6 +168,7 @@ def _task_steps(
                 rows,
                 advice=advice,
                 asks_teacher=asks,
+                budget=budget,
             )
         )
         models[arm, seed] = Start.of_step(step)
@@ -172,12 +176,13 @@ def _task_steps(
     if task.name in shop.inputs.task_teachers:
         models[TEACHER, seeds[0]] = Start.of_fetched(shop.inputs.task_teachers[task.name])
     else:
-        finetune(TEACHER, seeds[0], None)
+        finetune(TEACHER, seeds[0], None, "labelled rows")
     teacher = models[TEACHER, seeds[0]]
     advice = _advice(shop, task, rows, teacher)
+    budget: Budget = "every row" if advice else "labelled rows"
     for seed in seeds:
         for arm in small_arms:
-            finetune(arm, seed, advice if arm.is_distilled else None)
+            finetune(arm, seed, advice if arm.is_distilled else None, budget)
     predictions = {
         (arm, seed): predict_step(shop, arm, task, rows, model, seed) for (arm, seed), model in models.items()
     }

@@ -15,6 +15,22 @@ from lightpaff.recipe import Recipe, Task
 
 SEQUENCES = "sequences.arrow"
 CARD = "card.json"
+NOT_OF_THE_ROWS = {
+    # A name for people.
+    "name",
+    # Inputs, by content.
+    "train",
+    "validation",
+    "test",
+    "unlabelled",
+    "teacher",
+    # How a trained model is evaluated, and what else the teacher wrote: in the fingerprints of those steps.
+    "metrics",
+    "stride",
+    "generation",
+    "sequence_distillation",
+}
+"""The keys of a task that neither its prepared rows nor, by themselves, its trainings depend on."""
 
 
 def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
@@ -37,10 +53,12 @@ def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
         return {"sequences": card["facts"]["sequences"], "tokens": card["facts"]["tokens"]}
 
     settings = {
-        "objective": pretraining.objective,
+        # How batches are made of the rows, and what is trained on them: in the fingerprints of the trainings.
+        "pretraining": pretraining.model_dump(
+            exclude={"corpus", "validation_fraction", "mask_rate", "fragment_ratio", "training", "distillation"}
+        ),
         "sources": source_identity(inputs.sources.corpus),
         "tokenizer": inputs.tokenizer_identity,
-        "sequence_length": pretraining.sequence_length,
         "evaluated": [rows.identity for rows in evaluated],
     }
     return Step("prepare the pre-training text", "corpus", settings, (), root, work)
@@ -59,9 +77,7 @@ def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
         return {card["split"]: card["facts"]["rows"] for card in cards}
 
     settings = {
-        "task": task.model_dump(
-            include={"objective", "columns", "labels", "max_length", "max_target_length", "languages"}
-        ),
+        "task": task.model_dump(exclude=NOT_OF_THE_ROWS),
         "train": source_identity(sources.train),
         "unlabelled": source_identity(sources.unlabelled),
         "validation": source_identity(sources.validation),

@@ -11,6 +11,18 @@ from pathlib import Path
 import psutil
 import torch
 
+_MAKERS = ("torch", "transformers", "numpy")
+_BITS = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+)
+"""Environment variables that change what the same products give."""
 _PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
@@ -41,10 +53,19 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 def describe_maker(device: torch.device) -> dict[str, str]:
     """Of the environment, what decides the last bits of a training's result."""
     return {
-        "torch": importlib.metadata.version("torch"),
-        "threads": str(torch.get_num_threads()),
+        **what_decides_bits(),
         "processor": describe_processor(device),
     }
+
+
+def what_decides_bits() -> dict[str, str]:
+    """Of the environment, what fingerprints cover.
+
+    Not the processor, though it decides bits too: a run may move between machines, and the report says where each model
+    was made.
+    """
+    settings = {name: os.environ[name] for name in _BITS if name in os.environ}
+    return {**versions_of(_MAKERS), "threads": str(torch.get_num_threads()), **settings}
 
 
 def describe_processor(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """`lightpaff export`: the student of a finished run for another runtime, checked before it is delivered."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def print_export(exported: Exported, console: Console) -> None:
 def _open_run(run: Path) -> tuple[Workshop, Graph]:
     if not (run / RUN).is_file() or not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
-    shop, graph, _ = prepare(Recipe.load(run / RECIPE), run)
+    # Another number of threads, or a newer torch, does not undo what was trained.
+    made_with = json.loads((run / RUN).read_text()).get("made with")
+    shop, graph, _ = prepare(Recipe.load(run / RECIPE), run, made_with)
     unfinished = [step.name for step in graph.steps if step.state != "done"]
     if unfinished:
         raise UserError(

@@ -27,6 +27,7 @@ from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
+from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.task_kinds import TASK_KINDS
@@ -98,8 +99,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 
     settings = {
-        "to": request.to,
-        "quantise": request.quantise,
+        "request": request.model_dump(exclude={"tolerance"}),
         "start": model.identity,
         "generation": task.generation.model_dump(),
         "versions": versions_of(_PACKAGES[request.to]),
@@ -128,7 +128,8 @@ def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: 
     settings = {
         # Exports run on the processor, wherever the student was trained.
         "processor": describe_processor(torch.device("cpu")),
-        "task": task.model_dump(include={"stride", "generation", "metrics"}),
+        "versions": versions_of(_PACKAGES[request.to]),
+        "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation", "metrics"}),
     }
     name = f"check the export to {request.name} on {task.name}"
     return Step(name, "check", settings, (rows, exported, student), shop.root, work)

@@ -13,7 +13,7 @@ from lightpaff.evaluation.latency import measure_latency, speed_ratio
 from lightpaff.files import write_json_whole
 from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
-from lightpaff.pipeline.environment import describe_processor, describe_runtime
+from lightpaff.pipeline.environment import describe_processor, describe_runtime, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
@@ -49,7 +49,7 @@ def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
             store_targets(torch.from_numpy(logits_NV), place.result / f"{split}.safetensors")
         return {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
 
-    settings = {"splits": evaluation_splits(task)}
+    settings = {"splits": evaluation_splits(task), "versions": versions_of(("scikit-learn", "scipy"))}
     return Step(f"fit the TF-IDF baseline for {task.name}", "baseline", settings, (rows,), shop.root, work)
 
 

@@ -30,7 +30,7 @@ def measure_tokens_per_second(shop: Workshop, training: TrainingStep) -> float:
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
         teacher = LiveTeacher(_random_model(shop, training, is_small=False))
-    module = LossModule(model).train()
+    module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)
     times = []

@@ -20,8 +20,9 @@ import yaml
 
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory, write_json_whole, write_whole
-from lightpaff.pipeline.build import Graph, build_graph
+from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
 from lightpaff.pipeline.delivery import best_student, deliver_export, export_directory, plan_exports
+from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.graph import DoneStep, Step, run_step
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.online import go_online
@@ -89,12 +90,20 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     return _deliver(Finished(shop, graph, done, online, exports, command), directory)
 
 
-def prepare(recipe: Recipe, directory: Path) -> tuple[Workshop, Graph, dict[str, DoneStep]]:
-    """Check a run's inputs and prepare its data; nothing is trained."""
+def prepare(
+    recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None
+) -> tuple[Workshop, Graph, dict[str, DoneStep]]:
+    """Check a run's inputs and prepare its data; nothing is trained.
+
+    Args:
+        recipe: what to do.
+        directory: the run's.
+        made_with: of a finished run, what its steps were made with; left out, what there is now.
+    """
     root = directory.parent / STEPS
     _make_writable(root)
     hardware = choose_hardware(recipe)
-    shop = Workshop(recipe, gather_inputs(recipe, root), hardware, root)
+    shop = Workshop(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
     graph = build_graph(shop)
     return shop, graph, {step.fingerprint: run_step(step) for step in graph.data}
 
@@ -205,7 +214,9 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
         {
             "recipe_fingerprint": shop.recipe.fingerprint(),
             "recipe": shop.recipe.model_dump(mode="json"),
+            "made with": shop.made_with,
             "steps": {step.name: step.directory.name for step in (*graph.steps, *_last_steps(finished))},
+            "roles": [role for steps in graph.tasks for role in _roles(steps, shop.root)],
         },
     )
     page = directory / "report" / "index.html"
@@ -220,6 +231,25 @@ def _deliver_exports(finished: Finished, directory: Path) -> None:
             destination = export_directory(directory, several, task.steps.task.name, export.request)
             if export.is_within_tolerance:
                 deliver_export(export, destination, finished.shop, task.steps)
+
+
+def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:
+    """Where a task's prepared rows and fine-tuned models are: folders under the steps, or of ready-made models."""
+    task = steps.task.name
+    rows = {"kind": "rows", "task": task, "folder": steps.rows.directory.name}
+    return [
+        rows,
+        *(
+            {
+                "kind": "model",
+                "task": task,
+                "arm": arm.name,
+                "seed": seed,
+                "folder": str(start.path.relative_to(root) if start.step else start.path.resolve()),
+            }
+            for (arm, seed), start in steps.models.items()
+        ),
+    ]
 
 
 def _last_steps(finished: Finished) -> list[Step]:

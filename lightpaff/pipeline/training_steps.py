@@ -3,10 +3,10 @@
 Every one of them is the same loop (`lightpaff.training.loop`) with another objective, teacher and starting model.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,10 +25,10 @@ from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation, write_targets
-from lightpaff.pipeline.arms import CONTROL, Arm
+from lightpaff.pipeline.arms import Arm
 from lightpaff.pipeline.classification import TOKENS_PREDICTED_TOGETHER
-from lightpaff.pipeline.data_steps import SEQUENCES
-from lightpaff.pipeline.environment import describe_maker
+from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
+from lightpaff.pipeline.environment import describe_maker, what_decides_bits
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.pipeline.sequence_to_sequence import completed, generate_rows
@@ -46,6 +46,9 @@ MADE_WITH = "made with"
 SOFT_TARGETS = "soft_targets.safetensors"
 TEACHER_TARGETS = "teacher_targets.arrow"
 _NO_DISTILLATION = Distillation(weight=0.0)
+Budget = Literal["every row", "labelled rows"]
+"""What the steps of a fine-tuning are counted over. A student who hears the teacher learns from every row, and its
+control, which has no use for rows without a label, takes as many steps."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,27 @@ class Start:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What all training steps of a run share."""
+    """What all training steps of a run share.
+
+    Attributes:
+        made_with: see `what_decides_bits`; of a finished run, what it was made with.
+    """
 
     recipe: Recipe
     inputs: Inputs
     hardware: Hardware
     root: Path
+    made_with: dict[str, str] = field(default_factory=what_decides_bits)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the result of any training depends on besides its own section of the recipe."""
-        return {"device": self.hardware.device.type, "precision": self.hardware.precision}
+        """What the result of any step with a model depends on besides its own section of the recipe."""
+        return {
+            "device": self.hardware.device.type,
+            "precision": self.hardware.precision,
+            "attention": self.hardware.attention,
+            "made with": self.made_with,
+        }
 
     def open(
         self, path: Path, head: str, classes: int, training: Training | None, labels: list[str] | None, seed: int
@@ -153,6 +166,7 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
         return {}
 
     settings = {
+        "made with": shop.made_with,
         "config": config_identity(config),
         "initialisation": initialisation,
         "seed": seed,
@@ -199,8 +213,8 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
         **shop.settings,
         "training": _what_matters(training),
         "distillation": distillation.model_dump(),
-        "objective": pretraining.model_dump(include={"objective", "mask_rate", "fragment_ratio"}),
-        "validation_fraction": pretraining.validation_fraction,
+        # The corpus is an input; the rest of the section is another arm's.
+        "pretraining": pretraining.model_dump(exclude={"corpus", "training", "distillation"}),
         "seed": seed,
         "start": start.identity,
         "teacher": teacher.identity if teacher else None,
@@ -226,7 +240,7 @@ def corpus_ids(shop: Workshop, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
 
 
 def finetune_step(
-    shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, advice: Advice | None, seed: int
+    shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, advice: Advice | None, budget: Budget, seed: int
 ) -> Step:
     """The task's objective on its rows, with distillation where the teacher gives advice."""
     fine_tuning = shop.recipe.fine_tuning
@@ -244,7 +258,7 @@ def finetune_step(
             data=data,
             example_ids=ids,
             teacher=_teacher_of(shop, task, rows, advice, len(data.lengths_N)),
-            settings=with_steps_of_student(training, data.lengths_N) if arm == CONTROL else training,
+            settings=with_steps_over(budget, training, data),
             distillation=distillation,
             seed=seed,
             validate=partial(kind.validate, validation, task, training.micro_batch_tokens, shop.hardware),
@@ -257,7 +271,9 @@ def finetune_step(
     settings = {
         **shop.settings,
         "training": _what_matters(training),
+        "budget": budget,
         "distillation": distillation.model_dump(),
+        "task": task.model_dump(exclude=NOT_OF_THE_ROWS),
         "metric": task.metric_names[0],
         "seed": seed,
         "start": start.identity,
@@ -299,28 +315,44 @@ def _advice_identity(task: Task, advice: Advice | None) -> Any:
     return {"live": advice.live and advice.live.identity, "mixture": mixture and mixture.model_dump()}
 
 
-def with_steps_of_student(training: Training, lengths_N: np.ndarray) -> Training:
-    """The control's budget: as many steps as the student takes, who also learns from rows without a label."""
-    every_id = np.arange(len(lengths_N))
-    order = BatchOrder(lengths_N, every_id, training.batch_size, training.micro_batch_tokens, seed=0)
-    steps = count_steps(training, lengths_N, order.steps_per_epoch)
+def with_steps_over(budget: Budget, training: Training, data: Objective) -> Training:
+    """The same training with its budget in steps, counted over the rows that the budget speaks about."""
+    ids = np.arange(len(data.lengths_N)) if budget == "every row" else data.gold_ids
+    order = BatchOrder(data.lengths_N, ids, training.batch_size, training.micro_batch_tokens, seed=0)
+    steps = count_steps(training, data.lengths_N[ids], order.steps_per_epoch)
     return training.model_copy(update={"steps": steps, "tokens": None, "epochs": None})
 
 
 def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
-    """Ask the fine-tuned teacher once for its logits of every training row."""
+    """Ask the fine-tuned teacher once for its logits of every training row that a student will see."""
+    training, seeds = shop.recipe.fine_tuning.training, shop.recipe.seeds.fine_tuning
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         data = task_objective(shop, task, rows, "train")
         model = open_for_task(shop, task, rows, teacher.path, None, 0)
+        ids = _seen_ids(training, seeds, data)
         with shop.hardware.autocast():
-            logits_NV = predict(model, data, TOKENS_PREDICTED_TOGETHER, shop.hardware.device, step.name)
+            logits_NV = predict(model, data, TOKENS_PREDICTED_TOGETHER, shop.hardware.device, step.name, ids)
         store_targets(logits_NV, place.result / SOFT_TARGETS)
-        return {"rows": len(logits_NV)}
+        return {"rows": len(ids)}
 
-    settings = {**shop.settings, "teacher": teacher.identity}
+    # With a whole epoch every row is seen, and the captured answers serve any budget.
+    is_part = training.epochs is None or training.epochs < 1
+    seen_by = {"training": _what_matters(training), "seeds": seeds} if is_part else "every epoch"
+    settings = {**shop.settings, "teacher": teacher.identity, "seen by": seen_by}
     name = f"capture the teacher's soft targets for {task.name}"
     return Step(name, "capture", settings, (rows, *teacher.inputs), shop.root, work)
+
+
+def _seen_ids(training: Training, seeds: list[int], data: Objective) -> np.ndarray:
+    """The training rows that are in some batch of some seed."""
+    ids = np.arange(len(data.lengths_N))
+    seen = np.zeros(len(ids), dtype=bool)
+    for seed in seeds:
+        order = BatchOrder(data.lengths_N, ids, training.batch_size, training.micro_batch_tokens, seed)
+        for step in range(min(count_steps(training, data.lengths_N, order.steps_per_epoch), order.steps_per_epoch)):
+            seen[np.concatenate(order.micro_batches(step)[1])] = True
+    return np.flatnonzero(seen)
 
 
 def sequences_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
@@ -361,9 +393,11 @@ def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start,
 
     settings = {
         "device": shop.hardware.device.type,
+        "made with": shop.made_with,
         "start": model.identity,
         "splits": evaluation_splits(task),
-        "task": task.model_dump(include={"stride", "generation"}),
+        # The rows are an input.
+        "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation"}),
     }
     name = f"predict with the {arm.name} on {task.name}, seed {seed}"
     return Step(name, "predict", settings, (rows, *model.inputs), shop.root, work)

@@ -8,14 +8,13 @@ import numpy as np
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.models.shapes import forward_flops_per_token, training_flops_per_token
 from lightpaff.objectives.objective import Objective
-from lightpaff.pipeline.arms import CONTROL
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.training_steps import (
     Workshop,
     corpus_ids,
     corpus_objective,
     task_objective,
-    with_steps_of_student,
+    with_steps_over,
 )
 from lightpaff.training.loop import count_steps
 
@@ -43,8 +42,8 @@ def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
     """How much a training goes through, from its budget and its prepared data."""
     data, ids = data_of(shop, training)
     settings = training.training
-    if training.arm == CONTROL and training.task is not None:
-        settings = with_steps_of_student(settings, data.lengths_N)
+    if training.task is not None:
+        settings = with_steps_over(training.budget, settings, data)
     order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
     steps = count_steps(settings, data.lengths_N[ids], order.steps_per_epoch)
     epoch = float(data.lengths_N[ids].sum())
@@ -72,7 +71,9 @@ def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tupl
     own = training_flops_per_token(config_of(shop, training), head, classes, **shape)  # type: ignore[arg-type]
     teacher_config = shop.inputs.teacher_config_of(training.task) if training.task else shop.inputs.teacher_config
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
-    asked = {"live": workload.tokens, "once": workload.tokens_an_epoch, "never": 0.0}[training.asks_teacher]
+    asked = {"live": workload.tokens, "once": min(workload.tokens, workload.tokens_an_epoch), "never": 0.0}[
+        training.asks_teacher
+    ]
     if training.advice is not None and training.advice.sequences is not None:
         assert training.task is not None
         # At most: every beam goes through the whole model, though the source is read once.

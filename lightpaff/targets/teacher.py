@@ -72,18 +72,24 @@ class StoredTeacher:
 
 
 def predict(
-    model: HeadedModel, data: Objective, tokens_at_once: int, device: torch.device, description: str | None = None
+    model: HeadedModel,
+    data: Objective,
+    tokens_at_once: int,
+    device: torch.device,
+    description: str | None = None,
+    example_ids: np.ndarray | None = None,
 ) -> Tensor:
     """The model's logits for every example of `data`, one target each, in order: float32 N x V, on the CPU.
 
-    With a description, progress is shown under it.
+    With a description, progress is shown under it; with example ids, the other rows are NaN.
     """
     count = len(data.lengths_N)
-    logits_NV = torch.empty(count, data.number_of_classes)
+    asked = np.arange(count) if example_ids is None else example_ids
+    logits_NV = torch.full((count, data.number_of_classes), torch.nan)
     model.eval()
-    shown = progress_bar(description, count, "rows") if description else contextlib.nullcontext(None)
+    shown = progress_bar(description, len(asked), "rows") if description else contextlib.nullcontext(None)
     with torch.inference_mode(), shown as advance:
-        for ids in sequential_batches(data.lengths_N, np.arange(count), tokens_at_once):
+        for ids in sequential_batches(data.lengths_N, asked, tokens_at_once):
             batch = data.batch(ids, draw=0).to(device)
             logits_NV[torch.from_numpy(ids)] = model.logits(batch.inputs, batch.positions_P).float().cpu()
             if advance is not None:

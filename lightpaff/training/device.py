@@ -1,6 +1,8 @@
 """Where and in which precision training runs."""
 
 import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +47,16 @@ def choose_hardware(recipe: Recipe) -> Hardware:
     if precision == "auto":
         precision = "bf16" if _has_bf16(wanted) else "float32"
     return Hardware(torch.device(wanted), precision)
+
+
+@contextlib.contextmanager
+def without_settings_from(*prefixes: str) -> Iterator[None]:
+    """Hide environment variables that begin so: a training does what its recipe says, whoever launched it."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(prefixes)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _has_bf16(device: str) -> bool:

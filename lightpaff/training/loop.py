@@ -29,7 +29,7 @@ from lightpaff.recipe import Distillation, Training
 from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
-from lightpaff.training.device import Hardware
+from lightpaff.training.device import Hardware, without_settings_from
 from lightpaff.training.interruption import StoppedError, StopRequest
 from lightpaff.training.loss import LossSums, distillation_loss
 from lightpaff.training.optimiser import create_optimiser
@@ -85,7 +85,8 @@ def train(job: TrainingJob) -> Progress:
         UserError: when the loss or a gradient is not finite, or a checkpoint does not fit.
         StoppedError: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    accelerator = Accelerator(cpu=job.hardware.device.type == "cpu")
+    with without_settings_from("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_"):
+        accelerator = Accelerator(cpu=job.hardware.device.type == "cpu", mixed_precision="no")
     order = BatchOrder(
         job.data.lengths_N,
         job.example_ids,
@@ -145,9 +146,7 @@ class LossModule(nn.Module):
         weight, temperature = distillation.weight, distillation.temperature
         if self.model.classes == 1:
             return score_loss(*layer, batch.labels_P, soft_targets, weight, gold_scale=self.gold_scale)
-        return distillation_loss(
-            *layer, batch.labels_P, soft_targets, weight, temperature, gold_scale=self.gold_scale
-        )
+        return distillation_loss(*layer, batch.labels_P, soft_targets, weight, temperature, gold_scale=self.gold_scale)
 
 
 @dataclass

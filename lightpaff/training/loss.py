@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.models.projection import factors, product_dtype, project
+from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.targets.soft_targets import Projected, SoftTargets
 
 DEFAULT_CHUNK_SIZE = 256

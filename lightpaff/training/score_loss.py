@@ -47,7 +47,9 @@ def score_loss(
     gold_error = (scores_P - gold_P).square().where(has_gold_P, 0).sum()
     gold_count = has_gold_P.sum()
     if soft_targets is None:
-        return LossSums(gold_scale * gold_error, gold_error.detach(), torch.zeros_like(gold_error), gold_count, gold_count)
+        return LossSums(
+            gold_scale * gold_error, gold_error.detach(), torch.zeros_like(gold_error), gold_count, gold_count
+        )
 
     with torch.no_grad():
         teacher_scores_P = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV.squeeze(1))
