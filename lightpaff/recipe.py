@@ -76,8 +76,8 @@ class Source(Section):
     """Needed only where the ending does not tell."""
     hub_subset: str | None = None
     hub_split: str | None = None
-    where: dict[str, list[str | int | float]] = {}
-    """Keep only rows whose column has one of these values."""
+    where: dict[str, list[bool | str | int | float]] = {}
+    """Keep only rows whose column has one of these values; 1, 1.0 and "1" are one, and so are true and "True"."""
     split: Split | None = None
     document: Literal["row", "blank-line", "file"] = "row"
     """What is one text, for clm: a row; the lines (or rows) up to a blank one; or the whole file."""

@@ -75,7 +75,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def _list_item(place: list[Any], index: str, override: str) -> Any:
-    if not index.isdigit() or int(index) >= len(place):
+    if not index.isdecimal() or int(index) >= len(place):
         raise UserError(f"--set {override}: '{index}' is not a place in a list of {len(place)}; count from 0")
     return place[int(index)]
 

@@ -55,7 +55,8 @@ def text_of(row: dict[str, Any], column: str, origin: str, number: int) -> str:
     """
     if column not in row:
         raise UserError(
-            f"{origin}, row {number}: has no column '{column}'; it has {', '.join(row)}; name one of them in the recipe"
+            f"{origin}, row {number}: has no column '{column}'; it has {', '.join(row)}; name one of them in the "
+            "recipe, or give the row one"
         )
     value = row[column]
     if value is None:

@@ -1,7 +1,8 @@
 """Does training text contain examples of the evaluation sets?
 
 Texts are compared as lower-cased words (runs of letters, digits and underscores), so that punctuation, spacing and
-capitals do not hide a leak. The 8-word window follows the n-gram overlap checks usual for language models.
+capitals do not hide a leak; in scripts that put no spaces between words, every letter is a word. The 8-word window
+follows the n-gram overlap checks usual for language models.
 """
 
 import re
@@ -12,7 +13,15 @@ from collections.abc import Iterable, Iterator
 WINDOW_WORDS = 8
 """From this length on, an example leaks when it appears anywhere in a text; a shorter one only as the whole text."""
 
-_WORD = re.compile(r"\w+")
+_WITHOUT_SPACES = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u0f00-\u0fff"  # Tibetan
+    "\u1000-\u109f"  # Burmese
+    "\u1780-\u17ff"  # Khmer
+    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese syllables
+    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
+)
+_WORD = re.compile(rf"[^\W{_WITHOUT_SPACES}]+|(?!\W)[{_WITHOUT_SPACES}]")
 _Words = tuple[str, ...]
 
 

@@ -9,7 +9,9 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -45,7 +47,8 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
     """The rows of a file, with the line at which each starts (parquet: the row's number), counted from 1.
 
     Every non-blank line of a txt file is a row with the column `text`. csv and tsv have a header line; all their
-    cells are strings, an empty one is None. In tsv files a quotation mark is a character like any other.
+    cells are strings, an empty one is None. A csv file may have semicolons, tabs or vertical bars for commas. In tsv
+    files a quotation mark is a character like any other. What is no value is None in every format: null, NaN.
 
     Args:
         file: a local path or an fsspec URL; an ending .gz, .zst or .bz2 tells its compression.
@@ -59,9 +62,10 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
     chosen, compression = resolve_format(file, format, origin)
     rows = 0
     with _open_file(file, origin) as stored, _DECOMPRESSORS[compression](stored) as stream:
-        for row in _READERS[chosen](stream, origin):
+        for number, row in _READERS[chosen](stream, origin):
             rows += 1
-            yield row
+            _refuse_header(row, f"{origin}, row {number}")
+            yield number, row
     if rows == 0:
         raise UserError(f"{origin}: holds no rows; give a file with data, or leave this source out")
 
@@ -122,11 +126,25 @@ def _open_file(file: str, origin: str) -> IO[bytes]:
         raise UserError(f"{origin}: cannot be opened ({error}); check the path and the permissions") from error
 
 
+def _refuse_header(row: Row, place: str) -> None:
+    if len(row) > 1 and all(name == value for name, value in row.items()):
+        raise UserError(f"{place}: repeats the names of the columns ({', '.join(row)}); delete the row")
+
+
+def _split_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file. One without any line feed has carriage returns for line ends, if it has these."""
+    for number, line in enumerate(stream):
+        if number == 0 and b"\r" in line and not line.endswith(b"\n"):
+            yield from line.splitlines(keepends=True)
+        else:
+            yield line
+
+
 def _decode_lines(stream: IO[bytes], origin: str) -> Iterator[str]:
     """The lines of a UTF-8 text with their line ends; a byte order mark at the start is dropped."""
     number = 0
     try:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(_split_lines(stream), start=1):
             if number == 1:
                 _refuse_other_contents(line, origin)
                 line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -166,7 +184,11 @@ def _read_jsonl(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.rstrip("\r\n"))
+            row = json.loads(
+                line.rstrip("\r\n"), parse_constant=_CONSTANTS.__getitem__, object_pairs_hook=_object_of_pairs
+            )
+        except KeyError as error:
+            raise UserError(f"{origin}: line {number} has {error.args[0]}, which is no JSON; write a number") from error
         except (ValueError, RecursionError) as error:
             problem = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UserError(f"{origin}: line {number} is not JSON ({problem}); write one JSON object a line") from error
@@ -176,10 +198,28 @@ def _read_jsonl(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
         yield number, row
 
 
-def _read_delimited(stream: IO[bytes], origin: str, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[NumberedRow]:
+_CONSTANTS = {"NaN": None}
+"""What Python's JSON has beside JSON, and programs write where there is no value."""
+
+
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key '{repeated}' twice; give every value its own key")
+    return row
+
+
+def _read_delimited(
+    stream: IO[bytes], origin: str, *, delimiters: str, quoting: Literal[0, 3]
+) -> Iterator[NumberedRow]:
     csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
     # Lines keep their ends, so that one inside quotation marks belongs to the cell.
-    reader = csv.reader(_decode_lines(stream, origin), delimiter=delimiter, quoting=quoting, strict=True)
+    lines = _decode_lines(stream, origin)
+    beginning = list(itertools.islice(lines, 1))
+    delimiter = _choose_delimiter("".join(beginning), delimiters, origin)
+    reader = csv.reader(itertools.chain(beginning, lines), delimiter=delimiter, quoting=quoting, strict=True)
     header: list[str] = []
     while True:
         number = reader.line_num + 1
@@ -204,6 +244,17 @@ def _row_of_cells(header: list[str], cells: list[str], place: str) -> Row:
     return {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
+def _choose_delimiter(header: str, delimiters: str, origin: str) -> str:
+    """The delimiter that the header has most of; where several have as many, the first in `delimiters`."""
+    chosen = max(delimiters, key=header.count)
+    if chosen not in header and (others := [other for other in ",;" if other in header]):
+        raise UserError(
+            f"{origin}: the header has no tab but '{others[0]}' ({header.strip()}); set format: csv, or separate the "
+            "columns with tabs"
+        )
+    return chosen
+
+
 def _check_header(names: list[str], origin: str) -> list[str]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -217,13 +268,29 @@ def _read_parquet(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+        file = pyarrow.parquet.ParquetFile(stream)
+        _check_header(file.schema_arrow.names, origin)
+        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, {name: _plain_value(value, name, origin, number) for name, value in row.items()}
     except (pyarrow.ArrowException, OSError) as error:
         problem = one_line(error)
         raise UserError(f"{origin}: is a broken parquet file, after row {number} ({problem}); get it anew") from error
+
+
+def _plain_value(value: Any, name: str, origin: str, number: int) -> Any:
+    """NaN is no value, and bytes are text."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{origin}, row {number}: column '{name}' holds bytes that are not UTF-8 text; write it as strings"
+        ) from error
 
 
 class _ZstandardFile(io.RawIOBase):
@@ -280,7 +347,7 @@ _DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
 _READERS: dict[Format, Callable[[IO[bytes], str], Iterator[NumberedRow]]] = {
     "txt": _read_txt,
     "jsonl": _read_jsonl,
-    "csv": functools.partial(_read_delimited, delimiter=",", quoting=csv.QUOTE_MINIMAL),
-    "tsv": functools.partial(_read_delimited, delimiter="\t", quoting=csv.QUOTE_NONE),
+    "csv": functools.partial(_read_delimited, delimiters=",;\t|", quoting=csv.QUOTE_MINIMAL),
+    "tsv": functools.partial(_read_delimited, delimiters="\t", quoting=csv.QUOTE_NONE),
     "parquet": _read_parquet,
 }

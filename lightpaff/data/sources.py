@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import fsspec
 
+from lightpaff.data.numbers import canonical_number
 from lightpaff.data.readers import Format, NumberedRow, Row, read_rows, resolve_format
 from lightpaff.data.splits import part_of
 from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
@@ -21,6 +22,7 @@ from lightpaff.files import sha256_of_file, whole_file, write_whole
 from lightpaff.recipe import Source
 
 HUB_PREFIX = "hub:"
+_VALUES_TOLD, _LONGEST_TOLD = 5, 40
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,43 @@ def iterate_rows(resolved: ResolvedSource) -> Iterator[NumberedRow]:
     """
     source = resolved.source
     rows = read_rows(resolved.location, _named_format(source), source.path)
-    kept = 0
-    for number, row in itertools.islice(_filter_rows(rows, source), source.limit):
+    kept, seen = 0, _SeenValues(source)
+    for number, row in itertools.islice(_filter_rows(rows, source, seen), source.limit):
         kept += 1
         yield number, row
     if kept == 0:
         filters = " and ".join(key for key in ("where", "split") if getattr(source, key))
-        raise UserError(f"{source.path}: no row is left by {filters}; check the values against the data")
+        raise UserError(
+            f"{source.path}: no row is left by {filters}; the data has {seen.describe()}; correct the recipe"
+        )
+
+
+class _SeenValues:
+    """The first few values of each column that chooses rows."""
+
+    def __init__(self, source: Source) -> None:
+        columns = [*source.where, *([source.split.by] if source.split else [])]
+        self._values: dict[str, dict[str, None]] = {column: {} for column in columns}
+
+    def add(self, column: str, value: object) -> None:
+        known = self._values[column]
+        if len(known) <= _VALUES_TOLD:
+            known[_canonical(value)] = None
+
+    def describe(self) -> str:
+        return "; ".join(f"{column}: {', '.join(_first_few(values))}" for column, values in self._values.items())
+
+
+def _first_few(values: dict[str, None]) -> list[str]:
+    told = [value if len(value) <= _LONGEST_TOLD else f"{value[:_LONGEST_TOLD]}..." for value in values]
+    return told if len(told) <= _VALUES_TOLD else [*told[:_VALUES_TOLD], "..."]
+
+
+def _canonical(value: object) -> str:
+    """A value of any format as one string: 1, 1.0 and "1" are one, and so are true and "True"."""
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return str(value).lower()
+    return canonical_number(value)
 
 
 def _identity_of(resolved: ResolvedSource) -> dict[str, Any]:
@@ -94,18 +126,23 @@ def _named_format(source: Source) -> Format | None:
     return None if source.path.startswith(HUB_PREFIX) else source.format
 
 
-def _filter_rows(rows: Iterator[NumberedRow], source: Source) -> Iterator[NumberedRow]:
-    wanted = {column: {str(value) for value in values} for column, values in source.where.items()}
+def _filter_rows(rows: Iterator[NumberedRow], source: Source, seen: _SeenValues) -> Iterator[NumberedRow]:
+    wanted = {column: {_canonical(value) for value in values} for column, values in source.where.items()}
     for number, row in rows:
-        if not all(str(_cell(row, column, number, source)) in values for column, values in wanted.items()):
-            continue
-        if source.split is None or _is_in_part(row, number, source):
+        is_kept = True
+        for column, values in wanted.items():
+            value = _cell(row, column, number, source)
+            seen.add(column, value)
+            is_kept = is_kept and value is not None and _canonical(value) in values
+        if is_kept and (source.split is None or _is_in_part(row, number, source, seen)):
             yield number, row
 
 
-def _is_in_part(row: Row, number: int, source: Source) -> bool:
+def _is_in_part(row: Row, number: int, source: Source, seen: _SeenValues) -> bool:
     assert source.split is not None
-    return part_of(_cell(row, source.split.by, number, source), source.split) == source.split.take
+    value = _cell(row, source.split.by, number, source)
+    seen.add(source.split.by, value)
+    return part_of(value, source.split) == source.split.take
 
 
 def _cell(row: Row, column: str, number: int, source: Source) -> object:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
 from lightpaff.data.documents import text_of
+from lightpaff.data.numbers import canonical_number, is_number
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
@@ -72,24 +73,37 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
         UserError: when there are fewer than two.
     """
     if task.labels is not None:
-        names = [str(label) for label in task.labels]
+        names = [_label_name(label) for label in task.labels]
         if len(set(names)) < 2 or len(set(names)) != len(names):
             raise UserError(f"tasks.{task.name}.labels: needs at least two different labels; found {names}")
         return names
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for source in sources:
-        found |= _labels_of(task, source)
+        found = _labels_of(task, source) | found
     if len(found) < 2:
         raise UserError(
             f"tasks.{task.name}: the training rows have {len(found)} class ({', '.join(found) or 'none'}) in column "
             f"'{task.columns.label}'; classification needs two or more"
         )
-    return sorted(found, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name))
+    _refuse_other_capitals(task, found)
+    return sorted(found, key=lambda name: (0, float(name), "") if is_number(name) else (1, 0.0, name))
 
 
-def _labels_of(task: Task, source: ResolvedSource) -> dict[str, Any]:
-    """The labels of a source's rows by their names. A row of JSON lines may leave its label out, but not all may."""
-    found: dict[str, Any] = {}
+def _refuse_other_capitals(task: Task, names: dict[str, str]) -> None:
+    by_small_letters: dict[str, str] = {}
+    for name, place in names.items():
+        other = by_small_letters.setdefault(name.casefold(), name)
+        if other != name:
+            raise UserError(
+                f"{place}: the label '{name}' stands beside '{other}': classes that differ only in capitals; correct "
+                f"the rows, or name both in tasks.{task.name}.labels"
+            )
+
+
+def _labels_of(task: Task, source: ResolvedSource) -> dict[str, str]:
+    """The names of a source's labels and where each stands first. A row of JSON lines may leave its label out, but not
+    all may."""
+    found: dict[str, str] = {}
     has_column, first = False, None
     for number, row in iterate_rows(source):
         first = first or (number, row)
@@ -97,7 +111,7 @@ def _labels_of(task: Task, source: ResolvedSource) -> dict[str, Any]:
             has_column = True
             label = _raw_label(row, task, source.source.path, number)
             if label is not None:
-                found[str(label)] = label
+                found.setdefault(label, f"{source.source.path}, row {number}")
     if first is not None and not has_column:
         _raw_label(first[1], task, source.source.path, first[0])  # Refuses it: the column has another name.
     return found
@@ -196,25 +210,36 @@ def _first_length(sequence_ids: list[int | None]) -> int:
     return sequence_ids.index(1) if 1 in sequence_ids else len(sequence_ids)
 
 
-def _raw_label(row: dict[str, Any], task: Task, origin: str, number: int) -> Any:
+def _raw_label(row: dict[str, Any], task: Task, origin: str, number: int) -> str | None:
     if task.columns.label not in row:
         raise UserError(
             f"{origin}, row {number}: has no column '{task.columns.label}'; it has {', '.join(row)}; "
             f"set tasks.{task.name}.columns.label"
         )
     value = row[task.columns.label]
-    return None if value == "" else value
+    if isinstance(value, list | dict):
+        raise UserError(
+            f"{origin}, row {number}: the label is a {type(value).__name__} ({value}), and {task.objective} takes one "
+            f"class or score a row; write one value in column '{task.columns.label}' (several labels a row are not "
+            "supported)"
+        )
+    return None if value is None else _label_name(value) or None
 
 
-def _label_value(raw: Any, task: Task, class_of: dict[str, int], origin: str, number: int) -> float | None:
+def _label_name(value: object) -> str:
+    """A label as text, cleaned as texts are."""
+    return clean_text(canonical_number(value))
+
+
+def _label_value(raw: str | None, task: Task, class_of: dict[str, int], origin: str, number: int) -> float | None:
     if raw is None:
         return None
     if task.objective == "regress":
         return _score(raw, task, origin, number)
-    if str(raw) in class_of:
-        return class_of[str(raw)]
+    if raw in class_of:
+        return class_of[raw]
     known = ", ".join(class_of)
-    if str(raw).lstrip("-").isdigit() and all(name.isdigit() for name in class_of):
+    if is_number(raw) and all(is_number(name) for name in class_of):
         raise UserError(
             f"{origin}, row {number}: label {raw} is out of range; the labels are {known} (-1 marks a hidden test "
             f"label: leave that split out), or set tasks.{task.name}.labels"
@@ -225,10 +250,10 @@ def _label_value(raw: Any, task: Task, class_of: dict[str, int], origin: str, nu
     )
 
 
-def _score(raw: Any, task: Task, origin: str, number: int) -> float:
+def _score(raw: str, task: Task, origin: str, number: int) -> float:
     try:
         value = float(raw)
-    except (TypeError, ValueError):
+    except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(

@@ -1,8 +1,9 @@
 """How close generated texts are to their references: BLEU, chrF and ROUGE, by the packages that others report with.
 
-BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018) with its defaults; ROUGE (Lin 2004) is
-rouge_score's with its stemmer, and knows the letters and digits of English only. BLEU and chrF are no means over rows:
-they are made from sums of counts. These are counted once a row, so that a part of the rows is scored in microseconds.
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), BLEU with the tokenizer for the script
+of the references (`bleu_tokenizers.py`), all else by its defaults; ROUGE (Lin 2004) is rouge_score's with its stemmer,
+and knows the letters and digits of English only. BLEU and chrF are no means over rows: they are made from sums of
+counts. These are counted once a row, so that a part of the rows is scored in microseconds.
 
 Shapes: N rows, K counts, M ROUGE metrics.
 """
@@ -10,7 +11,7 @@ Shapes: N rows, K counts, M ROUGE metrics.
 import copy
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -23,14 +24,15 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from lightpaff.errors import UserError
+from lightpaff.evaluation.bleu_tokenizers import bleu_tokenizer
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe import Metric
 
-_CORPUS_METRICS: dict[Metric, Callable[[], CorpusMetric]] = {
+_CORPUS_METRICS: dict[Metric, Callable[[str], CorpusMetric]] = {
     # force: no advice on standard error about text that looks tokenised.
-    "bleu": partial(BLEU, force=True),
-    "chrf": CHRF,
+    "bleu": lambda tokenizer: BLEU(tokenize=tokenizer, force=True),
+    "chrf": lambda tokenizer: CHRF(),
 }
 _ROUGE: tuple[Metric, ...] = ("rouge1", "rouge2", "rougeL")
 
@@ -133,7 +135,7 @@ class _CountedTexts:
 
     def corpus_metric(self, metric: Metric) -> CorpusMetric:
         """sacreBLEU's object, which knows how many references there are (-1: not as many in every row)."""
-        made = _CORPUS_METRICS[metric]()
+        made = _CORPUS_METRICS[metric](self._tokenizer)
         numbers = {len(references) for references in self.references}
         made.num_refs = numbers.pop() if len(numbers) == 1 else -1
         return made
@@ -141,8 +143,12 @@ class _CountedTexts:
     def counts_NK(self, metric: Metric) -> Integers:
         """The counts whose sums BLEU or chrF is made from."""
         if metric not in self._counts:
-            self._counts[metric] = _count_rows(_CORPUS_METRICS[metric](), self.hypotheses, self.references)
+            self._counts[metric] = _count_rows(self.corpus_metric(metric), self.hypotheses, self.references)
         return self._counts[metric]
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        return bleu_tokenizer(text for texts in self.references for text in texts)
 
     @cached_property
     def rouge_NM(self) -> Floats:

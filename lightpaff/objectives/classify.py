@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightpaff.data.split_warnings import warn_of_one_class, warn_of_repeated
 from lightpaff.data.task_data import TaskRows, find_labels, read_examples, read_unlabelled, write_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TokenTable
@@ -87,8 +88,12 @@ def prepare_rows(
     for split in SPLITS:
         if sources.of(split):
             cards.append(_write_split(task, split, labels, sources, vocabulary, result, advance))
-    if repeated := _count_repeated_rows(result):
+    texts = {card["split"]: TaskRows.open(result / f"{card['split']}.arrow").texts() for card in cards}
+    train = texts.pop("train")
+    evaluated = {text for rows in texts.values() for text in rows}
+    if repeated := sum(text in evaluated for text in train):
         cards[0]["facts"]["also in validation or test"] = repeated
+    cards[0]["warnings"] += warn_of_repeated(train, texts)
     return cards
 
 
@@ -149,12 +154,6 @@ def _write_split(
             raise UserError(f"{names}: the training rows of {task.name} are all of one class; classification needs two")
     if written["labels"][None]:
         facts["without a label"] = written["labels"][None]
+    warnings = warn_of_one_class(split, {name: written["labels"][number] for number, name in enumerate(labels)})
     # Neither the task's name nor a path: other runs reuse this step under other names.
-    return {"split": split, "facts": facts, "dropped": dict(dropped)}
-
-
-def _count_repeated_rows(result: Path) -> int:
-    """Training rows whose whole text, both parts of a pair, is that of a validation or test row of the task."""
-    texts = {split: TaskRows.open(path).texts() for split in SPLITS if (path := result / f"{split}.arrow").exists()}
-    evaluated = {text for split in SPLITS[1:] for text in texts.get(split, [])}
-    return sum(text in evaluated for text in texts["train"])
+    return {"split": split, "facts": facts, "dropped": dict(dropped), "warnings": warnings}

@@ -347,7 +347,15 @@ def _write_split(task: Task, split: str, reading: _Reading, vocabulary: Vocabula
     if reading.repeated:
         facts["also in validation or test"] = reading.repeated
     # Neither the task's name nor a path: other runs reuse this step under other names.
-    return {"split": split, "facts": facts, "dropped": dict(reading.dropped)}
+    warnings = [_tell_repeated(reading)] if reading.repeated else []
+    return {"split": split, "facts": facts, "dropped": dict(reading.dropped), "warnings": warnings}
+
+
+def _tell_repeated(reading: _Reading) -> str:
+    return (
+        f"{reading.repeated:,} of {len(reading.words):,} training documents are validation or test documents too: "
+        "expect worse on new text than the perplexity there shows"
+    )
 
 
 def _document_rows(

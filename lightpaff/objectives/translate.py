@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightpaff.data.draws import generator
 from lightpaff.data.languages import first_decoder_token
+from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.text_pairs import TARGETS, TextPair, read_pairs, write_pairs
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
@@ -44,7 +45,14 @@ def prepare_rows(
         for split in reversed(SPLITS)
         if sources.of(split)
     }
+    texts = {split: _read_texts(result / f"{split}.arrow") for split in SPLITS if split in cards}
+    cards["train"]["warnings"] += warn_of_repeated(texts.pop("train"), texts)
     return [cards[split] for split in SPLITS if split in cards]
+
+
+def _read_texts(path: Path) -> list[tuple[str, str]]:
+    table = TokenTable(path)
+    return list(zip(table.column("source"), table.column("target"), strict=True))
 
 
 def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> "Translation":
@@ -181,7 +189,7 @@ def _write_split(
             f"'{task.columns.target}'; {dropped.total()} are empty: correct the file or set tasks.{task.name}.columns"
         )
     # Neither the task's name nor a path: other runs reuse this step under other names.
-    return {"split": split, "facts": {**facts, **repeated}, "dropped": dict(dropped)}
+    return {"split": split, "facts": {**facts, **repeated}, "dropped": dict(dropped), "warnings": []}
 
 
 def _note(pairs: Iterator[TextPair], evaluated: set[tuple[str, str]]) -> Iterator[TextPair]:

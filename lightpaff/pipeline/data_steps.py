@@ -1,5 +1,6 @@
 """Text to tokens: the pre-training corpus and the tasks' rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ NOT_OF_THE_ROWS = {
     "sequence_distillation",
 }
 """The keys of a task that neither its prepared rows nor, by themselves, its trainings depend on."""
+
+
+def read_warnings(rows: Step) -> list[str]:
+    """What makes a prepared task's scores say less than they seem to."""
+    cards: list[dict[str, Any]] = json.loads((rows.directory / CARD).read_text())
+    return [warning for card in cards for warning in card["warnings"]]
 
 
 def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:

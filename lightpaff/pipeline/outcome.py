@@ -23,7 +23,7 @@ from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
-from lightpaff.pipeline.data_steps import CARD
+from lightpaff.pipeline.data_steps import CARD, read_warnings
 from lightpaff.pipeline.delivery import ExportPlan, best_student
 from lightpaff.pipeline.environment import describe_environment, describe_maker
 from lightpaff.pipeline.graph import DoneStep, Step
@@ -39,6 +39,7 @@ from lightpaff.pipeline.training_steps import (
 )
 from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.recipe import Recipe
+from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import (
     AgreementLine,
     Comparison,
@@ -170,8 +171,17 @@ def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
         classes=len(read_labels(steps.rows.directory)) if task.objective == "classify" else None,
         timed=kind.describe_timing(task),
         counted=kind.counted,
-        notes=kind.notes(task, teacher),
+        notes={**kind.notes(task, teacher), **_whose_f1(steps)},
+        warnings=read_warnings(steps.rows),
     )
+
+
+def _whose_f1(steps: TaskSteps) -> dict[str, str]:
+    if "f1" not in steps.task.metric_names:
+        return {}
+    labels = read_labels(steps.rows.directory)
+    whose = f"of the class '{labels[1]}'" if len(labels) == 2 else f"the unweighted mean over {len(labels)} classes"
+    return {METRICS["f1"].name: whose}
 
 
 def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:

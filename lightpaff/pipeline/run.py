@@ -21,6 +21,7 @@ import yaml
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory, write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
+from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import best_student, deliver_export, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.graph import DoneStep, Step, run_step
@@ -105,7 +106,11 @@ def prepare(
     hardware = choose_hardware(recipe)
     shop = Workshop(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
     graph = build_graph(shop)
-    return shop, graph, {step.fingerprint: run_step(step) for step in graph.data}
+    done = {step.fingerprint: run_step(step) for step in graph.data}
+    for steps in graph.tasks:
+        for warning in read_warnings(steps.rows):
+            console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")
+    return shop, graph, done
 
 
 def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Workshop]:

@@ -75,6 +75,8 @@ class TaskFacts(_Checked):
     """What the scores and their intervals are over: rows, sentences, documents, windows."""
     notes: dict[str, str] = field(default_factory=dict)
     """How the scores came about, such as BLEU: its sacreBLEU signature; shown under the task's table."""
+    warnings: list[str] = field(default_factory=list)
+    """What makes the scores say less than they seem to, such as test rows that are training rows."""
 
 
 @dataclass(frozen=True)

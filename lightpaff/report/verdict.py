@@ -50,10 +50,14 @@ def _task_findings(data: ReportData, task: TaskFacts) -> list[Sentence]:
         _compare_with_words(data, task, models, "student"),
     ]
     return [
-        Sentence(found.kind, prefix + (found.text[0].upper() + found.text[1:] if not prefix else found.text))
+        Sentence(found.kind, prefix + found.text if prefix else _capitalised(found.text))
         for found in candidates
         if found is not None
     ]
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[MeasuredModel]) -> Sentence | None:
@@ -195,7 +199,12 @@ def _compare_with_words(
 
 
 def _limits(data: ReportData) -> list[Sentence]:
-    limits = []
+    prefixes = {task.name: f"{task.name}: " if len(data.tasks) > 1 else "" for task in data.tasks}
+    limits = [
+        Sentence("bad", _capitalised(f"{prefixes[task.name]}{warning}."))
+        for task in data.tasks
+        for warning in task.warnings
+    ]
     if on_validation := [task.name for task in data.tasks if task.split == "validation"]:
         where = f" ({formats.joined(on_validation)})" if len(data.tasks) > 1 else ""
         text = f"Reported on the validation set{where}, which also chose the checkpoints: expect less on new text."

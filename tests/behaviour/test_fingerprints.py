@@ -1,4 +1,4 @@
-"""One fingerprint is one work: whatever changes a result changes the fingerprint of some step, and nothing else does."""
+"""One fingerprint is one work: what changes a result changes the fingerprint of some step, and nothing else does."""
 
 import json
 import os

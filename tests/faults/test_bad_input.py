@@ -159,7 +159,7 @@ DATA: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     ),
     "no row left": (
         set_key("tasks.0.train", {"path": "train.jsonl", "where": {"label": [7]}}),
-        ("train.jsonl: no row is left by where", "check the values"),
+        ("train.jsonl: no row is left by where", "the data has"),
     ),
     "another file than named": (
         set_key("tasks.0.train", {"path": "train.jsonl", "sha256": "0" * 64}),

@@ -141,7 +141,7 @@ def test_scores_are_numbers(make_source: MakeSource) -> None:
     assert [example.label for example in examples] == [1.0, 2.5, -0.3, None]
 
 
-@pytest.mark.parametrize("label", ["high", "nan", "inf", [1], {"a": 1}])
+@pytest.mark.parametrize("label", ["high", "nan", "inf"])
 def test_a_score_that_is_no_number_is_refused(make_source: MakeSource, label: Any) -> None:
     with pytest.raises(UserError, match=r"row 1: label '.*' is not a finite number; .* 'label' \(tasks\.toy\)"):
         read(make_source(labels_only([label])), make_task(objective="regress"), [])

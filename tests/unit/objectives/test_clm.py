@@ -167,8 +167,13 @@ def test_a_task_on_files(vocabulary: Vocabulary, tmp_path: Path) -> None:
     done: list[int] = []
     cards = clm.prepare_rows(task, TaskSources([sources[0]], [], [sources[1]], []), vocabulary, tmp_path, done.append)
     assert cards == [
-        {"split": "train", "facts": {"rows": 4, "documents": 1, "tokens": 24, "words": 11}, "dropped": {}},
-        {"split": "validation", "facts": {"rows": 1, "tokens": 13, "words": 8}, "dropped": {}},
+        {
+            "split": "train",
+            "facts": {"rows": 4, "documents": 1, "tokens": 24, "words": 11},
+            "dropped": {},
+            "warnings": [],
+        },
+        {"split": "validation", "facts": {"rows": 1, "tokens": 13, "words": 8}, "dropped": {}, "warnings": []},
     ]
     assert sum(done) == 2
     training = clm.open_split(task, tmp_path, "train", vocabulary)
@@ -198,11 +203,15 @@ def test_a_task_on_rows(vocabulary: Vocabulary, tmp_path: Path) -> None:
         {"name": "t", "objective": "clm", "train": "t", "validation": "v", "columns": {"text": "body"}}
     )
     cards = clm.prepare_rows(task, TaskSources(unlabelled=[], **sources), vocabulary, tmp_path, lambda done: None)
+    told = (
+        "1 of 3 training documents are validation or test documents too: expect worse on new text than the perplexity "
+        "there shows"
+    )
     facts = {"rows": 1, "documents": 3, "tokens": 22, "words": 6, "also in validation or test": 1}
     assert cards == [
-        {"split": "train", "facts": facts, "dropped": {"empty": 1}},
-        {"split": "validation", "facts": {"rows": 1, "tokens": 1, "words": 1}, "dropped": {"empty": 1}},
-        {"split": "test", "facts": {"rows": 1, "tokens": 9, "words": 2}, "dropped": {}},
+        {"split": "train", "facts": facts, "dropped": {"empty": 1}, "warnings": [told]},
+        {"split": "validation", "facts": {"rows": 1, "tokens": 1, "words": 1}, "dropped": {"empty": 1}, "warnings": []},
+        {"split": "test", "facts": {"rows": 1, "tokens": 9, "words": 2}, "dropped": {}, "warnings": []},
     ]
 
 
