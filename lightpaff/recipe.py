@@ -182,11 +182,15 @@ class FromScratch(Section):
         "llama",
         "qwen2",
         "qwen3",
+        "mistral",
+        "gemma3_text",
         "gpt_neox",
         "bart",
         "mbart",
         "marian",
+        "m2m_100",
         "t5",
+        "mt5",
     ] = "bert"
     layers: Annotated[int, Field(gt=0)]
     """Of an encoder-decoder, the encoder's."""
@@ -473,10 +477,13 @@ FAMILIES: dict[Family, FamilyWords] = {
         ("onnx", "openvino", "transformers"),
     ),
     "decoder": FamilyWords(
-        ("gpt2", "llama", "qwen2", "qwen3", "gpt_neox"), "clm", ("clm",), ("onnx", "ctranslate2", "transformers")
+        ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"),
+        "clm",
+        ("clm",),
+        ("onnx", "ctranslate2", "transformers"),
     ),
     "encoder-decoder": FamilyWords(
-        ("bart", "mbart", "marian", "t5"), "mssm", ("translate",), ("ctranslate2", "transformers")
+        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), ("ctranslate2", "transformers")
     ),
 }
 

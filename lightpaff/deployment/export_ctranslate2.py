@@ -20,6 +20,7 @@ from lightpaff.deployment.card import Quantisation
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.opening import open_headed, quiet_transformers, read_config
+from lightpaff.models.rotary import rope_settings, rope_types
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 from lightpaff.recipe import Family
 
@@ -27,6 +28,8 @@ TOKENIZER = "tokenizer.json"
 
 _STORED_AS: dict[Quantisation, str] = {"none": "float32", "int8": "int8", "bf16": "bfloat16"}
 _FAMILIES: dict[str, Family] = {NEXT_TOKENS: "decoder", TARGET_TOKENS: "encoder-decoder"}
+_ACTIVATIONS = ("activation_function", "dense_act_fn")
+"""What configs call those that the converter writes as they say; the others' loaders know one only."""
 _NEVER = -1e9
 """A bias that keeps a token from ever being written."""
 
@@ -97,6 +100,9 @@ def refusal(config: PreTrainedConfig) -> str:
     recipe = _RECIPES.get(config.model_type)
     if recipe is None:
         return f"is a {config.model_type}, and to CTranslate2 go only {', '.join(_RECIPES)}"
+    for name in _ACTIVATIONS:
+        if (activation := getattr(config, name, None)) and activation not in conversion._SUPPORTED_ACTIVATIONS:
+            return f"CTranslate2 has no activation {activation} ({name})"
     missing = recipe.missing(config)
     return f"CTranslate2's converter drops {missing}" if missing else ""
 
@@ -165,10 +171,33 @@ def _lost_of_llama(config: PreTrainedConfig) -> str:
         return f"the activation {config.hidden_act}"
     if config.rope_parameters.get("partial_rotary_factor", 1) != 1:
         return "position embeddings that turn a part of each head only (partial_rotary_factor)"
-    windows = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    if windows and config.sliding_window < config.max_position_embeddings:
-        return "the window of tokens that its layers look back on (sliding_window)"
-    return ""
+    return _lost_windows(config)
+
+
+def _lost_windows(config: PreTrainedConfig) -> str:
+    # Where the converter does write it, CTranslate2 fails on texts that are longer.
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window is None or window >= config.max_position_embeddings or (kinds and "sliding_attention" not in kinds):
+        return ""
+    return f"the window of {window} tokens that its layers look back on (sliding_window)"
+
+
+def _lost_of_mistral(config: PreTrainedConfig) -> str:
+    if config.hidden_act != "silu":
+        return f"the activation {config.hidden_act}"
+    return _lost_of_scaled(config)
+
+
+def _lost_of_gemma_3(config: PreTrainedConfig) -> str:
+    if config.hidden_activation not in ("gelu_pytorch_tanh", "gelu"):
+        return f"the activation {config.hidden_activation}"
+    return _lost_of_scaled(config)
+
+
+def _lost_of_scaled(config: PreTrainedConfig) -> str:
+    scaled = sorted(rope_types(config) - {"default"})
+    return f"position embeddings of the type {scaled[0]}" if scaled else _lost_windows(config)
 
 
 def _lost_of_gpt_neox(config: PreTrainedConfig) -> str:
@@ -211,25 +240,65 @@ def _set_head_dim(spec: Any, model: PreTrainedModel) -> None:
             vars(layer.self_attention)["head_dim"] = np.int32(head_dim)
 
 
+def _set_mistral(spec: Any, model: PreTrainedModel) -> None:
+    _set_head_dim(spec, model)
+    _see_everything(spec, model)
+
+
 def _set_rotary_base(spec: Any, model: PreTrainedModel) -> None:
     for layer in spec.decoder.layer:
         layer.self_attention.rotary_base = np.float32(model.config.rope_parameters["rope_theta"])
 
 
+def _set_gemma_3(spec: Any, model: PreTrainedModel) -> None:
+    """The bases of the rotary position embeddings, which the converter looks for under their old names, and what the
+    scores are divided by: CTranslate2 knows the heads' width only, and the queries' norm takes the rest."""
+    config = model.config
+    settings, widening = rope_settings(config), (config.head_dim / config.query_pre_attn_scalar) ** 0.5
+    for layer, kind in zip(spec.decoder.layer, config.layer_types, strict=True):
+        layer.self_attention.rotary_base = np.float32(settings[kind]["rope_theta"])
+        # One is added to it.
+        layer.self_attention.q_norm.gamma = (1 + layer.self_attention.q_norm.gamma) * widening - 1
+    _see_everything(spec, model)
+
+
+def _see_everything(spec: Any, model: PreTrainedModel) -> None:
+    """A window as long as the longest text is none (see `_lost_windows`)."""
+    for part in (spec.decoder, *(layer.self_attention for layer in spec.decoder.layer)):
+        vars(part)["sliding_window"] = np.int32(0)
+
+
 def _set_t5_scale(spec: Any, model: PreTrainedModel) -> None:
     # Not by tie_word_embeddings: a projection may be tied and not scaled, and the other way round.
-    spec.decoder.scale_outputs = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
+    spec.decoder.scale_outputs = (
+        model.config.d_model**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
+    )
     for layer in (*spec.encoder.layer, *spec.decoder.layer):
         for attention in (layer.self_attention, getattr(layer, "attention", None)):
             if attention is not None:
                 vars(attention)["head_dim"] = np.int32(model.config.d_kv)
 
 
+def _name_m2m_100(model: PreTrainedModel) -> None:
+    _rename_bart(True, False)(model)
+    for side in (model.model.encoder, model.model.decoder):
+        positions = side.embed_positions
+        # Counted from behind the padding token.
+        vars(positions)["weight"] = positions.weights[positions.padding_idx + 1 :]
+        positions.offset = 0
+
+
+_T5 = _Recipe(conversion.T5Loader(), TARGET_TOKENS, "layer_norm_epsilon", finish=_set_t5_scale)
+
 _RECIPES: dict[str, _Recipe] = {
     "gpt2": _Recipe(conversion.GPT2Loader(), NEXT_TOKENS, "layer_norm_epsilon", _lost_of_gpt2),
     "llama": _Recipe(conversion.LlamaLoader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama, finish=_set_head_dim),
     "qwen2": _Recipe(conversion.Qwen2Loader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama),
     "qwen3": _Recipe(conversion.Qwen3Loader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_llama),
+    "mistral": _Recipe(conversion.MistralLoader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_mistral, finish=_set_mistral),
+    "gemma3_text": _Recipe(
+        conversion.Gemma3Loader(), NEXT_TOKENS, "rms_norm_eps", _lost_of_gemma_3, finish=_set_gemma_3
+    ),
     "gpt_neox": _Recipe(
         conversion.GPTNeoXLoader(),
         NEXT_TOKENS,
@@ -243,5 +312,7 @@ _RECIPES: dict[str, _Recipe] = {
     # Not the converter's own for Marian: it cuts the last row as the padding, which is the first in models made here,
     # and lets the decoder begin with zeros for the embedding of the start token.
     "marian": _Recipe(conversion.BartLoader(), TARGET_TOKENS, None, adapt=_rename_bart(False, False)),
-    "t5": _Recipe(conversion.T5Loader(), TARGET_TOKENS, "layer_norm_epsilon", finish=_set_t5_scale),
+    "m2m_100": _Recipe(conversion.BartLoader(), TARGET_TOKENS, None, adapt=_name_m2m_100),
+    "t5": _T5,
+    "mt5": _T5,
 }

@@ -21,6 +21,7 @@ from lightpaff.deployment.onnx_writing import MOST_BYTES, Signature, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.opening import lacks_head, open_headed, read_config
+from lightpaff.models.rotary import rope_types
 from lightpaff.models.shapes import count_parameters
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 
@@ -39,9 +40,9 @@ def refusal_of_decoder(config: PreTrainedConfig) -> str:
     width = _width_of_head(config)
     if width % _WIDTH_STEP:
         return f"ONNX Runtime's attention takes heads of a multiple of {_WIDTH_STEP}, and these are {width} wide"
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    if rope_type in _LENGTH_DEPENDENT:
-        return f"its position embeddings ({rope_type}) depend on how much is read in all, which a graph cannot follow"
+    if followed := rope_types(config) & set(_LENGTH_DEPENDENT):
+        kind = min(followed)
+        return f"its position embeddings ({kind}) depend on how much is read in all, which a graph cannot follow"
     size = _BYTES_OF_FLOAT32 * count_parameters(config, NEXT_TOKENS, config.vocab_size).total
     if size > MOST_BYTES:
         return f"has {size / 1e9:.1f} GB of weights in float32, and an ONNX file holds 2"

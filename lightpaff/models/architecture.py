@@ -66,6 +66,14 @@ def _nothing_more(config: PreTrainedConfig, teacher_config: PreTrainedConfig, sh
     """The sizes are all there is."""
 
 
+def _nothing_unlike(config: PreTrainedConfig) -> str:
+    return ""
+
+
+def _tied_as_configured(config: PreTrainedConfig) -> bool:
+    return False
+
+
 def _no_particulars(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {}
 
@@ -84,6 +92,8 @@ class Architecture:
             not yet written); gets that config, the teacher's, and the complete new sizes.
         scratch_settings: what else a config made from nothing needs, from the recipe and the tokenizer.
         needs_even_head_size: rotary position embeddings turn pairs of dimensions.
+        unlike: the setting of a config by which a model computes what the table does not say; empty where none does.
+        has_own_projection: whether the projection is a matrix of its own though transformers ties every such config.
     """
 
     heads: dict[str, Head]
@@ -94,3 +104,5 @@ class Architecture:
     before_resizing: Callable[[PreTrainedConfig, PreTrainedConfig, Shape], None] = _nothing_more
     scratch_settings: Callable[[FromScratch, PreTrainedTokenizerBase], dict[str, Any]] = _no_particulars
     needs_even_head_size: bool = False
+    unlike: Callable[[PreTrainedConfig], str] = _nothing_unlike
+    has_own_projection: Callable[[PreTrainedConfig], bool] = _tied_as_configured

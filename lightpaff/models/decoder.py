@@ -8,6 +8,7 @@ no `attention_mask`, tell transformers that they are separate: it then keeps att
 Shapes: B examples, S tokens, P target positions, D hidden.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -62,6 +63,21 @@ def _divide_key_value_heads(config: PreTrainedConfig, teacher_config: PreTrained
         config.head_dim = 2 * max(1, round(teacher_head_dim * widening / 2))
 
 
+def _divide_gemma(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+    """As `_divide_key_value_heads`; what the scores are divided by grows with the heads' width as in the teacher."""
+    _divide_key_value_heads(config, teacher_config, shape)
+    scale = teacher_config.query_pre_attn_scalar * config.head_dim / teacher_config.head_dim
+    config.query_pre_attn_scalar = max(1, round(scale))
+
+
+def _unlike_gemma_3(config: PreTrainedConfig) -> str:
+    if config.final_logit_softcapping is not None:
+        return "final_logit_softcapping, which bends the logits"
+    return "use_bidirectional_attention, which lets tokens see those after them" * bool(
+        config.use_bidirectional_attention
+    )
+
+
 def _first_and_last(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
 
@@ -77,6 +93,16 @@ def _one_head_a_group(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerB
         "num_key_value_heads": from_scratch.heads,
         "head_dim": from_scratch.hidden_size // from_scratch.heads,
     }
+
+
+def _whole_past(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """As today's Mistral, which looks back on everything; the first did on 4,096 tokens, the config's default."""
+    return {**_one_head_a_group(from_scratch, tokenizer), "sliding_window": None}
+
+
+def _gemma_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    settings = _one_head_a_group(from_scratch, tokenizer)
+    return {**settings, "query_pre_attn_scalar": settings["head_dim"]}
 
 
 _LLAMA = Architecture(
@@ -101,6 +127,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "mistral": replace(_LLAMA, scratch_settings=_whole_past),
+    "gemma3_text": replace(
+        _LLAMA, before_resizing=_divide_gemma, scratch_settings=_gemma_settings, unlike=_unlike_gemma_3
+    ),
     "gpt_neox": Architecture(
         heads=_next_tokens("embed_out."),
         layers=(LayerList("gpt_neox.layers"),),

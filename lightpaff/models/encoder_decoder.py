@@ -1,4 +1,4 @@
-"""The encoder-decoder family: where BART, mBART, Marian and T5 split, what their configs call things.
+"""The encoder-decoder family: where BART, mBART, Marian, M2M100, T5 and mT5 split, what their configs call things.
 
 Their head is `target_tokens`: every token of the target is predicted from the source and the target's tokens before it.
 The hidden states are the decoder's.
@@ -47,14 +47,21 @@ def _run_trunk_at_positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -
 
 
 @contextlib.contextmanager
-def _positions(table: nn.Embedding, position_ids_BT: Tensor) -> Iterator[None]:
+def _positions(table: nn.Module, position_ids_BT: Tensor) -> Iterator[None]:
     """Make a table of position embeddings answer with those of the given positions inside the block."""
 
-    def look_up(table: nn.Embedding, arguments: tuple[Any, ...], found: Tensor) -> Tensor:
+    def look_up(table: nn.Module, arguments: tuple[Any, ...], found: Tensor) -> Tensor:
         # The first rows of BART's and mBART's tables are not for positions.
-        return functional.embedding(position_ids_BT + getattr(table, "offset", 0), table.weight)
+        return functional.embedding(position_ids_BT + getattr(table, "offset", 0), table.get_parameter("weight"))
 
-    hook = table.register_forward_hook(look_up)
+    def compute(table: Any, arguments: tuple[Any, ...], found: Tensor) -> Tensor:
+        # M2M100 counts from behind its padding token, and makes more rows of its sinusoids when they are needed.
+        rows_BT = position_ids_BT + table.padding_idx + 1
+        if int(rows_BT.max()) >= len(table.weights):
+            table.make_weights(int(rows_BT.max()) + 1, table.embedding_dim, table.padding_idx)
+        return functional.embedding(rows_BT, table.weights)
+
+    hook = table.register_forward_hook(compute if hasattr(table, "weights") else look_up)
     try:
         yield
     finally:
@@ -90,12 +97,22 @@ def _init_std(hidden_size: int) -> float:
     return float(hidden_size**-0.5)
 
 
-def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+def _resize_m2m_100(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+    _resize_bart(config, teacher_config, shape)
+    # Whole layers are left out so that some of many can be removed later (Fan et al. 2020); a student has few.
+    config.encoder_layerdrop = config.decoder_layerdrop = 0.0
+
+
+def _resize_mt5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
     assert shape.hidden_size is not None
     assert shape.heads is not None
-    # As wide in proportion to the hidden size as the teacher's: heads need not fill it (T5 3B, Flan-T5 small).
+    # As wide in proportion to the hidden size as the teacher's: heads need not fill it (T5 3B, Flan-T5 small, mT5).
     widening = (shape.hidden_size * teacher_config.num_heads) / (shape.heads * teacher_config.d_model)
     config.d_kv = max(1, round(teacher_config.d_kv * widening))
+
+
+def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+    _resize_mt5(config, teacher_config, shape)
     # A model made from a config is always tied, be its teacher tied or not (T5 1.1): without the scale, its first
     # logits would be in the tens.
     config.scale_decoder_outputs = True
@@ -130,21 +147,45 @@ def _marian_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBa
     }
 
 
+def _m2m_100_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    settings = _bart_settings(from_scratch, tokenizer)
+    return {**settings, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+
+
+def _one_vocabulary(config: PreTrainedConfig) -> str:
+    """Marian's two sides may have vocabularies of their own; one of transformers' two keys for that is enough."""
+    if config.share_encoder_decoder_embeddings:
+        return ""
+    return "share_encoder_decoder_embeddings: false, so its decoder has a vocabulary of its own"
+
+
+def _always(config: PreTrainedConfig) -> bool:
+    return True
+
+
 def _t5_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {**_special_tokens(tokenizer), "d_kv": from_scratch.hidden_size // from_scratch.heads}
 
 
-_BART = Architecture(
-    heads={
+def _target_tokens(layout: HeadLayout, decoder: str, *parameters: str) -> dict[str, Head]:
+    return {
         TARGET_TOKENS: Head(
             AutoModelForSeq2SeqLM,
-            HeadLayout(_run_trunk_at_positions, _keep, "lm_head", bias="final_logits_bias"),
-            ("lm_head.", "final_logits_bias"),
+            layout,
+            ("lm_head.", *parameters),
             stored=(),
             foreign="classification_head.",
-            target_parameters=("model.decoder.",),
+            target_parameters=(decoder,),
         )
-    },
+    }
+
+
+_BART = Architecture(
+    heads=_target_tokens(
+        HeadLayout(_run_trunk_at_positions, _keep, "lm_head", bias="final_logits_bias"),
+        "model.decoder.",
+        "final_logits_bias",
+    ),
     layers=(LayerList("model.encoder.layers"), LayerList("model.decoder.layers", "decoder_layers")),
     dropouts=("dropout", "attention_dropout", "activation_dropout"),
     longest_input=_max_position_embeddings,
@@ -159,35 +200,41 @@ _BART = Architecture(
     scratch_settings=_bart_settings,
 )
 
+# T5 knows tokens by their distances, which are the same within a fragment as in the whole text: so it needs no
+# decoder_position_ids.
+_T5 = Architecture(
+    heads=_target_tokens(HeadLayout(_run_trunk, _scale_down, "lm_head"), "decoder."),
+    layers=(LayerList("encoder.block"), LayerList("decoder.block", "decoder_layers")),
+    dropouts=("dropout_rate",),
+    longest_input=_no_limit,
+    sizes=SizeNames(
+        layers=("num_layers",),
+        hidden_size=("d_model",),
+        heads=("num_heads",),
+        feed_forward=("d_ff",),
+        decoder_layers=("num_decoder_layers",),
+    ),
+    before_resizing=_resize_t5,
+    scratch_settings=_t5_settings,
+)
+
 ARCHITECTURES: dict[str, Architecture] = {
     "bart": _BART,
     "mbart": _BART,
-    "marian": replace(_BART, scratch_settings=_marian_settings),
-    "t5": Architecture(
-        heads={
-            TARGET_TOKENS: Head(
-                AutoModelForSeq2SeqLM,
-                # T5 knows tokens by their distances, which are the same within a fragment as in the whole text: so
-                # it needs no decoder_position_ids.
-                HeadLayout(_run_trunk, _scale_down, "lm_head"),
-                ("lm_head.",),
-                stored=(),
-                foreign="classification_head.",
-                target_parameters=("decoder.",),
-            )
-        },
-        layers=(LayerList("encoder.block"), LayerList("decoder.block", "decoder_layers")),
-        dropouts=("dropout_rate",),
-        longest_input=_no_limit,
-        sizes=SizeNames(
-            layers=("num_layers",),
-            hidden_size=("d_model",),
-            heads=("num_heads",),
-            feed_forward=("d_ff",),
-            decoder_layers=("num_decoder_layers",),
-        ),
-        before_resizing=_resize_t5,
-        scratch_settings=_t5_settings,
+    "marian": replace(_BART, scratch_settings=_marian_settings, unlike=_one_vocabulary),
+    # NLLB's models too.
+    "m2m_100": replace(
+        _BART,
+        heads=_target_tokens(HeadLayout(_run_trunk_at_positions, _keep, "lm_head"), "model.decoder."),
+        before_resizing=_resize_m2m_100,
+        scratch_settings=_m2m_100_settings,
+    ),
+    "t5": _T5,
+    "mt5": replace(
+        _T5,
+        heads=_target_tokens(HeadLayout(_run_trunk, _keep, "lm_head"), "decoder."),
+        before_resizing=_resize_mt5,
+        has_own_projection=_always,
     ),
 }
 """What is known, by transformers' model_type."""

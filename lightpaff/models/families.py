@@ -26,6 +26,10 @@ PRETRAINING_HEADS: dict[Family, str] = {
 """The head that a family is pre-trained with."""
 
 
+_INSTEAD = {"gemma3": "this Gemma 3 reads pictures too: take one for text alone, a gemma3_text (gemma-3-1b, -270m)"}
+"""What to take in place of an architecture that is near to a known one."""
+
+
 def check_model_type(model_type: str | None, name: str) -> None:
     """Check that an architecture is supported.
 
@@ -37,10 +41,8 @@ def check_model_type(model_type: str | None, name: str) -> None:
         UserError: names the known ones.
     """
     if model_type not in ARCHITECTURES:
-        raise UserError(
-            f"{name}: model_type is {model_type!r} in its config.json; take a model of a known one: "
-            f"{', '.join(ARCHITECTURES)}"
-        )
+        instead = _INSTEAD.get(str(model_type), f"take a model of a known one: {', '.join(ARCHITECTURES)}")
+        raise UserError(f"{name}: model_type is {model_type!r} in its config.json; {instead}")
 
 
 def check_family(config: PreTrainedConfig, family: Family, name: str) -> None:
@@ -77,10 +79,14 @@ def head_of(config: PreTrainedConfig, head: str) -> Head:
     """What is known about a head of the architecture of a model, which has to be of a family with such a head.
 
     Raises:
-        UserError: the architecture is not supported, or pools all tokens where one is needed.
+        UserError: the architecture or a setting of its config is not supported, or it pools all tokens where one is
+            needed.
     """
-    heads = architecture_of(config).heads
+    architecture = architecture_of(config)
+    heads = architecture.heads
     assert head in heads, f"a {config.model_type} has no head {head}"
+    if unlike := architecture.unlike(config):
+        raise UserError(f"{config.name_or_path or config.model_type}: its config.json has {unlike}; take another model")
     if head == CLASSES:
         encoder.check_pooling(config)
     return heads[head]

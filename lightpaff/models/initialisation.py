@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightpaff.errors import UserError
+from lightpaff.models.building import build_model
 from lightpaff.models.families import architecture_of, head_of
 from lightpaff.models.opening import configure_head, open_headed, quiet_transformers, read_config, seeded, set_dropout
 from lightpaff.models.shapes import shape_of
@@ -92,8 +93,7 @@ def _choose_layers(config: PreTrainedConfig, teacher_config: PreTrainedConfig) -
 
 def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str) -> PreTrainedModel:
     with quiet_transformers(), seeded(seed):
-        auto_class = head_of(config, head).auto_class
-        model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model = build_model(config, head, dtype=torch.float32, attn_implementation=attention)
     return model.eval()
 
 
@@ -102,7 +102,8 @@ def _untie_as_in_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> 
     if _is_tied(student) and not _is_tied(teacher):
         projection = student.get_output_embeddings()
         projection.weight = nn.Parameter(torch.empty_like(projection.weight))
-        student.config.scale_decoder_outputs = teacher.config.scale_decoder_outputs
+        if hasattr(teacher.config, "scale_decoder_outputs"):
+            student.config.scale_decoder_outputs = teacher.config.scale_decoder_outputs
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

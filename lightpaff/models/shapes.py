@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import SizeNames
+from lightpaff.models.building import build_model
 from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of
 from lightpaff.models.fetching import without_origin
 from lightpaff.models.opening import configure_head
@@ -168,7 +169,7 @@ def _build_without_memory(config: PreTrainedConfig, head: str, classes: int) -> 
     config = copy.deepcopy(config)
     configure_head(config, head, classes)
     with torch.device("meta"):
-        return head_of(config, head).auto_class.from_config(config)
+        return build_model(config, head)
 
 
 def _embedding_weights(model: PreTrainedModel) -> set[torch.Tensor]:

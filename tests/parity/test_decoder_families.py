@@ -34,6 +34,22 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     # Heads that are wider than a share of the hidden size.
     "qwen3": {"hidden_size": 16, "head_dim": 8, **GROUPED},
+    # Every layer looks back three tokens only; heads that do not fill the hidden size.
+    "mistral": {"hidden_size": 16, "head_dim": 6, "sliding_window": 3, **GROUPED},
+    # The first layer looks back three tokens only, and turns its positions another way than the second.
+    "gemma3_text": {
+        "hidden_size": 16,
+        "head_dim": 8,
+        "sliding_window": 3,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 5,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+        },
+        "pad_token_id": 0,
+        **GROUPED,
+    },
     "gpt_neox": {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24},
 }
 # The training loop runs eager attention in float32 on CPUs and sdpa on GPUs. Eager takes its softmax in float32.
@@ -101,7 +117,7 @@ def test_packed_documents_are_as_each_alone(
     assert not torch.allclose(as_one_PV[5:10], expected_PV[5:10], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["gpt2", "qwen3", "mistral"])
 def test_gradients_equal_the_plain_models(architecture: str) -> None:
     model, inputs = make_model(architecture, "sdpa").double(), make_packed_inputs()
     positions_P = torch.arange(36)[::2]
@@ -176,4 +192,4 @@ def test_a_model_made_from_nothing_runs(architecture: str) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     assert (config.bos_token_id, config.eos_token_id) == (2, 2)
     assert model(input_ids=torch.tensor([[0, 1]])).logits.shape == (1, 2, config.vocab_size)
-    assert model.config.tie_word_embeddings == (architecture == "gpt2")
+    assert model.config.tie_word_embeddings == (architecture in ("gpt2", "gemma3_text"))

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lightpaff.models.architecture import TARGET_TOKENS
+from lightpaff.models.building import build_model
 from lightpaff.models.encoder_decoder import ARCHITECTURES
 from lightpaff.models.headed import HeadedModel
 from lightpaff.recipe import FromScratch, Shape
@@ -34,22 +35,25 @@ BART_SIZES = {
     "max_position_embeddings": 32,
     "decoder_start_token_id": 1,
 }
+# Few and near buckets, so that far distances share one; heads that do not fill the hidden size.
+T5_SIZES = {
+    "d_model": 16,
+    "d_kv": 6,
+    "num_heads": 2,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 10,
+    "decoder_start_token_id": 0,
+}
 SIZES: dict[str, dict[str, Any]] = {
     "bart": BART_SIZES,
     "mbart": {**BART_SIZES, "scale_embedding": True},
     "marian": {**BART_SIZES, "scale_embedding": True},
-    # Few and near buckets, so that far distances share one; heads that do not fill the hidden size.
-    "t5": {
-        "d_model": 16,
-        "d_kv": 6,
-        "num_heads": 2,
-        "d_ff": 24,
-        "num_layers": 2,
-        "num_decoder_layers": 2,
-        "relative_attention_num_buckets": 8,
-        "relative_attention_max_distance": 10,
-        "decoder_start_token_id": 0,
-    },
+    "m2m_100": BART_SIZES,
+    "t5": T5_SIZES,
+    "mt5": T5_SIZES,
 }
 PRECISIONS = [("eager", torch.float32, 1e-5), ("sdpa", torch.float32, 1e-5), ("sdpa", torch.float64, 1e-10)]
 
@@ -137,7 +141,7 @@ def test_a_fragment_is_as_in_its_full_text(
     torch.testing.assert_close(logits_PV, expected_PV, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("architecture", ["bart", "mbart", "marian"])
+@pytest.mark.parametrize("architecture", ["bart", "mbart", "marian", "m2m_100"])
 def test_positions_are_given_back_after_a_fragment(architecture: str) -> None:
     model = make_model(architecture)
     fragments, _, positions_P, _ = make_fragments()
@@ -149,7 +153,7 @@ def test_positions_are_given_back_after_a_fragment(architecture: str) -> None:
     assert not torch.allclose(placed_PV, from_zero_PV, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("architecture", ["bart", "t5"])
+@pytest.mark.parametrize("architecture", ["bart", "m2m_100", "t5", "mt5"])
 def test_gradients_on_fragments_equal_the_plain_models(architecture: str) -> None:
     model = make_model(architecture, "sdpa").double()
     fragments, full, positions_P, full_positions_P = make_fragments()
@@ -179,9 +183,10 @@ def test_a_saved_model_is_a_plain_transformers_model(architecture: str, tmp_path
     torch.testing.assert_close(headed.logits(inputs, positions_P), expected_PV, rtol=1e-5, atol=1e-5)
 
 
-def test_an_untied_t5_is_not_scaled(tmp_path: Path) -> None:
-    # T5 1.1: transformers ties every T5 that it makes, and leaves one untied whose file has two matrices.
-    tied = make_model("t5", tie_word_embeddings=False)
+@pytest.mark.parametrize("architecture", ["t5", "mt5"])
+def test_an_untied_t5_is_not_scaled(architecture: str, tmp_path: Path) -> None:
+    # T5 1.1, mT5: transformers ties every T5 that it makes, and leaves one untied whose file has two matrices.
+    tied = make_model(architecture, tie_word_embeddings=False)
     tied.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 16))
     tied.save_pretrained(tmp_path)
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, attn_implementation="eager")
@@ -208,7 +213,7 @@ def test_every_name_in_the_table_is_the_architectures_own(architecture: str) -> 
     known, config, model = ARCHITECTURES[architecture], make_config(architecture), make_model(architecture)
     names = [name for group in vars(known.sizes).values() for name in group]
     assert all(hasattr(config, name) for name in (*names, *known.dropouts))
-    assert known.longest_input(config) == (None if architecture == "t5" else 32)
+    assert known.longest_input(config) == (None if architecture in ("t5", "mt5") else 32)
     assert [len(model.get_submodule(layers.path)) for layers in known.layers] == [2, 2]
     parameters = {name for name, _ in model.named_parameters()}
     head = known.heads[TARGET_TOKENS]
@@ -246,7 +251,7 @@ def test_a_model_made_from_nothing_runs(architecture: str, with_first: bool) -> 
         value = 1 if field == "decoder_layers" else getattr(from_scratch, field)
         settings |= dict.fromkeys(names, value)
     config = AutoConfig.for_model(architecture, **settings | known.scratch_settings(from_scratch, tokenizer))
-    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    model = build_model(config, TARGET_TOKENS).eval()
     assert config.decoder_start_token_id == (2 if with_first else 0)
     assert config.eos_token_id == 1
     assert getattr(config, "forced_eos_token_id", None) is None

@@ -32,6 +32,16 @@ PROMPTS = [[5, 9, 31, 7], [40], [77, 12, 50], [8, 20, 33]]
 
 _ROTARY = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 24}
 _GROUPED = {**_ROTARY, "num_key_value_heads": 2}
+_GEMMA = {
+    "head_dim": 8,
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "query_pre_attn_scalar": 8,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+    },
+}
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "layer_norm_epsilon": 1e-3}),
     "gpt2, own projection": ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "tie_word_embeddings": False}),
@@ -41,6 +51,23 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {**_GROUPED, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}),
     "qwen3": ("qwen3", {**_GROUPED, "head_dim": 8}),
     "qwen3, narrow heads": ("qwen3", {**_GROUPED, "head_dim": 2}),
+    "mistral": ("mistral", {**_GROUPED, "head_dim": 8, "sliding_window": None, "rms_norm_eps": 1e-3}),
+    "mistral, a long window": (
+        "mistral",
+        {**_GROUPED, "sliding_window": 32, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}},
+    ),
+    "gemma3_text": ("gemma3_text", {**_GROUPED, **_GEMMA, "sliding_window": 32}),
+    "gemma3_text, otherwise": (
+        "gemma3_text",
+        {
+            **_GROUPED,
+            **_GEMMA,
+            "sliding_window": 40,
+            "query_pre_attn_scalar": 5,
+            "tie_word_embeddings": False,
+            "rms_norm_eps": 1e-3,
+        },
+    ),
     "gpt_neox": ("gpt_neox", {**_ROTARY, "num_attention_heads": 2, "layer_norm_eps": 1e-3}),
     "gpt_neox, otherwise": (
         "gpt_neox",
@@ -79,6 +106,20 @@ ONNX_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_WIDE, "hidden_size": 32, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     ),
     "qwen3": ("qwen3", _WIDE),
+    "mistral": ("mistral", {**_WIDE, "sliding_window": None}),
+    "mistral, looking back on 5": ("mistral", {**_WIDE, "sliding_window": 5}),
+    "gemma3_text": ("gemma3_text", {**_WIDE, **_GEMMA, "query_pre_attn_scalar": 5}),
+    "gemma3_text, turned slower": (
+        "gemma3_text",
+        {
+            **_WIDE,
+            **_GEMMA,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 8.0},
+            },
+        },
+    ),
     "gpt_neox": ("gpt_neox", {**_ROTARY, "num_attention_heads": 2}),
     "gpt_neox, otherwise": ("gpt_neox", {**DECODERS["gpt_neox, otherwise"][1], "num_attention_heads": 2}),
 }
@@ -97,6 +138,9 @@ ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart, scaled": ("bart", {**_BART, "scale_embedding": True, "activation_function": "relu"}),
     "mbart": ("mbart", {**_BART, "scale_embedding": True}),
     "marian": ("marian", {**_BART, "scale_embedding": True}),
+    "m2m_100": ("m2m_100", {**_BART, "scale_embedding": True}),
+    "m2m_100, not scaled": ("m2m_100", {**_BART, "scale_embedding": False, "activation_function": "gelu"}),
+    "mt5": ("mt5", {**_T5, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 10}),
     "t5": ("t5", {**_T5, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 10}),
     "t5, own projection": (
         "t5",
@@ -126,7 +170,7 @@ def save_model(folder: Path, architecture: str, settings: dict[str, Any]) -> tup
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         **({} if is_decoder else {"decoder_start_token_id": tokenizer.bos_token_id}),
-        **({} if architecture == "t5" else {"max_position_embeddings": 32}),
+        **({} if architecture in ("t5", "mt5") else {"max_position_embeddings": 32}),
         **settings,
     )
     model = (AutoModelForCausalLM if is_decoder else AutoModelForSeq2SeqLM).from_config(config).eval()
@@ -135,7 +179,7 @@ def save_model(folder: Path, architecture: str, settings: dict[str, Any]) -> tup
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.3 * torch.randn_like(parameter))
-        if architecture != "t5" and not is_decoder:
+        if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_()
     # What nobody asked for: it must make no difference.
     model.generation_config = GenerationConfig(num_beams=3, max_length=7, no_repeat_ngram_size=2)

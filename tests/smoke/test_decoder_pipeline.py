@@ -139,7 +139,7 @@ def test_plain_transformers_finds_the_same_perplexity(
         assert (card["tokens"], card["words"]) == (found["tokens"], found["words"])
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"])
 def test_every_architecture(
     architecture: str, finished_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:

@@ -117,7 +117,7 @@ def test_student_needs_no_lightpaff(
     check_student(read_report(output), output, read_rows(recipe.folder / "test_translations.jsonl"), predicted)
 
 
-@pytest.mark.parametrize("architecture", ["mbart", "marian", "t5"])
+@pytest.mark.parametrize("architecture", ["mbart", "marian", "m2m_100", "t5", "mt5"])
 def test_every_architecture(
     architecture: str, finished_encoder_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:

@@ -17,10 +17,20 @@ from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe import FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine"] * 3
+_ROTARY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 32,
+}
 SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32},
-    "qwen2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
-    "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+    "qwen2": _ROTARY,
+    "mistral": _ROTARY,
+    "gemma3_text": {**_ROTARY, "head_dim": 16},
+    "gpt_neox": _ROTARY,
     "bart": {
         "d_model": 32,
         "encoder_layers": 2,
@@ -127,10 +137,27 @@ def test_padding_is_never_written(tmp_path: Path) -> None:
         ("gpt2", {"activation_function": "tanh"}, "tanh"),
         (
             "qwen2",
-            {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "num_key_value_heads": 2},
+            {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
             "sliding_window",
         ),
-        ("qwen2", {"hidden_act": "gelu", "num_key_value_heads": 2}, "activation gelu"),
+        ("qwen2", {"hidden_act": "gelu"}, "activation gelu"),
+        ("mistral", {"sliding_window": 31}, "window of 31 tokens"),
+        ("mistral", {"hidden_act": "gelu", "sliding_window": None}, "activation gelu"),
+        ("gemma3_text", {"sliding_window": 4}, "window of 4 tokens"),
+        ("gemma3_text", {"hidden_activation": "silu", "sliding_window": 32}, "activation silu"),
+        (
+            "gemma3_text",
+            {
+                "sliding_window": 32,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+            },
+            "of the type linear",
+        ),
+        ("bart", {"activation_function": "mish"}, "no activation mish"),
         (
             "gpt_neox",
             {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.2}},

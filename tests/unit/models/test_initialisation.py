@@ -33,7 +33,7 @@ TOKENIZER = PreTrainedTokenizerFast(
 
 
 def make_config(architecture: str, **sizes: int) -> Any:
-    given = {"layers": 6, "hidden_size": 8, "heads": 2, "feed_forward": 12, "max_length": 16, **sizes}
+    given = {"layers": 6, "hidden_size": 8, "heads": 2, "feed_forward": 12, "max_length": 24, **sizes}
     return scratch_config(FromScratch.model_validate({"architecture": architecture, **given}), TOKENIZER)
 
 
@@ -126,6 +126,30 @@ def test_qwens_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:
     student = start_student("qwen2", tmp_path, layers=4)
     assert student.config.layer_types == ["full_attention"] * 2 + ["sliding_attention"] * 2
     student.save_pretrained(tmp_path / "student")
+
+
+def test_gemmas_layers_keep_their_kind_of_attention_and_their_positions(tmp_path: Path) -> None:
+    config = make_config("gemma3_text")
+    config.layer_types = ["sliding_attention", "full_attention"] * 3
+    config.sliding_window = 2
+    teacher = ARCHITECTURES["gemma3_text"].heads[pretraining_head("gemma3_text")].auto_class.from_config(config)
+    teacher.save_pretrained(tmp_path)
+    student = start_student("gemma3_text", tmp_path, layers=3)
+    # Layers 0, 3 and 5 of the teacher.
+    assert student.config.layer_types == ["sliding_attention", "full_attention", "full_attention"]
+    student.save_pretrained(tmp_path / "student")
+    again = type(student).from_pretrained(tmp_path / "student")
+    assert again.config.layer_types == student.config.layer_types
+    ids = torch.arange(12)[None] % VOCABULARY
+    # The teacher without its other layers says the same.
+    teacher.model.layers = torch.nn.ModuleList(teacher.model.layers[layer] for layer in (0, 3, 5))
+    teacher.config.layer_types = [teacher.config.layer_types[layer] for layer in (0, 3, 5)]
+    teacher.config.num_hidden_layers = 3
+    for place, layer in enumerate(teacher.model.layers):
+        layer.self_attn.layer_idx = place
+    expected = teacher(input_ids=ids, use_cache=False).logits
+    student.config.sliding_window = again.config.sliding_window = 2
+    torch.testing.assert_close(again(input_ids=ids, use_cache=False).logits, expected)
 
 
 def test_modernberts_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from lightpaff.recipe import FromScratch
 
 VOCABULARY = 23
 HEADS = (MASKED_TOKENS, CLASSES)
-SIZES = {"layers": 1, "hidden_size": 8, "heads": 2, "feed_forward": 8, "max_length": 16}
+SIZES = {"layers": 1, "hidden_size": 8, "heads": 2, "feed_forward": 8, "max_length": 24}
 OTHERS = [model_type for model_type in ARCHITECTURES if model_type not in encoder.ARCHITECTURES]
 """Decoders and encoder-decoders: they have one head, which predicts tokens."""
 
