@@ -1,7 +1,10 @@
 """The tokens that tell a model of several languages which one it reads or writes."""
 
+import contextlib
 import copy
 import difflib
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightpaff.errors import UserError
@@ -12,14 +15,15 @@ if TYPE_CHECKING:
 
 
 def language_id(tokenizer: "PreTrainedTokenizerBase", language: str) -> int:
-    """The id of the token <LANGUAGE>, or of the tokenizer's own code that is called so (mBART's `en_XX`).
+    """The id of the token <LANGUAGE>, or of the tokenizer's own that is called so (mBART's `en_XX`, M2M100's `__en__`).
 
     Raises:
         UserError: the tokenizer has neither.
     """
     # A word piece may be spelt like a language (`en`): only tokens beside the vocabulary of text count.
     known: dict[str, int] = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
-    for token in (f"<{language}>", language):
+    known |= getattr(tokenizer, "lang_token_to_id", {})
+    for token in (f"<{language}>", f"__{language}__", language):
         if token in known:
             return known[token]
     close = difflib.get_close_matches(language, known, n=3, cutoff=0.4)
@@ -41,17 +45,28 @@ def has_own_languages(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
 
 
+@contextlib.contextmanager
+def quiet_marian() -> Iterator[None]:
+    """Marian's tokenizer asks for a package that it does not use: it is not told so inside the block."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*sacremoses")
+        yield
+
+
 def tokenizer_between(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None) -> "PreTrainedTokenizerBase":
     """A copy that can be used without changing the original, set to these languages where it has its own.
 
     Raises:
         UserError: the tokenizer lacks one of the languages.
     """
-    own = copy.deepcopy(tokenizer)
+    with quiet_marian():
+        own = copy.deepcopy(tokenizer)
     if languages is not None:
         codes = [own.convert_ids_to_tokens(language_id(own, name)) for name in (languages.source, languages.target)]
         if has_own_languages(own):
-            own.src_lang, own.tgt_lang = codes
+            # M2M100's takes the languages' names where the others take their tokens.
+            names = {token: name for name, token in getattr(own, "lang_code_to_token", {}).items()}
+            own.src_lang, own.tgt_lang = (names.get(code, code) for code in codes)
     return own
 
 

@@ -34,6 +34,7 @@ class ExportCard:
         max_target_length: the most tokens that are written; 0 for classifiers.
         source_sha256: of the weights that were exported.
         made_with: versions of the exporter, for the record.
+        tokenizer: the file by which texts are cut: `tokenizer.json`, or `pieces.json` (see `pieces.py`).
     """
 
     format: Format
@@ -49,6 +50,7 @@ class ExportCard:
     length_penalty: float = 1.0
     max_target_length: int = 0
     made_with: dict[str, str] = field(default_factory=dict)
+    tokenizer: str = "tokenizer.json"
 
     def write(self, directory: Path) -> None:
         """Write `export.json` into the directory of the export."""

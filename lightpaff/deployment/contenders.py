@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightpaff.deployment.card import CARD, ExportCard, Quantisation
+from lightpaff.deployment.pieces import PIECES
 from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work
 from lightpaff.errors import UserError
 
@@ -113,7 +114,7 @@ def _export(name: str, directory: Path, threads: int) -> Contender:
         quantisation=card.quantisation,
         work=WORKS[card.kind],
         longest=card.longest_input,
-        vocabulary=_vocabulary_of(directory / "tokenizer.json"),
+        vocabulary=_vocabulary_of(directory / card.tokenizer),
     )
 
 
@@ -148,7 +149,7 @@ def _vocabulary_of(file: Path) -> int:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         # A list of [token, score] in a Unigram model, a table token -> id in the others.
-        known = content["model"]["vocab"]
+        known = content["vocabulary"] if file.name == PIECES else content["model"]["vocab"]
         ids = known.values() if isinstance(known, dict) else range(len(known))
         return 1 + max(int(id_) for id_ in [*ids, *(added["id"] for added in content.get("added_tokens", []))])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -17,14 +17,14 @@ from ctranslate2.specs.model_spec import ModelSpec
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightpaff.deployment.card import Quantisation
+from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.opening import open_headed, quiet_transformers, read_config
+from lightpaff.models.pieces import is_of_pieces, piece_ids
 from lightpaff.models.rotary import rope_settings, rope_types
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 from lightpaff.recipe import Family
-
-TOKENIZER = "tokenizer.json"
 
 _STORED_AS: dict[Quantisation, str] = {"none": "float32", "int8": "int8", "bf16": "bfloat16"}
 _FAMILIES: dict[str, Family] = {NEXT_TOKENS: "decoder", TARGET_TOKENS: "encoder-decoder"}
@@ -37,7 +37,7 @@ _NEVER = -1e9
 def export_ctranslate2(
     model_directory: Path, destination: Path, quantisation: Quantisation, decoder_start: str | None = None
 ) -> None:
-    """Write a decoder or an encoder-decoder as CTranslate2 reads it, with its tokenizer.json.
+    """Write a decoder or an encoder-decoder as CTranslate2 reads it, with its tokenizer.
 
     An encoder-decoder never writes its padding token, as in `lightpaff.evaluation.generation`.
 
@@ -71,7 +71,7 @@ def export_ctranslate2(
         ) from error
     destination.mkdir(parents=True, exist_ok=True)
     spec.save(str(destination))
-    tokenizer.backend_tokenizer.save(str(destination / TOKENIZER))
+    write_tokenizer(tokenizer, destination)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def _set_vocabulary(
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
     """A token for every row of the embeddings: those that the tokenizer does not know get names of their own."""
-    by_id: dict[int, str] = {id_: token for token, id_ in tokenizer.get_vocab().items()}
+    known = piece_ids(tokenizer) if is_of_pieces(tokenizer) else tokenizer.get_vocab()
+    by_id: dict[int, str] = {id_: token for token, id_ in known.items()}
     tokens = [by_id.get(id_, f"<unused {id_}>") for id_ in range(rows)]
     assert len(set(tokens)) == rows, "a token is called as a row without one"
     return tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
+from lightpaff.deployment.pieces import PIECES
 from lightpaff.files import write_whole
 
 _PIPELINE_TAGS: dict[Kind, str] = {
@@ -75,6 +76,19 @@ source = {prefix}tokenizer.encode("A text to read.").tokens
 )
 print(tokenizer.decode([tokenizer.token_to_id(token) for token in result.hypotheses[0]]))"""
 
+_CTRANSLATE2_WRITER_OF_PIECES = """\
+import json, ctranslate2, sentencepiece
+
+translator = ctranslate2.Translator(".")
+pieces = sentencepiece.SentencePieceProcessor(model_file="pieces.model")
+with open("pieces.json", encoding="utf-8") as file:
+    rules = json.load(file)
+source = [*rules["before"], *pieces.encode("A text to read.", out_type=str), *rules["after"]]
+[result] = translator.translate_batch(
+    [source], beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
+)
+print(pieces.decode_pieces([token for token in result.hypotheses[0] if token not in rules["special"]]))"""
+
 _TRANSFORMERS = """\
 from transformers import pipeline
 
@@ -116,6 +130,8 @@ def usage_example(card: ExportCard) -> str:
     text = "Once upon a time" if card.kind == "next_tokens" else "A text to read."
     if card.kind == "target_tokens" and card.format in _WRITERS:
         template, prefix = _WRITERS[card.format]
+        if card.format == "ctranslate2" and card.tokenizer == PIECES:
+            template = _CTRANSLATE2_WRITER_OF_PIECES
         return template.format(
             prefix=prefix.format(card.source_prefix) if card.source_prefix else "",
             start=card.decoder_start,

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightpaff.deployment.card import CARD, ExportCard
+from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
@@ -121,9 +122,11 @@ def _open(directory: Path, head: str, threads: int) -> PreTrainedModel:
 
 
 def _decoder_start_id(directory: Path, model: PreTrainedModel) -> int:
-    start = ExportCard.read(directory).decoder_start if (directory / CARD).is_file() else ""
-    if start:
-        found = Tokenizer.from_file(str(directory / "tokenizer.json")).token_to_id(start)
+    card = ExportCard.read(directory) if (directory / CARD).is_file() else None
+    if card is not None and card.decoder_start:
+        of_pieces = card.tokenizer == PIECES
+        tokenizer = PieceTokenizer(directory) if of_pieces else Tokenizer.from_file(str(directory / card.tokenizer))
+        found = tokenizer.token_to_id(card.decoder_start)
     else:
         found = model.generation_config.decoder_start_token_id
     if found is None:

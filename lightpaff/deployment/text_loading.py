@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import CARD, ExportCard, Format
+from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import TextRunner, TokenRunner
 from lightpaff.deployment.runtimes import RUNTIMES, open_runner
 from lightpaff.errors import UserError, one_line
@@ -72,7 +73,7 @@ class Writer:
         UserError: the card's `source_prefix` is no token.
     """
 
-    def __init__(self, runner: TextRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
+    def __init__(self, runner: TextRunner, tokenizer: Tokenizer | PieceTokenizer, card: ExportCard) -> None:
         self._runner, self._tokenizer, self._card = runner, tokenizer, card
         self._first: list[int] = []
         if card.source_prefix:
@@ -125,7 +126,8 @@ def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:
             f"{directory}: {CARD} says that the decoder begins with {card.decoder_start}, config.json says "
             f"{runner.decoder_start}; export it anew"
         )
-    return Writer(runner, _open_tokenizer(directory), card)
+    tokenizer = PieceTokenizer(directory) if card.tokenizer == PIECES else _open_tokenizer(directory)
+    return Writer(runner, tokenizer, card)
 
 
 def _check_format(card: ExportCard, directory: Path) -> None:

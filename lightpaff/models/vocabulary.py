@@ -3,11 +3,16 @@
 Teacher and student speak about the same classes only when every id means the same token to both.
 """
 
+import hashlib
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from lightpaff.data.languages import has_own_languages, quiet_marian
 from lightpaff.errors import UserError, one_line
+from lightpaff.models.pieces import is_of_pieces, piece_ids, piece_models
 from lightpaff.recipe import Family
 
 _REQUIRED_TOKENS: dict[Family, tuple[str, ...]] = {
@@ -32,7 +37,7 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     """Open the tokenizer in a model's directory, without the network; it neither cuts nor pads unless asked.
 
     A tokenizer.json is best; vocab.txt, vocab.json with merges.txt, and SentencePiece's files are taken where
-    transformers can make a fast tokenizer of them.
+    transformers can make a fast tokenizer of them, and Marian's and M2M100's as they are.
 
     Raises:
         UserError: the directory or its tokenizer is missing or unreadable, has no fast version, or lacks a special
@@ -44,19 +49,37 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     if not any(any(path.glob(name)) for name in _TOKENIZER_FILES):
         raise UserError(f"{path}: holds no tokenizer; {remedy}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        with quiet_marian():
+            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     # The tokenizers library raises bare Exception for a broken file.
     except Exception as error:
+        if importlib.util.find_spec("sentencepiece") is None and any(path.glob("*.spm")):
+            remedy = 'for source.spm and target.spm, pip install "lightpaff[unigram]"'
         raise UserError(f"{path}: its tokenizer cannot be read ({one_line(error)}); {remedy}") from error
-    if not tokenizer.is_fast:
+    if getattr(tokenizer, "separate_vocabs", False):
+        raise UserError(
+            f"{path}: source and target have vocabularies of their own (separate_vocabs in its tokenizer_config.json); "
+            "take a Marian with one for both"
+        )
+    if not (tokenizer.is_fast or is_of_pieces(tokenizer)):
         raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
     missing = [name for name in _REQUIRED_TOKENS[family] if getattr(tokenizer, name) is None]
     if missing:
         raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give one for the family {family}")
-    # A tokenizer.json may hold the settings of its last use, which would go into fingerprints and exports.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    if tokenizer.is_fast:
+        # A tokenizer.json may hold the settings of its last use, which would go into fingerprints and exports.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What fingerprints say of a tokenizer: its vocabulary and rules, whole."""
+    special = sorted(map(str, tokenizer.all_special_tokens))
+    if tokenizer.is_fast:
+        return {"rules": tokenizer.backend_tokenizer.to_str(), "special": special}
+    models = [hashlib.sha256(model).hexdigest() for model in piece_models(tokenizer)]
+    return {"pieces": models, "vocabulary": piece_ids(tokenizer), "special": special}
 
 
 def compare_vocabularies(
@@ -91,7 +114,8 @@ def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
         UserError: the model has fewer rows than the tokenizer has ids.
     """
     # Not len(): a vocabulary may have holes, and every id must be a class.
-    ids: int = max(tokenizer.get_vocab().values()) + 1
+    known = piece_ids(tokenizer) if is_of_pieces(tokenizer) else tokenizer.get_vocab()
+    ids: int = max(known.values()) + 1
     if config.vocab_size < ids:
         raise UserError(
             f"{config.name_or_path or config.model_type}: its vocab_size is {config.vocab_size}, "
@@ -102,8 +126,15 @@ def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
 
 def _cut(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     # verbose warns where a model's inputs are shorter.
-    ids: list[int] = tokenizer(_PROBE_TEXT, verbose=False)["input_ids"]
-    return ids
+    if has_own_languages(tokenizer):
+        # Which ones are set makes no other tokenizer.
+        ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+    # Marian cuts targets in another way than sources.
+    return [
+        *tokenizer(_PROBE_TEXT, verbose=False)["input_ids"],
+        *tokenizer(text_target=_PROBE_TEXT, verbose=False)["input_ids"],
+    ]
 
 
 def _token_differences(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:

@@ -6,7 +6,7 @@ writes outputs that are scored as those of every model are.
 
 import importlib.util
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from lightpaff.data.languages import source_prefix
+from lightpaff.data.languages import source_prefix, tokenizer_between
 from lightpaff.deployment.card import ExportCard, Format, Kind
 from lightpaff.deployment.exporters import export_model, refusal_of
+from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
@@ -92,7 +93,9 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         data = task_objective(shop, task, rows, "train")
         card = _describe(shop, task, rows, model, request, data)
         export_model(request.to, model.path, destination, request.quantise, card.decoder_start or None)
-        shop.inputs.tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+        # As the task uses it: of several languages, the source's.
+        own_tokenizer = tokenizer_between(shop.inputs.tokenizer, task.languages)
+        card = replace(card, tokenizer=write_tokenizer(own_tokenizer, destination))
         if request.to == "transformers":
             TASK_KINDS[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)
         card.write(destination)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightpaff.data.evaluation_texts import EvaluatedRows
+from lightpaff.data.languages import has_own_languages, tokenizer_between
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.task_sources import TaskSources
 from lightpaff.errors import UserError
@@ -14,7 +15,12 @@ from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
 from lightpaff.models.opening import lacks_head, read_config, tensor_names
 from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
-from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
+from lightpaff.models.vocabulary import (
+    compare_vocabularies,
+    load_tokenizer,
+    number_of_classes,
+    tokenizer_identity,
+)
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.graph import Step, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
@@ -78,8 +84,7 @@ class Inputs:
     @property
     def tokenizer_identity(self) -> Any:
         """What fingerprints say of the tokenizer: its vocabulary and rules, whole."""
-        backend = self.tokenizer.backend_tokenizer
-        return {"rules": backend.to_str(), "special": sorted(map(str, self.tokenizer.all_special_tokens))}
+        return tokenizer_identity(self.tokenizer)
 
 
 def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
@@ -93,6 +98,7 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     sources = _resolve_sources(recipe, downloads)
     teacher, tokenizer_path, made_here = _find_teacher(recipe, sources, root, downloads)
     tokenizer = load_tokenizer(tokenizer_path, recipe.family)
+    _check_languages(recipe, tokenizer)
     if teacher is not None:
         teacher_config = read_config(teacher.path)
         _check_pretraining_head(recipe, teacher)
@@ -151,6 +157,18 @@ def _languages(recipe: Recipe) -> list[str]:
         if task.languages is not None:
             named |= {task.languages.source, task.languages.target}
     return sorted(language for language in named if language is not None)
+
+
+def _check_languages(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> None:
+    for task in recipe.tasks:
+        if task.objective != "translate":
+            continue
+        if task.languages is None and has_own_languages(tokenizer) and tokenizer.tgt_lang is None:
+            raise UserError(
+                f"tasks.{task.name}.languages: are not given, and the teacher's tokenizer marks each text with one; "
+                f"name the two, such as {{source: {tokenizer.src_lang}, target: ...}}"
+            )
+        tokenizer_between(tokenizer, task.languages)
 
 
 def _find_teacher(

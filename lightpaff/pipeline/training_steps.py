@@ -12,6 +12,7 @@ import numpy as np
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.data.corpus import held_out
+from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
 from lightpaff.models.architecture import CLASSES
@@ -33,7 +34,7 @@ from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.pipeline.sequence_to_sequence import completed, generate_rows
 from lightpaff.pipeline.task_kinds import TASK_KINDS
-from lightpaff.recipe import Distillation, Recipe, Task, Training
+from lightpaff.recipe import Distillation, Languages, Recipe, Task, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher, predict, store_targets
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob, count_steps, train
@@ -266,7 +267,7 @@ def finetune_step(
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
         )
-        return _train_and_save(job, shop, place)
+        return _train_and_save(job, shop, place, task.languages)
 
     settings = {
         **shop.settings,
@@ -422,9 +423,11 @@ def task_objective(shop: Workshop, task: Task, rows: Step, split: str, seed: int
     return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, shop.inputs.vocabulary, seed)
 
 
-def _train_and_save(job: TrainingJob, shop: Workshop, place: Workplace) -> dict[str, Any]:
+def _train_and_save(
+    job: TrainingJob, shop: Workshop, place: Workplace, languages: Languages | None = None
+) -> dict[str, Any]:
     progress = train(job)
-    _save(job.model.model, shop, place.result)
+    _save(job.model.model, shop, place.result, languages)
     write_json_whole(place.result / TRAINING, asdict(progress))
     return {
         "seconds": round(progress.seconds, 2),
@@ -436,10 +439,10 @@ def _train_and_save(job: TrainingJob, shop: Workshop, place: Workplace) -> dict[
     }
 
 
-def _save(model: Any, shop: Workshop, result: Path) -> None:
+def _save(model: Any, shop: Workshop, result: Path, languages: Languages | None = None) -> None:
     with quiet_transformers():
         model.save_pretrained(result / MODEL)
-    shop.inputs.tokenizer.save_pretrained(result / MODEL)
+    tokenizer_between(shop.inputs.tokenizer, languages).save_pretrained(result / MODEL)
 
 
 def _what_matters(training: Training) -> dict[str, Any]:
