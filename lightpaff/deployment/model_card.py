@@ -87,7 +87,8 @@ source = [*rules["before"], *pieces.encode("A text to read.", out_type=str), *ru
 [result] = translator.translate_batch(
     [source], beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
 )
-print(pieces.decode_pieces([token for token in result.hypotheses[0] if token not in rules["special"]]))"""
+text = pieces.decode_pieces([token for token in result.hypotheses[0] if token not in rules["special"]])
+print(text.replace("▁", " ").strip())"""
 
 _TRANSFORMERS = """\
 from transformers import pipeline

@@ -63,6 +63,10 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
         )
     if not (tokenizer.is_fast or is_of_pieces(tokenizer)):
         raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
+    if not _knows_its_languages(tokenizer):
+        raise UserError(
+            f"{path}: transformers cannot number the languages of a {type(tokenizer).__name__} from its files; {remedy}"
+        )
     missing = [name for name in _REQUIRED_TOKENS[family] if getattr(tokenizer, name) is None]
     if missing:
         raise UserError(f"{path}: its tokenizer has no {', '.join(missing)}; give one for the family {family}")
@@ -122,6 +126,16 @@ def number_of_classes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
             f"fewer than the tokenizer's {ids} tokens; take the tokenizer that came with the model"
         )
     return ids
+
+
+def _knows_its_languages(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Made from SentencePiece's file alone, NLLB's may lack its languages, or have them behind the mask token, which is
+    the last in all such models."""
+    if is_of_pieces(tokenizer) or not has_own_languages(tokenizer):
+        return True
+    language = tokenizer.convert_tokens_to_ids(tokenizer.src_lang)
+    mask = tokenizer.mask_token_id
+    return bool(language != tokenizer.unk_token_id and (mask is None or language < mask))
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -5,6 +5,8 @@ transformers use them, or refused before any training.
 
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -27,6 +29,7 @@ from lightpaff.data.languages import quiet_marian, tokenizer_between
 from lightpaff.deployment import loading
 from lightpaff.deployment.pieces import PieceTokenizer
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
+from lightpaff.errors import UserError
 from lightpaff.models.vocabulary import load_tokenizer, tokenizer_identity
 from lightpaff.recipe import Languages
 from tests.conftest import TINY_ENCODER_DECODER_RECIPE, Outcome, TinyRecipe, write_language_data
@@ -196,7 +199,12 @@ def test_an_export_cuts_and_joins_as_transformers(name: str, folder: Path, tmp_p
 
 @pytest.mark.parametrize(("name", "languages"), [("marian", None), ("m2m", {"source": "ne", "target": "en"})])
 def test_a_student_and_its_exports_write_as_plain_transformers(
-    name: str, languages: dict[str, str] | None, folder: Path, run_cli: Callable[..., Outcome]
+    name: str,
+    languages: dict[str, str] | None,
+    folder: Path,
+    run_cli: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = make_recipe(folder, name, languages)
     output = folder / "runs" / name
@@ -219,8 +227,11 @@ def test_a_student_and_its_exports_write_as_plain_transformers(
     exported = open_plain(output / "exports" / "transformers")
     for side in ("text", "text_target"):
         assert exported(**{side: sources})["input_ids"] == tokenizer(**{side: sources})["input_ids"]
-    card = (output / "exports" / "ctranslate2" / "README.md").read_text()
-    assert "pieces.model" in card
+    # So does the example in the export's own README, with nothing of lightpaff.
+    monkeypatch.chdir(output / "exports" / "ctranslate2")
+    [example] = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    exec(example.replace("A text to read.", sources[0]), {})
+    assert capsys.readouterr().out.strip() == expected[0]
 
 
 def test_a_marian_with_two_vocabularies_is_refused_before_training(
@@ -249,6 +260,21 @@ def test_languages_are_asked_for_before_training(
     outcome = run_cli("plan", make_recipe(folder, "m2m", languages).write("languages.yaml"))
     assert outcome.code == 2
     assert outcome.message.startswith(words)
+
+
+@pytest.mark.parametrize("settings", [{}, {"additional_special_tokens": ["deu_Latn", "eng_Latn"]}])
+def test_an_nllb_whose_languages_would_be_numbered_wrongly_is_refused(
+    settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "m2m" / "sentencepiece.bpe.model", tmp_path)
+    config = {"tokenizer_class": "NllbTokenizer", **settings}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    # transformers opens it: with no language at all, or with each one further than in the model.
+    plain = open_plain(tmp_path)
+    last_piece = max(id_ for token, id_ in plain.get_vocab().items() if token not in plain.all_special_tokens)
+    assert plain.convert_tokens_to_ids("deu_Latn") in (plain.unk_token_id, last_piece + 2)
+    with pytest.raises(UserError, match=r"cannot number the languages of a NllbTokenizer .* with its tokenizer\.json$"):
+        load_tokenizer(tmp_path, "encoder-decoder")
 
 
 def test_nllbs_source_language_goes_into_the_export(tmp_path: Path) -> None:
