@@ -23,7 +23,7 @@ def build_model(config: PreTrainedConfig, head: str, **settings: Any) -> PreTrai
     model: PreTrainedModel = head_of(config, head).auto_class.from_config(config, **settings)
     if architecture_of(config).has_own_projection(config):
         own = torch.empty_like(model.get_input_embeddings().weight)
-        # mT5's embeddings are wide, and a first logit of a tenth as much is what training begins with.
+        # T5's embeddings are wide, and a first logit of a tenth as much is what training begins with.
         nn.init.normal_(own, std=own.shape[1] ** -0.5)
         model.get_output_embeddings().weight = nn.Parameter(own)
     return model

@@ -103,19 +103,12 @@ def _resize_m2m_100(config: PreTrainedConfig, teacher_config: PreTrainedConfig, 
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0
 
 
-def _resize_mt5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
     assert shape.hidden_size is not None
     assert shape.heads is not None
     # As wide in proportion to the hidden size as the teacher's: heads need not fill it (T5 3B, Flan-T5 small, mT5).
     widening = (shape.hidden_size * teacher_config.num_heads) / (shape.heads * teacher_config.d_model)
     config.d_kv = max(1, round(teacher_config.d_kv * widening))
-
-
-def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
-    _resize_mt5(config, teacher_config, shape)
-    # A model made from a config is always tied, be its teacher tied or not (T5 1.1): without the scale, its first
-    # logits would be in the tens.
-    config.scale_decoder_outputs = True
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -157,6 +150,11 @@ def _one_vocabulary(config: PreTrainedConfig) -> str:
     if config.share_encoder_decoder_embeddings:
         return ""
     return "share_encoder_decoder_embeddings: false, so its decoder has a vocabulary of its own"
+
+
+def _is_not_scaled(config: PreTrainedConfig) -> bool:
+    """T5 1.1: its config says no more of its projection, and transformers ties every T5 that is not in a file."""
+    return not config.scale_decoder_outputs
 
 
 def _always(config: PreTrainedConfig) -> bool:
@@ -216,6 +214,7 @@ _T5 = Architecture(
     ),
     before_resizing=_resize_t5,
     scratch_settings=_t5_settings,
+    has_own_projection=_is_not_scaled,
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -233,7 +232,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mt5": replace(
         _T5,
         heads=_target_tokens(HeadLayout(_run_trunk, _keep, "lm_head"), "decoder."),
-        before_resizing=_resize_mt5,
         has_own_projection=_always,
     ),
 }

@@ -98,7 +98,7 @@ def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str
 
 
 def _untie_as_in_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """T5 1.1's projection is a matrix of its own, but transformers builds every T5 with a tied one."""
+    """A teacher's file may hold a projection of its own whatever its config says."""
     if _is_tied(student) and not _is_tied(teacher):
         projection = student.get_output_embeddings()
         projection.weight = nn.Parameter(torch.empty_like(projection.weight))

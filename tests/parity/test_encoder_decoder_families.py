@@ -230,7 +230,6 @@ def test_a_t5_student_keeps_the_proportions_of_the_heads(hidden_size: int, heads
     shape = Shape(layers=1, decoder_layers=1, hidden_size=hidden_size, heads=heads, feed_forward=24)
     ARCHITECTURES["t5"].before_resizing(student, teacher, shape)
     assert student.d_kv == d_kv
-    assert student.scale_decoder_outputs
 
 
 @pytest.mark.parametrize("with_first", [True, False])

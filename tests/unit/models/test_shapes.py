@@ -207,6 +207,16 @@ def test_parameters_are_those_of_the_built_model(architecture: str, head: str) -
     assert count.layers + count.embeddings <= count.total
 
 
+def test_a_t5_1_1_counts_its_own_projection(tmp_path: Path) -> None:
+    config = make_teacher("t5", layers=2)
+    tied = count_parameters(config, TARGET_TOKENS, VOCABULARY)
+    config.scale_decoder_outputs = False
+    own = count_parameters(config, TARGET_TOKENS, VOCABULARY)
+    assert (own.total - tied.total, own.embeddings, own.layers) == (VOCABULARY * 32, tied.embeddings, tied.layers)
+    config.save_pretrained(tmp_path)
+    assert count_parameters(AutoConfig.from_pretrained(tmp_path), TARGET_TOKENS, VOCABULARY) == own
+
+
 def test_parameters_of_bert_by_hand() -> None:
     count = count_parameters(make_teacher("bert", layers=2), MASKED_TOKENS, VOCABULARY)
     layer = 4 * (32 * 32 + 32) + (32 * 96 + 96) + (96 * 32 + 32) + 2 * 2 * 32
