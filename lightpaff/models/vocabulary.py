@@ -48,13 +48,17 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     remedy = "give a model directory with its tokenizer.json"
     if not any(any(path.glob(name)) for name in _TOKENIZER_FILES):
         raise UserError(f"{path}: holds no tokenizer; {remedy}")
+    is_sentencepiece = not (path / "tokenizer.json").is_file() and [*path.glob("*.spm"), *path.glob("*.model")]
+    if is_sentencepiece and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(
+            f"{path}: its tokenizer is SentencePiece's, whose package is not installed: "
+            f'pip install "lightpaff[unigram]", or {remedy}'
+        )
     try:
         with quiet_marian():
             tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     # The tokenizers library raises bare Exception for a broken file.
     except Exception as error:
-        if importlib.util.find_spec("sentencepiece") is None and any(path.glob("*.spm")):
-            remedy = 'for source.spm and target.spm, pip install "lightpaff[unigram]"'
         raise UserError(f"{path}: its tokenizer cannot be read ({one_line(error)}); {remedy}") from error
     if getattr(tokenizer, "separate_vocabs", False):
         raise UserError(

@@ -3,6 +3,7 @@ vocab.json) and NLLB, none with a tokenizer.json of both languages. They are tau
 transformers use them, or refused before any training.
 """
 
+import importlib.util
 import io
 import json
 import re
@@ -275,6 +276,14 @@ def test_an_nllb_whose_languages_would_be_numbered_wrongly_is_refused(
     assert plain.convert_tokens_to_ids("deu_Latn") in (plain.unk_token_id, last_piece + 2)
     with pytest.raises(UserError, match=r"cannot number the languages of a NllbTokenizer .* with its tokenizer\.json$"):
         load_tokenizer(tmp_path, "encoder-decoder")
+
+
+def test_without_sentencepiece_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else found(name))
+    for name in ("marian", "m2m"):
+        with pytest.raises(UserError, match=r'pip install "lightpaff\[unigram\]", or give .* tokenizer\.json$'):
+            load_tokenizer(folder / name, "encoder-decoder")
 
 
 def test_nllbs_source_language_goes_into_the_export(tmp_path: Path) -> None:
