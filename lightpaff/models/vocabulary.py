@@ -67,7 +67,7 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
         )
     if not (tokenizer.is_fast or is_of_pieces(tokenizer)):
         raise UserError(f"{path}: its tokenizer ({type(tokenizer).__name__}) has no fast version; {remedy}")
-    if not _knows_its_languages(tokenizer):
+    if not ((path / "tokenizer.json").is_file() or _knows_its_languages(tokenizer)):
         raise UserError(
             f"{path}: transformers cannot number the languages of a {type(tokenizer).__name__} from its files; {remedy}"
         )

@@ -143,12 +143,26 @@ def save_m2m_100(folder: Path, data: Path) -> None:
     M2M100ForConditionalGeneration(config).save_pretrained(folder)
 
 
+def save_nllb(folder: Path, pieces: Path) -> None:
+    """With a tokenizer.json."""
+    folder.mkdir()
+    shutil.copy(pieces, folder)
+    config = {"tokenizer_class": "NllbTokenizer", "additional_special_tokens": ["deu_Latn", "eng_Latn", "fra_Latn"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = open_plain(folder)
+    (folder / pieces.name).unlink()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    M2M100ForConditionalGeneration(M2M100Config(vocab_size=len(tokenizer), **SIZES)).save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("translators")
     write_language_data(folder)
     save_marian(folder / "marian", folder)
     save_m2m_100(folder / "m2m", folder)
+    save_nllb(folder / "nllb", folder / "m2m" / "sentencepiece.bpe.model")
     return folder
 
 
@@ -198,7 +212,14 @@ def test_an_export_cuts_and_joins_as_transformers(name: str, folder: Path, tmp_p
     assert [row.ids for row in exported.encode_batch(TEXTS)] == cut
 
 
-@pytest.mark.parametrize(("name", "languages"), [("marian", None), ("m2m", {"source": "ne", "target": "en"})])
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("marian", None),
+        ("m2m", {"source": "ne", "target": "en"}),
+        ("nllb", {"source": "deu_Latn", "target": "fra_Latn"}),
+    ],
+)
 def test_a_student_and_its_exports_write_as_plain_transformers(
     name: str,
     languages: dict[str, str] | None,
