@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from lightpaff.deployment.card import Quantisation
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
-from lightpaff.models.opening import WEIGHTS_INDEX, read_config, tensor_names
+from lightpaff.models.opening import read_config
+from lightpaff.models.weights import WEIGHTS_INDEX, tensor_names
 
 _COPIED = (
     "generation_config.json",

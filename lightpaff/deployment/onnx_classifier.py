@@ -18,7 +18,8 @@ from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onn
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES
 from lightpaff.models.families import architecture_of
-from lightpaff.models.opening import quiet_transformers, read_config, tensor_names
+from lightpaff.models.opening import quiet_transformers, read_config
+from lightpaff.models.weights import tensor_names
 
 _ATTENTION = "lightpaff_onnx"
 

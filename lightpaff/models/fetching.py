@@ -25,6 +25,7 @@ from lightpaff.data.wheels import (
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
 from lightpaff.models.gguf import GGUF_ENDING, convert_gguf
+from lightpaff.models.weights import why_no_config
 from lightpaff.recipe import fingerprint_of
 
 HUB_PREFIX = "hub:"
@@ -37,6 +38,7 @@ _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _CONFIG = "config.json"
+_MODULES = "modules.json"
 _CONFIG_KEYS_OF_ORIGIN = ("_name_or_path", "transformers_version")
 
 
@@ -103,7 +105,19 @@ def _take_source(source: str, downloads: Path) -> tuple[Path, str, str]:
         path, sha256 = take_gguf(source, downloads)
         return path, source, sha256
     path, origin = _take_directory(source, downloads)
+    path = _inside_modules(path)
     return path, origin, _take_weights_sha256(path, source)
+
+
+def _inside_modules(path: Path) -> Path:
+    """The transformers model of a sentence-transformers directory, which older ones keep in a folder of its own."""
+    if (path / _CONFIG).is_file() or not (path / _MODULES).is_file():
+        return path
+    try:
+        first = json.loads((path / _MODULES).read_text(encoding="utf-8"))[0]["path"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path / _MODULES}: names no model ({one_line(error)}); fetch the model anew") from error
+    return path / str(first)
 
 
 def _take_directory(source: str, downloads: Path) -> tuple[Path, str]:
@@ -217,7 +231,7 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
 
 def _take_weights_sha256(folder: Path, source: str) -> str:
     if not (folder / _CONFIG).is_file():
-        raise UserError(f"{source}: has no {_CONFIG}; name a directory written by save_pretrained")
+        raise UserError(f"{source}: {why_no_config(folder)}")
     if (folder / _WEIGHTS).is_file():
         return sha256_of_file(folder / _WEIGHTS)
     if (folder / _SHARD_INDEX).is_file():

@@ -8,14 +8,21 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightpaff.errors import UserError
+from lightpaff.files import write_whole
 from lightpaff.models.building import build_model
 from lightpaff.models.families import architecture_of, head_of
 from lightpaff.models.opening import configure_head, open_headed, quiet_transformers, read_config, seeded, set_dropout
 from lightpaff.models.shapes import shape_of
+from lightpaff.models.weights import WEIGHTS, read_tensors, tensor_names
+
+_POOLER = re.compile(r"(.*\.)?pooler\.dense\..*")
+_WITH_POOLER = ("bert",)
+"""The architectures whose classifier reads the trunk's own pooler, by the prefix of their trunk's tensors."""
 
 
 def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
@@ -82,6 +89,23 @@ def create_student(
     return student
 
 
+def carry_pooler(source: Path, destination: Path) -> None:
+    """Copy a pooler into a directory without one: BERT's, pre-trained with it, is no part of its head of words, but its
+    classifier starts from it.
+
+    Args:
+        source: the directory of the model that `destination` was made from, of the same hidden size.
+        destination: a directory with one safetensors file.
+    """
+    names = [name for name in tensor_names(source) if _POOLER.match(name)]
+    tensors, prefix = load_file(destination / WEIGHTS), read_config(destination).model_type
+    if prefix not in _WITH_POOLER or any(_POOLER.match(name) for name in tensors):
+        return
+    for name, tensor in read_tensors(source, names).items():
+        tensors[f"{prefix}.{name.removeprefix(f'{prefix}.')}"] = tensor.float()
+    write_whole(destination / WEIGHTS, save(tensors, {"format": "pt"}))
+
+
 def _choose_layers(config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> dict[str, list[int]]:
     """By the path of each list of layers, which of the teacher's the student takes."""
     student, teacher = shape_of(config), shape_of(teacher_config)
@@ -102,8 +126,9 @@ def _untie_as_in_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> 
     if _is_tied(student) and not _is_tied(teacher):
         projection = student.get_output_embeddings()
         projection.weight = nn.Parameter(torch.empty_like(projection.weight))
-        if hasattr(teacher.config, "scale_decoder_outputs"):
-            student.config.scale_decoder_outputs = teacher.config.scale_decoder_outputs
+        for name in ("tie_word_embeddings", "scale_decoder_outputs"):
+            if hasattr(teacher.config, name):
+                setattr(student.config, name, getattr(teacher.config, name))
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -15,9 +16,14 @@ from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import CLASSES, Head
 from lightpaff.models.families import architecture_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
+from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names, why_no_config
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
+# Buffers that older versions of transformers stored, and that hold nothing learnt.
+_HARMLESS = re.compile(
+    r"(.*\.)?(position_ids|token_type_ids|version|masked_bias|inv_freq|final_logits_bias|embed_positions\.weights)"
+    r"|(.*\.)?(attn|attention)\.bias"
+)
+_POOLER = re.compile(r"(.*\.)?pooler\..*")
 
 
 def split_model(model: PreTrainedModel, head: str, classes: int) -> HeadedModel:
@@ -62,12 +68,17 @@ def open_headed(
     set_dropout(config, dropout)
     known = head_of(config, head)
     with quiet_transformers(), seeded(seed):
-        model, report = _load(path, known.auto_class, config, attention)
+        model, report = _load(path, known, config, attention)
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(known.parameters))
     if missing:
         raise UserError(
             f"{path}: lacks {len(missing)} tensors of a {config.model_type}, such as {missing[0]}; "
             "its config.json and its weights do not belong together, or it was saved incompletely"
+        )
+    if unforeseen := _unforeseen(model, report["unexpected_keys"]):
+        raise UserError(
+            f"{path}: holds {len(unforeseen)} tensors that its config.json does not foresee, such as {unforeseen[0]}: "
+            "without them it is another model; correct config.json, or take a model of a plain architecture"
         )
     model.to(device)
     return split_model(model, head, classes)
@@ -91,23 +102,6 @@ def lacks_head(path: Path, head: str) -> bool:
     return not all(any(name.startswith(prefix) for name in names) for prefix in known.stored)
 
 
-def tensor_names(path: Path) -> list[str]:
-    """The names of the tensors in a model directory's safetensors file or files.
-
-    Raises:
-        UserError: there are none, or they cannot be read.
-    """
-    try:
-        if (path / WEIGHTS_INDEX).is_file():
-            return sorted(json.loads((path / WEIGHTS_INDEX).read_text())["weight_map"])
-        if not (path / WEIGHTS).is_file():
-            raise UserError(f"{path}: holds no {WEIGHTS}; convert the model with save_pretrained")
-        with safe_open(path / WEIGHTS, framework="pt") as file:
-            return sorted(file.keys())
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: its safetensors weights cannot be read ({error}); fetch or make them anew") from error
-
-
 def read_config(path: Path) -> PreTrainedConfig:
     """The config of a model directory of a supported architecture, without the network.
 
@@ -116,7 +110,7 @@ def read_config(path: Path) -> PreTrainedConfig:
     """
     file = path / "config.json"
     if not file.is_file():
-        raise UserError(f"{path}: holds no config.json; give the directory of a transformers model")
+        raise UserError(f"{path}: {why_no_config(path)}")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         model_type = content.get("model_type")
@@ -130,6 +124,17 @@ def read_config(path: Path) -> PreTrainedConfig:
         raise UserError(
             f"{file}: is not a valid {model_type} config ({one_line(error)}); correct or fetch it anew"
         ) from error
+
+
+def check_directory(path: Path, head: str) -> None:
+    """Open a directory with a head and leave it again: what is refused is refused before anything is trained.
+
+    Raises:
+        UserError: as `open_headed`.
+    """
+    config = read_config(path)
+    classes = len(config.id2label) if head == CLASSES else config.vocab_size
+    open_headed(path, head, classes, device="cpu", attention="eager")
 
 
 def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: list[str] | None = None) -> None:
@@ -194,12 +199,44 @@ def _projection_names(head: Head) -> set[str]:
     return {f"{head.layout.projection}.weight", *others}
 
 
-def _load(
-    path: Path, auto_class: Any, config: PreTrainedConfig, attention: str
+def _unforeseen(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Tensors of the trunk that the model has no place for. Those of other heads are not missed."""
+    trunk = {name.partition(".")[0] for name, _ in model.base_model.named_children()}
+    prefix = f"{model.base_model_prefix}."
+    return sorted(
+        name
+        for name in unexpected
+        if name.removeprefix(prefix).partition(".")[0] in trunk
+        and not _HARMLESS.fullmatch(name)
+        and not _POOLER.fullmatch(name)
+    )
+
+
+def _load(path: Path, head: Head, config: PreTrainedConfig, attention: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    # Refuses, in one line, what from_pretrained tells in many, or does not notice.
+    require_plain_weights(path)
+    model, report = _from_pretrained(path, head, config, attention)
+    if _has_own_projection(path, model, head, config):
+        # Usual after a trained output layer was merged: what the config says of it is no longer true.
+        config.tie_word_embeddings = False
+        model, report = _from_pretrained(path, head, config, attention)
+    return model, report
+
+
+def _has_own_projection(path: Path, model: PreTrainedModel, head: Head, config: PreTrainedConfig) -> bool:
+    """Whether the file holds an output layer that differs from the embeddings although the config ties them."""
+    projection = model.get_output_embeddings()
+    if not head.predicts_tokens or projection is None or not config.tie_word_embeddings:
+        return False
+    stored = read_tensors(path, _projection_names(head))
+    return any(not torch.equal(tensor.to(projection.weight.dtype), projection.weight) for tensor in stored.values())
+
+
+def _from_pretrained(
+    path: Path, head: Head, config: PreTrainedConfig, attention: str
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
     try:
-        model, report = auto_class.from_pretrained(
+        model, report = head.auto_class.from_pretrained(
             path,
             config=config,
             dtype=torch.float32,
@@ -207,9 +244,20 @@ def _load(
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{path}: its weights do not fit its config.json ({one_line(error)}); fetch or make the model anew"
         ) from error
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise UserError(
+            f"{path}: {name} is {_shape(stored)} in its weights and {_shape(expected)} by its config.json; fetch or "
+            "make the model anew"
+        )
     return model, report
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))

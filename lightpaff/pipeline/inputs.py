@@ -13,7 +13,7 @@ from lightpaff.models.architecture import CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
-from lightpaff.models.opening import lacks_head, read_config, tensor_names
+from lightpaff.models.opening import check_directory, lacks_head, read_config
 from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
 from lightpaff.models.vocabulary import (
     compare_vocabularies,
@@ -116,7 +116,9 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
     vocabulary = Vocabulary(
         tokenizer,
         number_of_classes(tokenizer, teacher_config),
-        has_segments=any(getattr(config, "type_vocab_size", 0) > 1 for config in named_configs.values()),
+        # A BERT whose tokenizer gives no segments (multilingual MiniLM, e5) was trained with one.
+        has_segments="token_type_ids" in tokenizer.model_input_names
+        and any(getattr(config, "type_vocab_size", 0) > 1 for config in named_configs.values()),
         decoder_start_id=getattr(teacher_config, "decoder_start_token_id", None),
     )
     return Inputs(
@@ -190,7 +192,7 @@ def _find_teacher(
 def _require_usable(model: FetchedModel, family: Family, key: str) -> None:
     """Refuse now what would otherwise be noticed only when the model is opened, hours later."""
     check_family(read_config(model.path), family, f"{key}: {model.origin}")
-    tensor_names(model.path)
+    check_directory(model.path, PRETRAINING_HEADS[family])
 
 
 def _find_student_config(
@@ -229,10 +231,17 @@ def _check_lengths(recipe: Recipe, name: str, longest: int | None) -> None:
 def _check_pretraining_head(recipe: Recipe, teacher: FetchedModel) -> None:
     has_live_teacher = recipe.pretraining is not None and recipe.pretraining.distillation.weight > 0
     head = PRETRAINING_HEADS[recipe.family]
-    if has_live_teacher and recipe.teacher.pretraining is None and lacks_head(teacher.path, head):
+    if recipe.teacher.pretraining is not None or not lacks_head(teacher.path, head):
+        return
+    if has_live_teacher:
         raise UserError(
             f"teacher.source: {teacher.origin} comes without a language modelling head, so it has nothing to "
             "say in pre-training; add teacher.pretraining (a few hundred steps make one) or leave out pretraining"
+        )
+    if recipe.family != "encoder":
+        raise UserError(
+            f"teacher.source: {teacher.origin} comes without a language modelling head (saved without it, or a "
+            "classifier), which its tasks need; take the model that has it, or add pretraining with teacher.pretraining"
         )
 
 
@@ -242,6 +251,15 @@ def _find_ready_student(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", do
         return None
     fetched = fetch_model([source], downloads)
     _require_usable(fetched, recipe.family, "student.initialisation")
+    if (
+        recipe.family != "encoder"
+        and recipe.pretraining is None
+        and lacks_head(fetched.path, PRETRAINING_HEADS[recipe.family])
+    ):
+        raise UserError(
+            f"student.initialisation: {fetched.origin} comes without a language modelling head, which its tasks need; "
+            "take the model that has it, or add pretraining"
+        )
     own = load_tokenizer(fetched.path, recipe.family)
     compare_vocabularies(tokenizer, own, ("the teacher", "student.initialisation"), recipe.family)
     number_of_classes(tokenizer, read_config(fetched.path))
@@ -263,7 +281,7 @@ def _fetch_task_teacher(
 ) -> FetchedModel:
     fetched = fetch_model([source], downloads)
     _require_usable(fetched, family, f"tasks.{task.name}.teacher")
-    own = load_tokenizer(fetched.path, family)
+    own, config = load_tokenizer(fetched.path, family), read_config(fetched.path)
     compare_vocabularies(tokenizer, own, ("the teacher", f"tasks.{task.name}.teacher"), family)
     head, called = (CLASSES, "classification") if family == "encoder" else (PRETRAINING_HEADS[family], "language model")
     if lacks_head(fetched.path, head):
@@ -271,4 +289,25 @@ def _fetch_task_teacher(
             f"tasks.{task.name}.teacher: {fetched.origin} comes without a {called} head, so it is not "
             "fine-tuned; leave the key out to fine-tune the teacher here"
         )
+    number_of_classes(tokenizer, config)
+    if head == CLASSES:
+        check_directory(fetched.path, CLASSES)
+        _check_problem(config, task, f"tasks.{task.name}.teacher: {fetched.origin}")
     return fetched
+
+
+def _check_problem(config: "PreTrainedConfig", task: Task, name: str) -> None:
+    """Refuse a classifier for a regression, and the other way round, and one that gives a row several labels."""
+    kind = getattr(config, "problem_type", None)
+    if kind == "multi_label_classification":
+        raise UserError(
+            f"{name} was trained to give a row several labels (problem_type multi_label_classification in its "
+            "config.json), and a task has one class a row; leave the key out to fine-tune the teacher here"
+        )
+    is_regression = kind == "regression" or (kind is None and len(config.id2label) == 1)
+    if is_regression != (task.objective == "regress"):
+        found = "a score" if is_regression else f"{len(config.id2label)} classes"
+        raise UserError(
+            f"{name} was trained for {found}, and the objective is {task.objective}; take another objective, or leave "
+            "the key out to fine-tune the teacher here"
+        )

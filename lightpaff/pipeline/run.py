@@ -21,6 +21,7 @@ import yaml
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory, write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
+from lightpaff.pipeline.class_order import check_class_order
 from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import best_student, deliver_export, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
@@ -30,7 +31,7 @@ from lightpaff.pipeline.online import go_online
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
 from lightpaff.pipeline.task_kinds import TASK_KINDS
-from lightpaff.pipeline.training_steps import Workshop, task_objective
+from lightpaff.pipeline.training_steps import Start, Workshop, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.report.page import write_report
@@ -110,6 +111,8 @@ def prepare(
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")
+        if steps.task.name in shop.inputs.task_teachers:
+            check_class_order(shop, steps, Start.of_fetched(shop.inputs.task_teachers[steps.task.name]))
     return shop, graph, done
 
 

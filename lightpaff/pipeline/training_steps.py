@@ -19,7 +19,7 @@ from lightpaff.models.architecture import CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS
 from lightpaff.models.fetching import FetchedModel
 from lightpaff.models.headed import HeadedModel
-from lightpaff.models.initialisation import create_student
+from lightpaff.models.initialisation import carry_pooler, create_student
 from lightpaff.models.opening import open_headed, quiet_transformers
 from lightpaff.models.shapes import config_identity
 from lightpaff.objectives.classify import read_labels
@@ -164,6 +164,8 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
             attention="eager",
         )
         _save(model, shop, place.result)
+        if start is not None:
+            carry_pooler(start.path, place.result / MODEL)
         return {}
 
     settings = {
@@ -208,7 +210,9 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
         )
-        return _train_and_save(job, shop, place)
+        facts = _train_and_save(job, shop, place)
+        carry_pooler(start.path, place.result / MODEL)
+        return facts
 
     settings = {
         **shop.settings,

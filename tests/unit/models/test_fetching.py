@@ -132,8 +132,8 @@ def test_a_mismatch_is_an_error_not_a_reason_to_go_on(tmp_path: Path, downloads:
         ({"config.json": b"{}", "last.ckpt": b""}, "holds last.ckpt, a pickle"),
         ({"config.json": b"{}", "weights.pt": b""}, "holds weights.pt, .*save_pretrained, which writes safetensors"),
         ({"config.json": b"{}"}, "has no model.safetensors"),
-        ({"model.safetensors": b"weights"}, "has no config.json"),
-        ({}, "has no config.json"),
+        ({"model.safetensors": b"weights"}, "holds no config.json"),
+        ({}, "holds no config.json"),
     ],
 )
 def test_a_directory_without_safetensors_is_refused(

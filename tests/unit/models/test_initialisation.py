@@ -15,8 +15,9 @@ from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, TARGET_TOKENS
 from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.initialisation import create_student, evenly_spaced
-from lightpaff.models.opening import WEIGHTS, open_headed
+from lightpaff.models.opening import open_headed
 from lightpaff.models.shapes import scratch_config, student_config
+from lightpaff.models.weights import WEIGHTS
 from lightpaff.recipe import FromScratch, Shape
 
 VOCABULARY = 23

@@ -14,7 +14,6 @@ from lightpaff.models import encoder
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS
 from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.opening import (
-    WEIGHTS,
     lacks_head,
     open_headed,
     quiet_transformers,
@@ -22,9 +21,9 @@ from lightpaff.models.opening import (
     seeded,
     set_dropout,
     split_model,
-    tensor_names,
 )
 from lightpaff.models.shapes import scratch_config
+from lightpaff.models.weights import WEIGHTS, tensor_names
 from lightpaff.recipe import FromScratch
 
 VOCABULARY = 23
@@ -261,6 +260,11 @@ def _promise_a_layer(path: Path) -> None:
     (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
 
 
+def _break_the_index(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text("{}")
+
+
 def _widen(path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "hidden_size": 16}))
@@ -280,10 +284,10 @@ def _make_the_config_nonsense(path: Path) -> None:
         (_make_the_config_nonsense, "is not a valid bert config"),
         (lambda path: (path / "model.safetensors").unlink(), "holds no model.safetensors"),
         (lambda path: (path / "model.safetensors").write_bytes(b""), "cannot be read"),
-        (lambda path: (path / "model.safetensors.index.json").write_text("{}"), "cannot be read"),
+        (_break_the_index, "cannot be read"),
         (_cut_weights, "cannot be read"),
         (_promise_a_layer, r"lacks 16 tensors of a bert, such as bert\.encoder\.layer\.1"),
-        (_widen, "do not fit"),
+        (_widen, r"LayerNorm\.bias is 8 in its weights and 16 by its config\.json"),
     ],
 )
 def test_a_broken_directory_is_told_in_one_line(break_it: Any, message: str, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What a model directory's safetensors files hold, read from their headers: names and types before any weights."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lightpaff.errors import UserError
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs"
+_PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
+"""What weights are stored in unless they are quantised."""
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a model directory's safetensors file or files.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    return sorted(tensor_types(path))
+
+
+def tensor_types(path: Path) -> dict[str, str]:
+    """safetensors' name of each tensor's type, by the tensor's name.
+
+    Raises:
+        UserError: as `tensor_names`.
+    """
+    types: dict[str, str] = {}
+    for file in weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                types |= {name: str(opened.get_slice(name).get_dtype()) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: {_tell_broken(file, error)}") from error
+    return types
+
+
+def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Those of a model directory's tensors that it has, by name, on the CPU, as they are stored."""
+    wanted = set(names)
+    found: dict[str, Tensor] = {}
+    for file in weight_files(path):
+        with safe_open(file, framework="pt") as opened:
+            found |= {name: opened.get_tensor(name) for name in wanted.intersection(opened.keys())}
+    return found
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors file of a model directory, or its shards; as transformers, the whole file before an index.
+
+    Raises:
+        UserError: there are none, or the index is broken.
+    """
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    if not (path / WEIGHTS_INDEX).is_file():
+        raise UserError(f"{path}: holds no {WEIGHTS}; convert the model with save_pretrained")
+    try:
+        shards = sorted(set(json.loads((path / WEIGHTS_INDEX).read_text())["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: its {WEIGHTS_INDEX} cannot be read ({error}); fetch or make it anew") from error
+    return [path / shard for shard in shards]
+
+
+def require_plain_weights(path: Path) -> None:
+    """Refuse quantised weights: read as if they were plain, they say nothing.
+
+    Raises:
+        UserError: names the kind, or a tensor and its type.
+    """
+    remedy = "take the model that is not quantised"
+    settings = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    if isinstance(settings, dict):
+        kind = settings.get("quant_method", "an unnamed method")
+        raise UserError(f"{path}: is quantised ({kind}, by its config.json); {remedy}")
+    for name, type_ in tensor_types(path).items():
+        if name.endswith("weight") and type_ not in _PLAIN_TYPES:
+            raise UserError(f"{path}: is quantised ({name} is stored as {type_}); {remedy}")
+
+
+def why_no_config(path: Path) -> str:
+    """What a directory without config.json is, and what to do."""
+    if (path / "adapter_config.json").is_file():
+        return (
+            "is an adapter (LoRA), not a model; merge it into its base model (peft's merge_and_unload, then "
+            "save_pretrained) and name that directory"
+        )
+    return "holds no config.json; give the directory of a transformers model"
+
+
+def _tell_broken(file: Path, error: Exception) -> str:
+    if file.is_file():
+        with open(file, "rb") as opened:
+            if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                return f"{file.name} is a git-lfs pointer, not the weights; run git lfs pull there"
+    return f"its safetensors weights cannot be read ({error}); fetch or make them anew"
