@@ -42,8 +42,9 @@ from lightpaff.deployment.measuring import (
 )
 from lightpaff.files import sha256_of_file, whole_directory
 from lightpaff.models.initialisation import create_student
+from lightpaff.models.opening import quiet_transformers
 from lightpaff.models.shapes import longest_input
-from lightpaff.models.weights import WEIGHTS, quiet_transformers
+from lightpaff.models.weights import WEIGHTS
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar, results_console
 from lightpaff.report import formats

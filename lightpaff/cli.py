@@ -87,8 +87,8 @@ def export(
     task: Annotated[str | None, typer.Option("--task", help="Whose student, where the run has several tasks.")] = None,
     tolerance: Annotated[
         float,
-        typer.Option("--tolerance", min=0, help="Points of the task's metric (per cent of a perplexity) it may lose."),
-    ] = 0.5,
+        typer.Option("--tolerance", min=0, help="Per cent of the student's score that it may lose."),
+    ] = 1.0,
     output: Annotated[Path | None, typer.Option("--output", help="Default: exports/ in the run's directory.")] = None,
 ) -> None:
     """Write a run's student for another runtime, and check that it still says the same."""

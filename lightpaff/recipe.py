@@ -429,8 +429,9 @@ class Export(Section):
     to: Literal["onnx", "openvino", "ctranslate2", "transformers"]
     quantise: Literal["none", "bf16", "int8"] = "none"
     """Of the weights; none is float32."""
-    tolerance: Annotated[float, Field(ge=0)] = 0.5
-    """How many points of the task's metric (per cent of a perplexity) it may lose on the validation set."""
+    tolerance: Annotated[float, Field(ge=0)] = 1.0
+    """How much it may lose on the validation set, in per cent of the student's score by the task's first metric (of a
+    perplexity, how much higher it may be). It is refused where the 95 % interval of the loss lies above."""
 
     @property
     def name(self) -> str:

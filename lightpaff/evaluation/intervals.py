@@ -1,7 +1,8 @@
 """Bootstrap intervals: how far a score, or the difference of two, could be off with other evaluation rows and seeds.
 
 One model: the percentile bootstrap over the rows (Efron and Tibshirani 1993, chapter 13). What another random seed of
-the training would change is then not in it.
+the training would change is then not in it. Rows that belong together (of one film or document; neighbouring windows of
+a text) are drawn together: as if they were independent, intervals would be too narrow.
 
 Several seeds' predictions: rows and seeds are both samples, as in the multi-bootstrap of Sellam et al. 2022 (The
 MultiBERTs, section 4). Two or three seeds are too few to draw from with replacement: such draws are too narrow by
@@ -20,20 +21,20 @@ points and 7 % at 1.2 points (rows alone: 5, 17 and 46 %); with 2 seeds in 3, 7 
 nothing for it, so that 3 seeds against 1 are told apart too often: 12 and 22 %. The seeds of both sides count as
 independent: wide where the same seed helps both.
 
-Shapes: N rows, V classes, R resamples, S seeds.
+Shapes: N rows, R resamples, S seeds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from lightpaff.evaluation.metrics import Floats, Predictions
-from lightpaff.evaluation.outputs import Outputs
+from lightpaff.evaluation.metrics import Predictions
+from lightpaff.evaluation.outputs import Floats, Outputs
 from lightpaff.recipe import Metric
 
+RESAMPLES = 10_000
 _PERCENTILES = (2.5, 97.5)
 
 OneOrMore = Outputs | Sequence[Outputs]
@@ -87,19 +88,20 @@ class _Resampled:
     freedom: int
 
 
-def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamples: int = 1000) -> Interval:
+def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The 95 % interval of the score over the rows; given several seeds' outputs, of the mean score, over both.
 
     Where a resample's score is not finite (a perplexity can be infinite), it is the whole range of the metric.
     """
-    side = _resample(metric, outputs, seed, resamples)
+    several = _as_list(outputs)
+    side = _summarise(metric, several, resampled_scores(metric, several, seed, resamples))
     low, high = _interval(side.mean, side.mean_R, [side], seed)
     lowest, highest = _RANGES[metric]
     return Interval(max(low, lowest), min(high, highest))
 
 
 def paired_difference(
-    metric: Metric, first: OneOrMore, second: OneOrMore, seed: int = 0, resamples: int = 1000
+    metric: Metric, first: OneOrMore, second: OneOrMore, seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:
     """The first's score minus the second's; every resample takes the same rows of both.
 
@@ -110,8 +112,11 @@ def paired_difference(
     assert all(_are_same_rows(firsts[0], other) for other in [*firsts, *seconds]), (
         "outputs are paired for the same rows"
     )
-    # The same seed draws the same rows for both sides.
-    sides = [_resample(metric, several, seed, resamples) for several in (firsts, seconds)]
+    scores_SR = resampled_scores(metric, [*firsts, *seconds], seed, resamples)
+    sides = [
+        _summarise(metric, firsts, scores_SR[: len(firsts)]),
+        _summarise(metric, seconds, scores_SR[len(firsts) :]),
+    ]
     value = sides[0].mean - sides[1].mean
     with np.errstate(invalid="ignore"):  # Infinity less infinity.
         value_R = sides[0].mean_R - sides[1].mean_R
@@ -128,10 +133,8 @@ def _are_same_rows(first: Outputs, second: Outputs) -> bool:
     return len(first) == len(second)
 
 
-def _resample(metric: Metric, outputs: OneOrMore, seed: int, resamples: int) -> _Resampled:
-    several = _as_list(outputs)
+def _summarise(metric: Metric, several: list[Outputs], score_SR: Floats) -> _Resampled:
     score_S = np.array([one.score(metric) for one in several])
-    score_SR = np.stack([resampled_scores(metric, one, seed, resamples) for one in several])
     mean_R = score_SR.mean(axis=0)
     seeds = len(several)
     variance = 0.0
@@ -159,53 +162,16 @@ def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int)
     return float(value + stretch * (low - value)), float(value + stretch * (high - value))
 
 
-def resampled_scores(metric: Metric, outputs: Outputs, seed: int, resamples: int) -> Floats:
-    """The score of each resample, R values; the metrics of classes take a fast path through the confusion matrix."""
-    if isinstance(outputs, Predictions) and metric in _FROM_CONFUSION:
-        return _resampled_confusions(_FROM_CONFUSION[metric], outputs, seed, resamples)
-    return resampled_scores_plainly(metric, outputs, seed, resamples)
-
-
-def _resampled_confusions(
-    from_confusion: Callable[[Floats], float], predictions: Predictions, seed: int, resamples: int
-) -> Floats:
-    classes = max(predictions.logits_NV.shape[1], int(predictions.labels_N.max()) + 1)
-    cells_N = (predictions.labels_N.astype(np.int64) * classes + predictions.classes_N).astype(np.int32)
-    values = []
-    for rows_N in _draw_rows(len(cells_N), seed, resamples):
-        counts = np.bincount(cells_N[rows_N], minlength=classes * classes)
-        values.append(from_confusion(counts.reshape(classes, classes).astype(np.float64)))
-    return np.array(values)
-
-
-def resampled_scores_plainly(metric: Metric, outputs: Outputs, seed: int, resamples: int) -> Floats:
-    """The same by scoring every resample from its rows: as slow as the outputs' `take` and `score`."""
-    return np.array([outputs.take(rows_N).score(metric) for rows_N in _draw_rows(len(outputs), seed, resamples)])
-
-
-def _draw_rows(number_of_rows: int, seed: int, resamples: int) -> Iterator[NDArray[np.int32]]:
+def resampled_scores(metric: Metric, several: Sequence[Outputs], seed: int, resamples: int) -> Floats:
+    """The scores of several outputs for the same rows in each resample: S x R. A resample is the same for all, and
+    draws as many units (rows, groups of rows, blocks of windows) as there are, with replacement."""
+    units_N = several[0].units_N
+    count = int(units_N.max()) + 1
     generator = np.random.default_rng(seed)
-    for _ in range(resamples):
+    scores = np.empty((len(several), resamples))
+    for resample in range(resamples):
         # int32: half the random bits of int64, and no set of evaluation rows is longer.
-        yield generator.integers(number_of_rows, size=number_of_rows, dtype=np.int32)
-
-
-def _accuracy(confusion_VV: Floats) -> float:
-    return float(np.trace(confusion_VV) / confusion_VV.sum())
-
-
-def _f1(confusion_VV: Floats) -> float:
-    hits_V = np.diag(confusion_VV)
-    occurrences_V = confusion_VV.sum(axis=0) + confusion_VV.sum(axis=1)
-    f1_V = 2 * hits_V / np.maximum(occurrences_V, 1)
-    return float(f1_V[1]) if len(f1_V) == 2 else float(f1_V[occurrences_V > 0].mean())
-
-
-def _matthews(confusion_VV: Floats) -> float:
-    """The multi-class coefficient (Gorodkin 2004), 0.0 where one side is constant."""
-    gold_V, said_V, total = confusion_VV.sum(axis=1), confusion_VV.sum(axis=0), confusion_VV.sum()
-    spread = (total**2 - gold_V @ gold_V) * (total**2 - said_V @ said_V)
-    return float((np.trace(confusion_VV) * total - gold_V @ said_V) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-_FROM_CONFUSION: dict[Metric, Callable[[Floats], float]] = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
+        drawn = generator.integers(count, size=count, dtype=np.int32)
+        weights_N = np.bincount(drawn, minlength=count)[units_N].astype(np.float64)
+        scores[:, resample] = [outputs.weighted_score(metric, weights_N) for outputs in several]
+    return scores

@@ -5,6 +5,7 @@ Shapes: N rows, V classes (1 for regression).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,12 @@ class Predictions:
     Attributes:
         logits_NV: float32 logits; for regression the predicted score in the one column.
         labels_N: integer gold classes, or float gold scores for regression.
+        groups_N: the number of each row's group (a film, a document), where the task names groups.
     """
 
     logits_NV: NDArray[np.float32]
     labels_N: Array
+    groups_N: Integers | None = None
 
     @property
     def classes_N(self) -> Integers:
@@ -60,7 +63,31 @@ class Predictions:
 
     def take(self, rows_N: NDArray[np.int32] | Integers) -> "Predictions":
         """The predictions of the given rows, in that order; a row may come several times."""
-        return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N])
+        groups_N = None if self.groups_N is None else self.groups_N[rows_N]
+        return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N], groups_N)
+
+    @property
+    def units_N(self) -> Integers:
+        """The groups, or else every row for itself."""
+        if self.groups_N is None:
+            return np.arange(len(self))
+        return np.unique(self.groups_N, return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def _cells_N(self) -> Integers:
+        """Each row's place in the flattened confusion matrix."""
+        return self.labels_N.astype(np.int64) * self._classes + self.classes_N
+
+    @property
+    def _classes(self) -> int:
+        return max(int(self.logits_NV.shape[1]), int(self.labels_N.max()) + 1)
+
+    def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
+        """`score` where each row comes as often as its weight says."""
+        if metric not in _FROM_CONFUSION:
+            return self.take(np.repeat(np.arange(len(self)), weights_N.astype(np.int64))).score(metric)
+        counts = np.bincount(self._cells_N, weights_N, minlength=self._classes**2).astype(np.float64)
+        return _FROM_CONFUSION[metric](counts.reshape(self._classes, self._classes))
 
     def score(self, metric: Metric) -> float:
         """The value of a metric of classes or scores: a fraction (accuracy, f1) or a correlation.
@@ -105,6 +132,31 @@ def correlation(first_N: Floats, second_N: Floats) -> float:
     value = (first_N / np.linalg.norm(first_N)) @ (second_N / np.linalg.norm(second_N))
     return float(np.clip(value, -1.0, 1.0))
 
+
+def _accuracy_of_confusion(confusion_VV: Floats) -> float:
+    return float(np.trace(confusion_VV) / confusion_VV.sum())
+
+
+def _f1_of_confusion(confusion_VV: Floats) -> float:
+    hits_V = np.diag(confusion_VV)
+    occurrences_V = confusion_VV.sum(axis=0) + confusion_VV.sum(axis=1)
+    f1_V = 2 * hits_V / np.maximum(occurrences_V, 1)
+    return float(f1_V[1]) if len(f1_V) == 2 else float(f1_V[occurrences_V > 0].mean())
+
+
+def _matthews_of_confusion(confusion_VV: Floats) -> float:
+    """The multi-class coefficient (Gorodkin 2004), 0.0 where one side is constant."""
+    gold_V, said_V, total = confusion_VV.sum(axis=1), confusion_VV.sum(axis=0), confusion_VV.sum()
+    spread = (total**2 - gold_V @ gold_V) * (total**2 - said_V @ said_V)
+    return float((np.trace(confusion_VV) * total - gold_V @ said_V) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+_FROM_CONFUSION: dict[Metric, Callable[[Floats], float]] = {
+    "accuracy": _accuracy_of_confusion,
+    "f1": _f1_of_confusion,
+    "matthews": _matthews_of_confusion,
+}
+"""The metrics of classes from gold x said counts, for resamples."""
 
 _METRICS: dict[Metric, Callable[[Predictions], float]] = {
     "accuracy": _accuracy,

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from lightpaff.recipe import Metric
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 
 class Outputs(Protocol):
     """A model's outputs for the rows of a split, beside the gold ones."""
@@ -21,4 +24,13 @@ class Outputs(Protocol):
 
     def score(self, metric: Metric) -> float:
         """The value of a metric over all rows: a fraction (BLEU too), a correlation, or a perplexity."""
+        ...
+
+    def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
+        """The same where each row comes as often as its weight says, a whole number: a resample of the rows."""
+        ...
+
+    @property
+    def units_N(self) -> Integers:
+        """The unit of each row, counted from 0: rows of one unit are not independent, and are resampled together."""
         ...

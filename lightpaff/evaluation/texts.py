@@ -89,6 +89,19 @@ class GeneratedTexts:
         counts_K = self._all.counts_NK(metric)[self._rows_N].sum(axis=0)
         return _score_counts(self._all.corpus_metric(metric), counts_K) / 100
 
+    @property
+    def units_N(self) -> Integers:
+        """Every row for itself."""
+        return np.arange(len(self))
+
+    def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
+        """`score` where each row comes as often as its weight says."""
+        if metric in _ROUGE:
+            scores_N = self._all.rouge_NM[self._rows_N, _ROUGE.index(metric)]
+            return float(scores_N @ weights_N / weights_N.sum())
+        counts_K = weights_N @ self._all.float_counts_NK(metric)[self._rows_N]
+        return _score_counts(self._all.corpus_metric(metric), counts_K.astype(np.int64)) / 100
+
     def signatures(self) -> dict[str, str]:
         """How each metric is computed, with the version of the package: sacreBLEU's own signatures, and ROUGE's."""
         corpus: dict[str, str] = {name: str(self._all.corpus_metric(name).get_signature()) for name in _CORPUS_METRICS}
@@ -132,6 +145,7 @@ class _CountedTexts:
         self.references = references
         self.sources = sources
         self._counts: dict[Metric, Integers] = {}
+        self._float_counts: dict[Metric, Floats] = {}
 
     def corpus_metric(self, metric: Metric) -> CorpusMetric:
         """sacreBLEU's object, which knows how many references there are (-1: not as many in every row)."""
@@ -145,6 +159,12 @@ class _CountedTexts:
         if metric not in self._counts:
             self._counts[metric] = _count_rows(self.corpus_metric(metric), self.hypotheses, self.references)
         return self._counts[metric]
+
+    def float_counts_NK(self, metric: Metric) -> Floats:
+        """The same as floats, which matrix products are fast with."""
+        if metric not in self._float_counts:
+            self._float_counts[metric] = self.counts_NK(metric).astype(np.float64)
+        return self._float_counts[metric]
 
     @cached_property
     def _tokenizer(self) -> str:

@@ -11,7 +11,16 @@ from lightpaff.errors import UserError
 from lightpaff.files import whole_directory
 from lightpaff.pipeline.arms import STUDENT
 from lightpaff.pipeline.build import TaskSteps
-from lightpaff.pipeline.exporting import EXPORT, SplitCheck, check_step, export_step, read_checks, why_not
+from lightpaff.pipeline.exporting import (
+    EXPORT,
+    SplitCheck,
+    Verdict,
+    check_step,
+    export_step,
+    judge,
+    read_checks,
+    why_not,
+)
 from lightpaff.pipeline.graph import DoneStep, Step, run_step
 from lightpaff.pipeline.training_steps import TRAINING, Start, Workshop
 from lightpaff.recipe import Export, Family
@@ -19,8 +28,6 @@ from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 
 EXPORTS = "exports"
-
-_ROUNDING = 1e-9
 
 _ONNX, _CTRANSLATE2 = Export(to="onnx", quantise="int8"), Export(to="ctranslate2", quantise="int8")
 _DEFAULTS: dict[Family, tuple[Export, ...]] = {
@@ -49,10 +56,14 @@ class CheckedExport:
     checks: list[SplitCheck]
 
     @property
-    def is_within_tolerance(self) -> bool:
-        """Whether it may be delivered."""
-        # A loss of 0.61 - 0.605 is a little more than half a point.
-        return self.checks[0].loss <= self.request.tolerance + _ROUNDING
+    def judgement(self) -> tuple[Verdict, str]:
+        """What becomes of it, and why."""
+        return judge(self.checks[0], self.request.tolerance, self.request.quantise)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether it may be used: no loss above the tolerance is shown."""
+        return self.judgement[0] != "refused"
 
 
 def plan_exports(shop: Workshop) -> ExportPlan:
@@ -113,6 +124,7 @@ def deliver_export(export: CheckedExport, destination: Path, shop: Workshop, ste
         facts = {
             "name": f"{steps.task.name}: a student, {export.request.name}",
             "task": steps.task.name,
+            "check": f"{export.judgement[0]}: {export.judgement[1]}",
             "made by": f"the recipe {shop.recipe.name} (fingerprint {shop.recipe.fingerprint()[:12]})",
         }
         write_model_card(folder, card, facts, _table(export.checks), usage_example(card))

@@ -12,7 +12,7 @@ from lightpaff.deployment.card import CARD
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import Graph, TaskSteps
 from lightpaff.pipeline.delivery import deliver_export, export_directory, make_export
-from lightpaff.pipeline.exporting import SplitCheck, describe_loss, why_not
+from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.run import RECIPE, RUN, prepare
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.recipe import FAMILIES, Export, Recipe
@@ -27,10 +27,12 @@ class Exported:
     Attributes:
         directory: self-contained.
         checks: what the export says beside what the student says, the validation set first.
+        judgement: whether that was enough to tell.
     """
 
     directory: Path
     checks: list[SplitCheck]
+    judgement: str
 
 
 def make_export_request(to: str, quantise: str, tolerance: float) -> Export:
@@ -66,14 +68,14 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     steps = _find_task(graph, task)
     _require_possible(shop, request)
     export = make_export(shop, steps, request)
-    if not export.is_within_tolerance:
+    if not export.is_delivered:
         raise UserError(
-            f"{request.name} of {steps.task.name}: {describe_loss(export.checks[0])}, more than the tolerance of "
-            f"{request.tolerance:g}; take another --quantise or --to, or raise --tolerance"
+            f"{request.name} of {steps.task.name} is refused: {export.judgement[1]}; take another --quantise or --to, "
+            "or raise --tolerance"
         )
     destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
     deliver_export(export, destination, shop, steps)
-    return Exported(destination, export.checks)
+    return Exported(destination, export.checks, ": ".join(export.judgement))
 
 
 def _require_free(output: Path) -> None:
@@ -105,6 +107,7 @@ def print_export(exported: Exported, console: Console) -> None:
             "" if check.largest_difference is None else f"{check.largest_difference:.2g}",
         )
     console.print(table)
+    console.print(exported.judgement)
     console.print(str(exported.directory), soft_wrap=True)
 
 

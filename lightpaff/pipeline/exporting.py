@@ -8,7 +8,7 @@ import importlib.util
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lightpaff.data.languages import source_prefix, tokenizer_between
 from lightpaff.deployment.card import ExportCard, Format, Kind
 from lightpaff.deployment.exporters import export_model, refusal_of
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
+from lightpaff.evaluation.intervals import paired_difference
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
@@ -38,7 +39,13 @@ from lightpaff.report.metrics import METRICS
 
 EXPORT = "export"
 CHECK = "check.json"
+Verdict = Literal["delivered", "undecided", "refused"]
+"""What becomes of an export; an undecided one is delivered, and said to be so."""
 
+_ROUNDING = 0.005
+"""Honest float32 exports differ by 1e-6 to 1e-4 of the largest logit (tests/parity)."""
+_LARGEST_LOSS = 1e9
+"""JSON has no infinity."""
 
 _KINDS: dict[str, Kind] = {
     "classify": "classes",
@@ -61,9 +68,11 @@ class SplitCheck:
     Attributes:
         metric: the task's first.
         student, export: its values.
-        loss: what the export loses: in points; of a perplexity, in per cent.
+        loss: what the export loses, in per cent of the student's score; of a perplexity, how much higher it is.
+        loss_low, loss_high: the 95 % interval of that, paired over the rows.
         agreement: the share of rows with the same class or the same text; None for perplexity.
         largest_difference: of a logit, or of a window's log likelihood a token in nats; None for texts.
+        is_another_model: that difference is far above what float32 rounds.
         rows: of the split.
     """
 
@@ -72,8 +81,11 @@ class SplitCheck:
     student: float
     export: float
     loss: float
+    loss_low: float
+    loss_high: float
     agreement: float | None
     largest_difference: float | None
+    is_another_model: bool
     rows: int
 
 
@@ -145,16 +157,67 @@ def read_checks(step: Step) -> list[SplitCheck]:
 
 def describe_loss(check: SplitCheck) -> str:
     """How much an export loses, in words."""
-    unit = "points" if METRICS[check.metric].is_higher_better else "per cent"
-    return f"loses {check.loss:.2f} {unit} of {check.metric} on the {check.split} set"
+    return (
+        f"loses {check.loss:.2f} % [{check.loss_low:.2f}, {check.loss_high:.2f}] of the student's {check.metric} on "
+        f"the {check.rows:,} {check.split} rows"
+    )
+
+
+def judge(check: SplitCheck, tolerance: float, quantise: str) -> tuple[Verdict, str]:
+    """What becomes of an export, and why: refused where a loss above the tolerance is shown, delivered otherwise; with
+    too few rows to tell, that is said.
+
+    Args:
+        check: of the validation set; the test set decides nothing.
+        tolerance: in per cent of the student's score.
+        quantise: of the weights. In float32 an export computes what its model computes, up to rounding: another
+            answer is a fault, whatever it costs.
+    """
+    if quantise == "none" and check.is_another_model:
+        return "refused", (
+            f"its outputs differ by up to {check.largest_difference:.2g} from the student's, more than float32 rounds"
+        )
+    told = describe_loss(check)
+    if check.loss_low > tolerance:
+        return "refused", f"it {told}, more than the tolerance of {tolerance:g} %"
+    if check.loss_high > tolerance:
+        return (
+            "undecided",
+            f"it {told}: too few rows to tell whether that is above the tolerance of {tolerance:g} %",
+        )
+    return "delivered", f"it {told}"
 
 
 def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> SplitCheck:
     metric = task.metric_names[0]
     before, after = student.score(metric), export.score(metric)
-    loss = 100 * (before - after) if METRICS[metric].is_higher_better else 100 * (after / before - 1)
+    sign = 1 if METRICS[metric].is_higher_better else -1
+    found = paired_difference(metric, student, export)
+    # A student that scores 0 has nothing to lose.
+    scale = 100 * sign / abs(before) if before else 0.0
+    low, high = (
+        float(np.clip(end, -_LARGEST_LOSS, _LARGEST_LOSS))
+        for end in sorted(scale * end if scale else 0.0 for end in (found.low, found.high))
+    )
     agreement, difference = _differences(student, export)
-    return SplitCheck(split, metric, before, after, loss, agreement, difference, len(student))
+    return SplitCheck(
+        split,
+        metric,
+        before,
+        after,
+        loss=scale * found.value,
+        loss_low=low,
+        loss_high=high,
+        agreement=agreement,
+        largest_difference=difference,
+        is_another_model=difference is not None and difference > _ROUNDING * max(1.0, _size(student)),
+        rows=len(student),
+    )
+
+
+def _size(outputs: Outputs) -> float:
+    """How large a model's logits or scores get; of likelihoods 1, since they are per token."""
+    return float(np.abs(outputs.logits_NV).max()) if isinstance(outputs, Predictions) else 1.0
 
 
 def _differences(student: Outputs, export: Outputs) -> tuple[float | None, float | None]:

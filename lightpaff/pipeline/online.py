@@ -11,12 +11,18 @@ from lightpaff.errors import UserError
 from lightpaff.pipeline.arms import TEACHER
 from lightpaff.pipeline.build import Graph, TaskSteps
 from lightpaff.pipeline.delivery import CheckedExport, ExportPlan, best_student, make_export
-from lightpaff.pipeline.exporting import describe_loss
+from lightpaff.pipeline.exporting import Verdict
 from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.online_steps import online_step, read_online
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.progress import console
 from lightpaff.report.rows import ExportLine, OnlineLine
+
+_BECOMES: dict[Verdict, str] = {
+    "delivered": "delivered",
+    "undecided": "delivered, undecided",
+    "refused": "reported, and not delivered",
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,8 @@ def go_online(shop: Workshop, graph: Graph, plan: ExportPlan) -> list[OnlineTask
 def _go_online(shop: Workshop, steps: TaskSteps, plan: ExportPlan) -> OnlineTask:
     exports, failures = _make_exports(shop, steps, plan)
     for export in exports:
-        if not export.is_within_tolerance:
-            console.print(
-                f"{export.request.name} of {steps.task.name}: {describe_loss(export.checks[0])}, more than the "
-                f"tolerance of {export.request.tolerance:g}: it is reported, and not delivered"
-            )
+        verdict, why = export.judgement
+        console.print(f"{export.request.name} of {steps.task.name} is {_BECOMES[verdict]}: {why}")
     if not exports:
         return OnlineTask(steps, [], None, failures)
     teacher = next(start for (arm, _), start in steps.models.items() if arm == TEACHER)
@@ -94,7 +97,10 @@ def export_lines(task: OnlineTask) -> list[ExportLine]:
             check.export,
             check.loss,
             export.request.tolerance,
-            export.is_within_tolerance,
+            export.is_delivered,
+            loss_low=check.loss_low,
+            loss_high=check.loss_high,
+            judgement=": ".join(export.judgement),
             examples=check.rows,
             agreement=check.agreement,
             largest_difference=check.largest_difference,

@@ -237,7 +237,7 @@ def _deliver_exports(finished: Finished, directory: Path) -> None:
     for task in finished.online:
         for export in task.exports:
             destination = export_directory(directory, several, task.steps.task.name, export.request)
-            if export.is_within_tolerance:
+            if export.is_delivered:
                 deliver_export(export, destination, finished.shop, task.steps)
 
 

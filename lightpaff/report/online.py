@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lightpaff.report import formats
 from lightpaff.report.measured import measured_models, reference_teacher
-from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Arm, ExportLine, OnlineLine, ReportData, TaskFacts
 
 
@@ -94,6 +93,8 @@ def fastest_export(data: ReportData, task: TaskFacts) -> OnlineModel | None:
 
 
 def tell_loss(found: ExportLine) -> str:
-    """0.54 points, or of a perplexity 0.54 %."""
-    unit = "points" if METRICS[found.metric].is_higher_better else "%"
-    return f"{formats.hundredths(found.loss)} {unit}"
+    """0.54 % [−0.10, 1.20], of the student's score."""
+    told = f"{formats.hundredths(found.loss)} %"
+    if found.loss_low is None or found.loss_high is None:
+        return told
+    return f"{told} [{formats.hundredths(found.loss_low)}, {formats.hundredths(found.loss_high)}]"

@@ -54,9 +54,9 @@ def online_table(data: ReportData, task: TaskFacts) -> Table:
 
 def _tell_delivery(found: ExportLine) -> str:
     if found.delivered:
-        return "delivered"
+        return "undecided: too few rows" if found.judgement.startswith("undecided") else "delivered"
     # The tolerance is about the validation set: another split may well have lost less.
-    return f"refused: more than the tolerance of {found.tolerance:g}" if found.loss > found.tolerance else "refused"
+    return f"refused: more than {found.tolerance:g} %" if found.split == "validation" else "refused"
 
 
 def _exports_caption(data: ReportData, task: TaskFacts) -> str:
@@ -65,8 +65,9 @@ def _exports_caption(data: ReportData, task: TaskFacts) -> str:
         f"{metric.name[0].upper()}{metric.name[1:]} of the delivered student in PyTorch"
         + (", one of several seeds," if count_seeds(data, "student", task) > 1 else "")
         + " and of the exports made from it",
-        f"loss: what the export loses, in {'points' if metric.is_higher_better else 'per cent'}; below 0 it gains",
-        "an export that loses more than its tolerance on the validation set is not delivered",
+        "loss: what the export loses, in per cent of the student's score, with a 95 % interval; below 0 it gains",
+        "an export is not delivered where a loss above its tolerance is shown on the validation set, and undecided "
+        "where the rows are too few to tell",
     ]
     if task.objective in _DIFFERENCES:
         parts.append(f"largest difference: {_DIFFERENCES[task.objective]}")

@@ -206,16 +206,22 @@ class ExportLine(_Checked):
     student: float
     export: float
     loss: float
-    """What the export loses: points; of a perplexity, per cent. Less than 0: it gains."""
+    """What the export loses, in per cent of the student's score; of a perplexity, how much higher it is. Less than 0:
+    it gains."""
     tolerance: float
-    """The most that it may lose on the validation set."""
+    """The most that it may lose on the validation set, likewise."""
     delivered: bool
-    """False: it lost more than the tolerance, and the run did not put it into its directory."""
+    """False: a loss above the tolerance was shown, and the run did not put it into its directory."""
     examples: int
     agreement: float | None = None
     """The share of rows with the same answer or text; None for a regression or a perplexity."""
     largest_difference: float | None = None
     """Of a logit, or of a window's log likelihood a token, in nats; None for texts."""
+    loss_low: float | None = None
+    loss_high: float | None = None
+    """The 95 % interval of the loss, paired over the rows."""
+    judgement: str = ""
+    """What became of it, and why: delivered, undecided (too few rows, and delivered) or refused."""
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ def _tell_quality(data: ReportData, task: TaskFacts, name: str) -> str:
 def _tell_refused(data: ReportData, task: TaskFacts) -> str:
     """Which exports lost too much on the validation set, and how much; empty where none did."""
     told = [
-        f"the export {line.name} was refused: it loses {tell_loss(line)}, more than the tolerance of {line.tolerance:g}"
+        f"the export {line.name} was refused: "
+        + (line.judgement.removeprefix("refused: ") or f"it loses {tell_loss(line)}, more than {line.tolerance:g} %")
         for line in exports_of(data, task)
         if not line.delivered and line.split == "validation"
     ]

@@ -57,7 +57,7 @@ def test_without_samples_there_is_no_such_section(report_data: ReportData) -> No
 def test_exports_are_told_where_there_are_any(report_data: ReportData, exported_data: ReportData) -> None:
     text = render_markdown(exported_data)
     assert "### Exports" in text
-    assert "refused: more than the tolerance of 0.5 |" in text
+    assert "refused: more than 0.5 % |" in text
     assert "### Online" in text
     assert "| onnx-int8 (ONNX Runtime int8)" in text
     assert "20.0× [19.0, 20.8]" in text

@@ -14,8 +14,8 @@ def test_exports_are_shown_beside_the_student_with_what_became_of_them(exported_
     ]
     assert table.lines[0].cells[0] == Cell("onnx-int8", "validation set, 3,000 rows")
     assert [[cell.text for cell in line.cells] for line in table.lines[1:3]] == [
-        ["onnx-int8", "91.2", "91.1", "0.13 points", "99.1 %", "0.083", "delivered"],
-        ["openvino-bf16", "91.2", "89.9", "1.31 points", "99.1 %", "0.083", "refused: more than the tolerance of 0.5"],
+        ["onnx-int8", "91.2", "91.1", "0.13 %", "99.1 %", "0.083", "delivered"],
+        ["openvino-bf16", "91.2", "89.9", "1.31 %", "99.1 %", "0.083", "refused: more than 0.5 %"],
     ]
     assert table.caption.startswith("Accuracy of the delivered student in PyTorch, one of several seeds, and of")
     assert table.caption.endswith("largest difference: of a logit.")
@@ -24,21 +24,21 @@ def test_exports_are_shown_beside_the_student_with_what_became_of_them(exported_
 def test_a_refused_export_that_lost_less_on_the_test_set_is_still_refused(exported_data: ReportData) -> None:
     lines = [replace(line, loss=0.1) if line.split == "test" else line for line in exported_data.exports]
     table = exports_table(replace(exported_data, exports=lines), exported_data.tasks[0])
-    assert [line.cells[-1].text for line in table.lines[2:]] == ["refused: more than the tolerance of 0.5", "refused"]
+    assert [line.cells[-1].text for line in table.lines[2:]] == ["refused: more than 0.5 %", "refused"]
 
 
 def test_a_perplexity_loses_per_cent_and_has_no_same_answers(exported_clm_data: ReportData) -> None:
     table = exports_table(exported_clm_data, exported_clm_data.tasks[0])
     assert "same answers" not in table.columns
     assert [line.cells[3].text for line in table.lines[::2]] == ["0.48 %", "−0.02 %"]
-    assert "in per cent; below 0 it gains" in table.caption
+    assert "below 0 it gains" in table.caption
     assert "log likelihood a token, in nats" in table.caption
 
 
 def test_texts_are_the_same_or_not_and_have_no_largest_difference(exported_translation_data: ReportData) -> None:
     table = exports_table(exported_translation_data, exported_translation_data.tasks[0])
     assert table.columns == ["export", "student's score", "its score", "loss", "same texts", "delivery"]
-    assert [cell.text for cell in table.lines[1].cells[1:4]] == ["28.9", "28.7", "0.16 points"]
+    assert [cell.text for cell in table.lines[1].cells[1:4]] == ["28.9", "28.7", "0.16 %"]
 
 
 def test_a_model_online_has_one_line_with_all_its_batch_sizes(exported_data: ReportData) -> None:
