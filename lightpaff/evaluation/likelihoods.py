@@ -50,8 +50,8 @@ class TokenLikelihoods:
         Of N**(1/3) windows each, the order that balances the bias and the variance of a block bootstrap's variance
         (Hall, Horowitz and Jing 1995).
         """
-        windows: Integers = np.arange(len(self), dtype=np.int64)
-        return windows // max(1, round(len(self) ** (1 / 3)))
+        blocks: Integers = np.arange(len(self)) // max(1, round(len(self) ** (1 / 3)))
+        return blocks
 
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each window comes as often as its weight says."""

@@ -45,7 +45,7 @@ def test_lossless_exports_are_never_refused_and_lossy_ones_seldom_decided_wrongl
     generator = np.random.default_rng(0)
     found: dict[float, Counter[str]] = {0.0: Counter(), 0.05: Counter()}
     for loss, counted in found.items():
-        for _ in range(60):
+        for _ in range(20):
             is_right_N = generator.random(613) < 0.8
             flipped_N = generator.random(613) < np.where(is_right_N, 0.0125, 0.05)
             export_N = np.where(flipped_N, ~is_right_N, is_right_N) & (generator.random(613) >= loss)
@@ -56,7 +56,7 @@ def test_lossless_exports_are_never_refused_and_lossy_ones_seldom_decided_wrongl
             counted[verdict_of(*sides)] += 1
     assert found[0.0]["refused"] == 0
     assert found[0.05]["delivered"] == 0
-    assert found[0.05]["refused"] > 40
+    assert found[0.05]["refused"] > 12
 
 
 def test_a_float32_export_that_says_something_else_is_refused_whatever_it_loses() -> None:
