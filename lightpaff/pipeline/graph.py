@@ -23,7 +23,7 @@ _VERSIONS = {
     "tokenizer": 3,
     "corpus": 4,
     "task": 4,
-    "initial": 2,
+    "initial": 3,
     "pretrain": 3,
     "finetune": 4,
     "capture": 2,
