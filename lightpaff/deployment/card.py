@@ -35,6 +35,9 @@ class ExportCard:
         source_sha256: of the weights that were exported.
         made_with: versions of the exporter, for the record.
         tokenizer: the file by which texts are cut: `tokenizer.json`, or `pieces.json` (see `pieces.py`).
+        pairs: a classifier reads two texts at once.
+        segments: it was trained with the second text marked (`token_type_ids`).
+        truncation_side: which end of a long text is cut off: `right` or `left`.
     """
 
     format: Format
@@ -51,6 +54,9 @@ class ExportCard:
     max_target_length: int = 0
     made_with: dict[str, str] = field(default_factory=dict)
     tokenizer: str = "tokenizer.json"
+    pairs: bool = False
+    segments: bool = True
+    truncation_side: str = "right"
 
     def write(self, directory: Path) -> None:
         """Write `export.json` into the directory of the export."""

@@ -3,17 +3,16 @@
 Shapes: B rows, S tokens, V classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.runner import ClassRunner, Ids
-
-Texts = str | Sequence[str] | Sequence[tuple[str, str]]
-"""One text, texts, or pairs of texts."""
+from lightpaff.deployment.texts import Texts, read_pairs, read_texts
 
 _TEXTS_TOGETHER = 16
 
@@ -37,16 +36,20 @@ class Classifier:
     Args:
         runner: of the model.
         tokenizer: of the model; its truncation is set here.
-        labels: the classes in order.
-        max_length: the most tokens that are read; what is longer is cut, of a pair the longer text first.
+        card: of the export: its classes, how many tokens are read (of a pair the longer text is cut first), and whether
+            it reads pairs.
     """
 
-    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, labels: list[str], max_length: int) -> None:
-        self._logits = _TextLogits(runner, tokenizer, max_length)
-        self._labels = labels
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
+        self._logits = _TextLogits(runner, tokenizer, card)
+        self._labels = card.labels
 
     def __call__(self, texts: Texts) -> list[Answer]:
-        """The answer for each text."""
+        """The answer for each text, or each pair.
+
+        Raises:
+            UserError: one of them is no text, or no pair where the model reads pairs.
+        """
         return [Answer(self._labels[int(row.argmax())], float(_softmax(row).max())) for row in self._logits(texts)]
 
 
@@ -56,25 +59,29 @@ class Scorer:
     Args:
         runner: of the model.
         tokenizer: of the model; its truncation is set here.
-        max_length: the most tokens that are read; what is longer is cut, of a pair the longer text first.
+        card: as of a classifier.
     """
 
-    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, max_length: int) -> None:
-        self._logits = _TextLogits(runner, tokenizer, max_length)
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
+        self._logits = _TextLogits(runner, tokenizer, card)
 
     def __call__(self, texts: Texts) -> list[float]:
-        """The score of each text."""
+        """The score of each text, or each pair.
+
+        Raises:
+            UserError: as a classifier.
+        """
         return [float(row[0]) for row in self._logits(texts)]
 
 
 class _TextLogits:
-    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, max_length: int) -> None:
-        self._runner, self._tokenizer = runner, tokenizer
-        tokenizer.enable_truncation(max_length)
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
+        self._runner, self._tokenizer, self._card = runner, tokenizer, card
+        tokenizer.enable_truncation(card.max_length, direction=card.truncation_side)
 
     def __call__(self, texts: Texts) -> Iterator[NDArray[np.float32]]:
         """logits_V of each text, in order; texts of like length are run together, so that little is padding."""
-        encodings = self._tokenizer.encode_batch([texts] if isinstance(texts, str) else list(texts))
+        encodings = self._tokenizer.encode_batch(read_pairs(texts) if self._card.pairs else read_texts(texts))
         by_length = sorted(range(len(encodings)), key=lambda number: len(encodings[number].ids))
         found: dict[int, NDArray[np.float32]] = {}
         for first in range(0, len(by_length), _TEXTS_TOGETHER):
@@ -82,7 +89,7 @@ class _TextLogits:
             together = [encodings[number] for number in numbers]
             ids_BS = _pad_right([encoding.ids for encoding in together])
             mask_BS = _pad_right([[1] * len(encoding.ids) for encoding in together])
-            segments_BS = _pad_right([_segments(encoding) for encoding in together])
+            segments_BS = _pad_right([_segments(encoding) for encoding in together]) if self._card.segments else None
             found |= dict(zip(numbers, self._runner.logits(ids_BS, mask_BS, segments_BS), strict=True))
         return (found[number] for number in range(len(encodings)))
 

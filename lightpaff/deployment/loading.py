@@ -48,12 +48,12 @@ def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Cont
 
 def _load_classifier(card: ExportCard, directory: Path, threads: int) -> Classifier:
     runner = open_runner(directory, RUNTIMES[card.format], "classes", threads)
-    return Classifier(runner, _open_tokenizer(directory), card.labels, card.max_length)
+    return Classifier(runner, _open_tokenizer(directory), card)
 
 
 def _load_scorer(card: ExportCard, directory: Path, threads: int) -> Scorer:
     runner = open_runner(directory, RUNTIMES[card.format], "classes", threads)
-    return Scorer(runner, _open_tokenizer(directory), card.max_length)
+    return Scorer(runner, _open_tokenizer(directory), card)
 
 
 def _load_continuer(card: ExportCard, directory: Path, threads: int) -> "Continuer":

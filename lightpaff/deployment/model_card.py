@@ -94,7 +94,7 @@ _TRANSFORMERS = """\
 from transformers import pipeline
 
 model = pipeline("{task}", model=".")
-print(model("{text}"))"""
+print(model({text}))"""
 
 _TRANSFORMERS_WRITER = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -123,7 +123,7 @@ _LIGHTPAFF = """\
 from lightpaff.deployment import loading
 
 model = loading.load(".")
-print(model("{text}"))"""
+print(model({text}))"""
 
 
 def usage_example(card: ExportCard) -> str:
@@ -143,8 +143,9 @@ def usage_example(card: ExportCard) -> str:
     if card.kind == "next_tokens" and card.format in _DECODERS:
         return _DECODERS[card.format].replace("{longest}", str(min(_WRITTEN, card.max_length)))
     if card.format == "transformers":
-        return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=text)
-    return _LIGHTPAFF.format(text=text)
+        asked = '{"text": "A text to read.", "text_pair": "Another beside it."}' if card.pairs else f'"{text}"'
+        return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=asked)
+    return _LIGHTPAFF.format(text='("A text to read.", "Another beside it.")' if card.pairs else f'"{text}"')
 
 
 def write_model_card(

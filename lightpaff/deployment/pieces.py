@@ -76,14 +76,15 @@ class PieceTokenizer:
         longest_first = sorted(self._rules.special, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._longest: int | None = None
+        self._direction = "right"
 
     def token_to_id(self, token: str) -> int | None:
         """The number of a token; None where there is no such token."""
         return self._rules.vocabulary.get(token)
 
-    def enable_truncation(self, max_length: int) -> None:
-        """From now on, cut texts to so many tokens, special ones included."""
-        self._longest = max_length
+    def enable_truncation(self, max_length: int, direction: str = "right") -> None:
+        """From now on, cut texts at that end to so many tokens, special ones included."""
+        self._longest, self._direction = max_length, direction
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """The tokens of each text, with those before and after it."""
@@ -99,7 +100,8 @@ class PieceTokenizer:
     def _encode(self, text: str) -> list[int]:
         rules, tokens = self._rules, self._tokenise(text)
         if self._longest is not None:
-            tokens = tokens[: max(self._longest - len(rules.before) - len(rules.after), 0)]
+            room = max(self._longest - len(rules.before) - len(rules.after), 0)
+            tokens = tokens[:room] if self._direction == "right" else tokens[max(len(tokens) - room, 0) :]
         unknown = rules.vocabulary[rules.unknown]
         return [rules.vocabulary.get(token, unknown) for token in (*rules.before, *tokens, *rules.after)]
 

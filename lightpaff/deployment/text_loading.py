@@ -9,6 +9,7 @@ from lightpaff.deployment.card import CARD, ExportCard, Format
 from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import TextRunner, TokenRunner
 from lightpaff.deployment.runtimes import RUNTIMES, open_runner
+from lightpaff.deployment.texts import read_prompts, read_texts
 from lightpaff.errors import UserError, one_line
 
 TOKENIZER = "tokenizer.json"
@@ -38,7 +39,7 @@ class Continuer:
         Raises:
             UserError: a prompt is empty, or `new_tokens` leave no room for one.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = read_prompts(prompts)
         if not 0 < new_tokens < self._max_length:
             raise UserError(f"new_tokens: is {new_tokens}; give 1 to {self._max_length - 1}")
         room = self._max_length - new_tokens
@@ -81,11 +82,15 @@ class Writer:
             if prefix is None:
                 raise UserError(f"{CARD}: source_prefix {card.source_prefix} is no token of {TOKENIZER}; export anew")
             self._first = [prefix]
-        tokenizer.enable_truncation(card.max_length - len(self._first))
+        tokenizer.enable_truncation(card.max_length - len(self._first), direction=card.truncation_side)
 
     def __call__(self, texts: str | Sequence[str]) -> list[str]:
-        """A text for each; what is longer than the card's `max_length` tokens is cut."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        """A text for each; what is longer than the card's `max_length` tokens is cut.
+
+        Raises:
+            UserError: one of them is no text.
+        """
+        texts = read_texts(texts)
         rows = [self._first + encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
         found: list[str] = []
         for first in range(0, len(rows), _TEXTS_TOGETHER):

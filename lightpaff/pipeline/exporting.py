@@ -242,6 +242,9 @@ def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Exp
         kind=_KINDS[task.objective],
         max_length=task.max_length,
         longest_input=longest_input(read_config(model.path)),
+        pairs=task.columns.text_pair is not None,
+        segments=shop.inputs.vocabulary.has_segments,
+        truncation_side=str(tokenizer.truncation_side),
         source_sha256=sha256_of_file(model.path / "model.safetensors"),
         made_with=versions_of(("lightpaff", *_PACKAGES[request.to])),
     )

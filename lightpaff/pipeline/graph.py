@@ -31,7 +31,7 @@ _VERSIONS = {
     "predict": 3,
     "baseline": 1,
     "latency": 2,
-    "export": 3,
+    "export": 4,
     "check": 2,
     "online": 1,
 }

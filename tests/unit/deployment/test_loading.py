@@ -87,9 +87,12 @@ def test_answers_are_in_the_order_of_the_texts_whatever_their_lengths(tmp_path: 
 
 
 def test_pairs_have_segments_and_long_texts_are_cut(tmp_path: Path) -> None:
-    score = load(str(write_bag_of_words(tmp_path, "scores", max_length=6)), threads=1)
+    folder = write_bag_of_words(tmp_path, "scores", max_length=6)
+    replace(ExportCard.read(folder), pairs=True).write(folder)
+    score = load(str(folder), threads=1)
     assert isinstance(score, Scorer)
     assert score([("good", "good"), ("good", "bad")]) == pytest.approx([11, -9])
+    score = load(write_bag_of_words(tmp_path, "scores", max_length=6), threads=1)
     assert score("good " * 50) == pytest.approx([4])  # Two of the six tokens are special.
 
 
