@@ -28,16 +28,19 @@ _COLUMNS = {
     "text_pair": pa.large_string(),
     "label": pa.float64(),
     "first_length": pa.int32(),
+    "group": pa.large_string(),
 }
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a task; `label` is a class number or a score, None where there is none."""
+    """One row of a task; `label` is a class number or a score, None where there is none; `group` says which rows belong
+    together."""
 
     text: str
     text_pair: str | None
     label: float | None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,22 @@ class TaskRows:
         tokens: the token ids of each row.
         labels_N: float64, NaN where there is no label.
         first_lengths_N: tokens of the first sentence with its special tokens, int64.
+        groups_N: the number of each row's group, int64; None where the rows have none.
     """
 
     tokens: TokenTable
     labels_N: np.ndarray
     first_lengths_N: np.ndarray
+    groups_N: np.ndarray | None
 
     @classmethod
     def open(cls, path: Path) -> "TaskRows":
         """Open what `write_split` wrote."""
         table = TokenTable(path)
         labels = np.array([math.nan if v is None else v for v in table.column("label")], dtype=np.float64)
-        return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64))
+        groups = table.column("group")
+        groups_N = np.unique(groups, return_inverse=True)[1] if None not in groups else None
+        return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64), groups_N)
 
     def texts(self) -> list[tuple[str, str | None]]:
         """The cleaned texts and their pairs."""
@@ -138,7 +145,16 @@ def read_examples(
                 continue
             if raw is None and needs_labels:
                 raise UserError(f"{path}, row {number}: has no label; rows without one go under tasks.unlabelled")
-            yield Example(text, text_pair, _label_value(raw, task, class_of, path, number))
+            yield Example(
+                text, text_pair, _label_value(raw, task, class_of, path, number), _group_of(row, source, task, number)
+            )
+
+
+def _group_of(row: dict[str, Any], source: ResolvedSource, task: Task, number: int) -> str | None:
+    """Which rows belong together: by the task's column, or by what the source is split by."""
+    split = source.source.split
+    column = task.columns.group or (split.by if split else None)
+    return None if column is None else text_of(row, column, source.source.path, number)
 
 
 def read_unlabelled(sources: list[ResolvedSource], task: Task, dropped: Counter[str]) -> Iterator[Example]:
@@ -202,6 +218,7 @@ def _tokenise(
         "text_pair": [example.text_pair for example in batch],
         "label": [example.label for example in batch],
         "first_length": first_lengths,
+        "group": [example.group for example in batch],
     }, sum(is_cut)
 
 

@@ -44,6 +44,11 @@ class TokenLikelihoods:
         return TokenLikelihoods(self.nll_N[rows_N], self.tokens_N[rows_N], self.words_N[rows_N])
 
     @property
+    def is_constant(self) -> bool:
+        """No: likelihoods are no answers."""
+        return False
+
+    @property
     def units_N(self) -> Integers:
         """Blocks of neighbouring windows: what is hard about one is hard about the next.
 

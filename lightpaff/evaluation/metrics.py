@@ -67,6 +67,12 @@ class Predictions:
         return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N], groups_N)
 
     @property
+    def is_constant(self) -> bool:
+        """One class, or one score, for every row."""
+        said_N = self.scores_N if self.logits_NV.shape[1] == 1 else self.classes_N
+        return len(self) > 1 and len(np.unique(said_N)) == 1
+
+    @property
     def units_N(self) -> Integers:
         """The groups, or else every row for itself."""
         if self.groups_N is None:

@@ -31,6 +31,11 @@ class Outputs(Protocol):
         ...
 
     @property
+    def is_constant(self) -> bool:
+        """The model gave several rows one answer, all of them the same."""
+        ...
+
+    @property
     def units_N(self) -> Integers:
         """The unit of each row, counted from 0: rows of one unit are not independent, and are resampled together."""
         ...

@@ -90,6 +90,11 @@ class GeneratedTexts:
         return _score_counts(self._all.corpus_metric(metric), counts_K) / 100
 
     @property
+    def is_constant(self) -> bool:
+        """One text, such as the empty one, for every row."""
+        return len(self) > 1 and len(set(self.hypotheses)) == 1
+
+    @property
     def units_N(self) -> Integers:
         """Every row for itself."""
         return np.arange(len(self))

@@ -36,6 +36,7 @@ class Classification:
         number_of_classes: V; 1 is regression.
         padding_id: of the padding token.
         first_lengths_N: for models with segments, how many tokens belong to the first sentence; else None.
+        groups_N: the number of each row's group, where rows belong together.
     """
 
     head = "classes"
@@ -48,11 +49,13 @@ class Classification:
         number_of_classes: int,
         padding_id: int,
         first_lengths_N: np.ndarray | None,
+        groups_N: np.ndarray | None = None,
     ) -> None:
         self.number_of_classes = number_of_classes
         self.lengths_N = rows.lengths_N
         self.targets_N = np.ones_like(self.lengths_N)
         self.labels_N = labels_N
+        self.groups_N = groups_N
         is_score = labels_N.dtype.kind == "f"
         self.gold_ids = np.flatnonzero(~np.isnan(labels_N) if is_score else labels_N != NO_GOLD_LABEL)
         self._rows, self._padding_id, self._first_lengths_N = rows, padding_id, first_lengths_N
@@ -111,6 +114,7 @@ def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed:
         number_of_classes=classes,
         padding_id=vocabulary.padding_id,
         first_lengths_N=opened.first_lengths_N if vocabulary.has_segments and task.columns.text_pair else None,
+        groups_N=opened.groups_N,
     )
 
 

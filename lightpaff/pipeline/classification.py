@@ -68,7 +68,7 @@ def predict_export(
 def read_outputs(path: Path, data: Objective) -> Predictions:
     """The logits with the gold labels."""
     assert isinstance(data, Classification)
-    return Predictions(load_targets(_file(path)).numpy(), data.labels_N)
+    return Predictions(load_targets(_file(path)).numpy(), data.labels_N, data.groups_N)
 
 
 def answer_tokens(task: Task) -> int:

@@ -35,6 +35,9 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, str]
         "device": describe_processor(device),
         "training precision": "bf16 autocast" if precision == "bf16" else precision,
         "threads": str(torch.get_num_threads()),
+        "same bits again": "yes, on this kind of processor"
+        if device.type == "cpu"
+        else "no: CUDA kernels add in any order",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
         **versions_of(_PACKAGES),
@@ -80,7 +83,8 @@ def describe_processor(device: torch.device) -> str:
 
 def describe_runtime(device: torch.device) -> str:
     """How models were timed."""
-    place = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    place = "GPU" if device.type == "cuda" else f"{threads} CPU {'thread' if threads == 1 else 'threads'}"
     return f"PyTorch float32, {place}"
 
 

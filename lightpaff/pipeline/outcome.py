@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
 from lightpaff.data.sources import ResolvedSource
@@ -86,7 +87,7 @@ def report_data(finished: Finished) -> ReportData:
     recipe = shop.recipe
     return ReportData(
         name=recipe.name,
-        title=f"{recipe.name}: a teacher, its student and the control",
+        title=f"{recipe.name}: a teacher{', its student and the control' if recipe.control else ' and its student'}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         summary=_summary(finished),
         tasks=[_task_facts(shop, steps) for steps in graph.tasks],
@@ -171,9 +172,17 @@ def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
         classes=len(read_labels(steps.rows.directory)) if task.objective == "classify" else None,
         timed=kind.describe_timing(task),
         counted=kind.counted,
-        notes={**kind.notes(task, teacher), **_whose_f1(steps)},
+        notes={**kind.notes(task, teacher), **_whose_f1(steps), **_units(teacher)},
         warnings=read_warnings(steps.rows),
     )
+
+
+def _units(outputs: Outputs) -> dict[str, str]:
+    """What the intervals draw, where that is not single rows."""
+    units = len(np.unique(outputs.units_N))
+    if units == len(outputs):
+        return {}
+    return {"intervals": f"{len(outputs):,} rows in {units:,} groups, of which each is drawn whole"}
 
 
 def _whose_f1(steps: TaskSteps) -> dict[str, str]:
@@ -219,6 +228,7 @@ def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, outputs: Outputs, 
         value=outputs.score(metric),
         interval=(interval.low, interval.high),
         examples=len(outputs),
+        constant=outputs.is_constant,
         **more,
     )
 
@@ -235,6 +245,7 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
         interval=(interval.low, interval.high),
         spread=statistics.stdev(values),
         examples=len(several[0]),
+        constant=all(outputs.is_constant for outputs in several),
         **more,
     )
 
@@ -343,7 +354,7 @@ def _step_lines(finished: Finished) -> Iterator[StepLine]:
     trained = [finished.done[step.fingerprint] for step in finished.graph.steps]
     for done in [*trained, *(done for task in finished.online for done in task.done)]:
         maker = done.facts.get(MADE_WITH, here)
-        detail = "" if maker == here else "made with torch {torch}, {threads} threads, {processor}".format(**maker)
+        detail = "" if maker == here else "made with torch {torch}, threads: {threads}, {processor}".format(**maker)
         yield StepLine(done.step.name, done.seconds, done.reused, detail)
 
 

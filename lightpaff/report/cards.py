@@ -17,7 +17,7 @@ from lightpaff.report.measured import (
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.online import fastest_export, online_baseline, online_models, online_score
 from lightpaff.report.rows import ReportData, TaskFacts
-from lightpaff.report.verdict import Kind, turn_gain
+from lightpaff.report.verdict import FAIR_SHARE, POOR_SHARE, Kind, turn_gain
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,16 @@ def _quality_card(data: ReportData, headlines: list[_Headline]) -> Card | None:
     mean = average(share for _, share in known)
     detail = known[0][0].scores if len(known) == 1 else f"mean of {len(known)} tasks"
     value = metric.write_share(mean)
+    if any(_is_constant(data, found.task) for found in headlines):
+        return Card("one answer", f"for every row: {name} says nothing", detail, "bad")
     if metric.is_higher_better:
-        return Card(value, f"of the teacher's {name} reached", detail)
+        kind: Kind = "good" if mean >= FAIR_SHARE else "neutral" if mean >= POOR_SHARE else "bad"
+        return Card(value, f"of the teacher's {name} reached", detail, kind)
     return Card(value, f"{name} against the teacher's; lower is better", detail, "neutral" if mean > 1 else "good")
+
+
+def _is_constant(data: ReportData, task: TaskFacts) -> bool:
+    return any(model.is_constant for model in measured_models(data, task) if model.arm in ("teacher", "student"))
 
 
 def _size_card(headlines: list[_Headline]) -> Card | None:

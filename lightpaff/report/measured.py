@@ -21,6 +21,11 @@ class MeasuredModel:
         return self.rows[metric].value if metric in self.rows else None
 
     @property
+    def is_constant(self) -> bool:
+        """It gave every row the same answer."""
+        return any(row.constant for row in self.rows.values())
+
+    @property
     def parameters(self) -> int | None:
         return next((row.parameters for row in self.rows.values() if row.parameters is not None), None)
 

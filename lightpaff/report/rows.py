@@ -55,6 +55,8 @@ class Row(_Checked):
     """Such as "pytorch float32, 2 threads". A model that runs in several ways has rows for each."""
     command: str = ""
     """What makes this row again."""
+    constant: bool = False
+    """The model gave every row the same answer (class, score or text): its score says nothing about the rows."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,7 @@ def _aggregate_group(group: list[Row]) -> Row:
         spread=statistics.stdev(values),
         seed=None,
         interval=None,
+        constant=all(row.constant for row in group),
         **costs,
     )
 

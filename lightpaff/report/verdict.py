@@ -21,6 +21,9 @@ from lightpaff.report.rows import Comparison, ReportData, TaskFacts
 
 Kind = Literal["good", "bad", "neutral", "caution"]
 
+FAIR_SHARE, POOR_SHARE = 0.9, 0.5
+"""Of the teacher's quality: below the first nothing is praised, below the second it is told as a fault."""
+
 _MANY_SEEDS = 10
 """From here on the spread of the seeds is known well enough to say no more about it."""
 
@@ -66,6 +69,8 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
         return None
     if student.value(task.metric) is None or teacher.value(task.metric) is None:
         return None
+    if constant := [model.arm for model in (teacher, student) if model.is_constant]:
+        return Sentence("bad", _tell_constant(task, constant, teacher, student))
     difference = find_comparison(data, task, "student", "teacher")
     has_higher = METRICS[task.metric].is_higher_better
     told = (_tell_share if has_higher else _tell_excess)(task, teacher, student, difference)
@@ -75,7 +80,25 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
     elif costs:
         told += f". It {formats.joined(costs)}"
     is_close = difference is not None and turn_gain(difference)[1] >= 0
-    return Sentence("good" if is_close else "neutral", f"{told}.")
+    # To be as good as a teacher that counting words beats is no praise.
+    is_worth_it = all(_beats_words(data, task, arm) for arm in ("teacher", "student"))
+    return Sentence("good" if is_close and is_worth_it else "neutral", f"{told}.")
+
+
+def _tell_constant(task: TaskFacts, arms: list[str], teacher: MeasuredModel, student: MeasuredModel) -> str:
+    who = formats.joined([f"the {arm}" for arm in arms])
+    answer = "text" if task.objective == "translate" else "score" if task.objective == "regress" else "class"
+    scores = f"{METRICS[task.metric].name} {_score(student, task)} against {_score(teacher, task)}"
+    return (
+        f"{who} {'give' if len(arms) > 1 else 'gives'} every row the same {answer}, so the scores ({scores}) say "
+        "nothing about the task: train longer, with another learning rate or more rows."
+    )
+
+
+def _beats_words(data: ReportData, task: TaskFacts, arm: Literal["teacher", "student"]) -> bool:
+    """Whether an arm is measurably better than word counts; True where nobody counted words."""
+    found = find_comparison(data, task, arm, "tfidf")
+    return found is None or turn_gain(found)[0] > 0
 
 
 def _tell_share(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel, difference: Comparison | None) -> str:
@@ -132,7 +155,34 @@ def _tell_exports(data: ReportData, task: TaskFacts) -> Sentence | None:
         f"{formats.milliseconds(against.median_ms)}) and {_tell_quality(data, task, export.name)}"
     )
     kind: Kind = "good" if first.low > 1 else "bad" if first.high < 1 else "neutral"
-    return Sentence(kind, f"{told}; {refused}." if refused else f"{told}.")
+    kind = _without_praise(kind, export_share(data, task, export.name))
+    undecided = _tell_undecided(data, task)
+    return Sentence(kind, f"{'; '.join(filter(None, [told, undecided, refused]))}.")
+
+
+def _without_praise(kind: Kind, share: float | None) -> Kind:
+    """A fast answer that is wrong is no good one."""
+    if share is None or kind != "good":
+        return kind
+    return "good" if share >= FAIR_SHARE else "bad" if share < POOR_SHARE else "neutral"
+
+
+def export_share(data: ReportData, task: TaskFacts, name: str) -> float | None:
+    """An export's quality as a share of its teacher's, turned so that 1 and more is as good."""
+    own, reference = online_score(data, task, name), online_score(data, task, "teacher")
+    if own is None or reference is None or own <= 0 or reference <= 0:
+        return None
+    return own / reference if METRICS[task.metric].is_higher_better else reference / own
+
+
+def _tell_undecided(data: ReportData, task: TaskFacts) -> str:
+    """Which exports were delivered although the rows are too few to tell what they lose; empty where none was."""
+    told = [
+        f"the export {line.name} is undecided: {line.judgement.removeprefix('undecided: ')}"
+        for line in exports_of(data, task)
+        if line.split == "validation" and line.judgement.startswith("undecided")
+    ]
+    return "; ".join(told)
 
 
 def _tell_quality(data: ReportData, task: TaskFacts, name: str) -> str:
@@ -166,6 +216,8 @@ def _compare_with_control(data: ReportData, task: TaskFacts, models: list[Measur
         return None
     if "control" not in arms:
         return Sentence("caution", "no control was trained, so whether distillation paid is not known.")
+    if any(model.is_constant for model in models if model.arm == "student"):
+        return None
     gain = find_comparison(data, task, "student", "control")
     if gain is None:
         return Sentence("caution", "the student was not compared with the control row by row: see the scores.")

@@ -285,3 +285,22 @@ def test_the_report_says_whose_f1_it_is(recipe: Any, run_cli: Callable[..., Any]
     assert run_cli("run", recipe.write(), "--output", recipe.output).code == 0
     report = json.loads((recipe.output / "report" / "report_data.json").read_text())
     assert report["tasks"][0]["notes"]["F1"] == "of the class '1'"
+
+
+def test_rows_of_one_group_are_resampled_together(recipe: Any, run_cli: Callable[..., Any]) -> None:
+    rows = [{**row, "film": f"film {number // 4}"} for number, row in enumerate(ROWS)]
+    use(recipe, "rows.jsonl", lambda path: write_jsonl(path, ROWS))
+    write_jsonl(recipe.folder / "films.jsonl", [{**row, "sentence": f"so {row['sentence']}"} for row in rows])
+    recipe.set("tasks.0.validation", "films.jsonl").set("tasks.0.columns", {"group": "film"})
+    write_jsonl(recipe.folder / "rows.jsonl", rows)
+    assert run_cli("run", recipe.write(), "--output", recipe.output).code == 0
+    report = json.loads((recipe.output / "report" / "report_data.json").read_text())
+    assert report["tasks"][0]["notes"]["intervals"] == "8 rows in 2 groups, of which each is drawn whole"
+    assert "2 groups" in (recipe.output / "report" / "report.md").read_text()
+
+
+def test_a_group_that_is_not_there_is_refused(recipe: Any, run_cli: Callable[..., Any]) -> None:
+    use(recipe, "rows.jsonl", lambda path: write_jsonl(path, ROWS))
+    outcome = run_cli("plan", recipe.set("tasks.0.columns", {"group": "film"}).write())
+    assert outcome.code == 2
+    assert "row 1: has no column 'film'; it has sentence, label" in outcome.message

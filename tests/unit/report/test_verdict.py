@@ -247,3 +247,44 @@ def test_an_export_with_a_perplexity_is_told_with_lower_as_better(exported_clm_d
 
 def test_an_export_that_translates_is_told_in_points_of_bleu(exported_translation_data: ReportData) -> None:
     assert write_verdict(exported_translation_data)[1].text.endswith("and has BLEU 28.7 (92.1 % of the teacher's).")
+
+
+def with_constant(data: ReportData, *arms: str) -> ReportData:
+    return replace(data, rows=[replace(row, constant=row.arm in arms) for row in data.rows])
+
+
+@pytest.mark.parametrize(
+    ("arms", "beginning"),
+    [
+        (("student",), "The student gives every row the same class"),
+        (("teacher", "student"), "The teacher and the student give every row the same class"),
+    ],
+)
+def test_models_that_answer_one_class_are_not_praised(
+    arms: tuple[str, ...], beginning: str, report_data: ReportData
+) -> None:
+    data = with_constant(report_data, *arms)
+    first = write_verdict(data)[0]
+    assert first.kind == "bad"
+    assert first.text.startswith(beginning)
+    assert "%" not in first.text
+    card = headline_cards(data)[0]
+    assert (card.value, card.kind) == ("one answer", "bad")
+    assert not [one for one in write_verdict(data) if "distillation paid" in one.text]
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.98, "good"), (0.8, "neutral"), (0.3, "bad")])
+def test_a_fast_export_of_little_quality_is_not_praised(share: float, kind: str, exported_data: ReportData) -> None:
+    exports = [replace(line, export=0.927 * share) for line in exported_data.exports]
+    [told] = [one for one in write_verdict(replace(exported_data, exports=exports)) if one.text.startswith("Online")]
+    assert told.kind == kind
+
+
+def test_an_undecided_export_is_told(exported_data: ReportData) -> None:
+    exports = [
+        replace(line, judgement="undecided: it loses 0.8 % [-0.4, 2.1]: too few rows to tell")
+        for line in exported_data.exports
+        if line.delivered
+    ]
+    [told] = [one for one in write_verdict(replace(exported_data, exports=exports)) if one.text.startswith("Online")]
+    assert "the export onnx-int8 is undecided: it loses 0.8 % [-0.4, 2.1]: too few rows to tell" in told.text
