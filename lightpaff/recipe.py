@@ -278,8 +278,8 @@ class Columns(Section):
     text_pair: str | None = None
     label: str = "label"
     group: str | None = None
-    """For classify and regress: the column that says which rows belong together (a film, a document, a customer), and are
-    not independent: intervals draw them together. Left out, the column that the source is split by."""
+    """For classify and regress: the column that says which rows belong together (a film, a document, a customer), as
+    intervals draw them. Left out, the column that the source is split by."""
     source: str = "source"
     """For translate: what is read."""
     target: str = "target"

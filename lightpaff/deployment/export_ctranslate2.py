@@ -172,7 +172,7 @@ def _lost_of_llama(config: PreTrainedConfig) -> str:
         return f"the activation {config.hidden_act}"
     if config.rope_parameters.get("partial_rotary_factor", 1) != 1:
         return "position embeddings that turn a part of each head only (partial_rotary_factor)"
-    return _lost_windows(config)
+    return _lost_of_scaled(config)
 
 
 def _lost_windows(config: PreTrainedConfig) -> str:

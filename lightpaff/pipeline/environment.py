@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def describe_processor(device: torch.device) -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+BUSY = 0.2
+"""From this share of the cores on, other processes are told of where something is timed."""
+
+
+def busy_share(seconds: float = 0.5) -> float:
+    """The share of all cores that other processes use, looked at for a moment: 0 to 1."""
+    own, before, started = time.process_time(), psutil.cpu_times(), time.monotonic()
+    time.sleep(seconds)
+    after, elapsed = psutil.cpu_times(), time.monotonic() - started
+    idle = (after.idle - before.idle) + (getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0))
+    everything = elapsed * (os.cpu_count() or 1)
+    return float(min(max(1 - idle / everything - (time.process_time() - own) / everything, 0.0), 1.0))
+
+
+def describe_busyness(share: float) -> str:
+    """What to say of a machine that others use; empty where they hardly do."""
+    return f"the machine is busy: other processes use {share:.0%} of its cores" if share >= BUSY else ""
 
 
 def describe_runtime(device: torch.device) -> str:

@@ -12,7 +12,7 @@ import torch
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import Measurement, MeasureSettings, list_cells, measure
 from lightpaff.files import write_json_whole
-from lightpaff.pipeline.environment import describe_processor, versions_of
+from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.task_kinds import TASK_KINDS, draw_timed_rows
@@ -44,9 +44,10 @@ def online_step(
             contenders, notes = find_contenders(ready | exported, threads=threads)
             for note in notes:
                 console.print(note)
+            before = busy_share()
             measurements = _measure(contenders, settings, step.name)
         write_json_whole(place.result / ONLINE, [asdict(measurement) for measurement in measurements])
-        return {"threads": threads}
+        return {"threads": threads, "busy": round(max(before, busy_share()), 2)}
 
     settings = {
         "processor": describe_processor(torch.device("cpu")),

@@ -26,10 +26,16 @@ from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
 from lightpaff.pipeline.data_steps import CARD, read_warnings
 from lightpaff.pipeline.delivery import ExportPlan, best_student
-from lightpaff.pipeline.environment import describe_environment, describe_maker
+from lightpaff.pipeline.environment import (
+    describe_busyness,
+    describe_environment,
+    describe_maker,
+    describe_runtime,
+)
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
 from lightpaff.pipeline.online import OnlineTask, export_lines, online_lines
+from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
@@ -98,7 +104,7 @@ def report_data(finished: Finished) -> ReportData:
         data_cards=list(_data_cards(finished)),
         comparisons=[line for steps in graph.tasks for line in _comparisons(shop, steps)],
         agreement=[line for steps in graph.tasks for line in _agreement(shop, steps)],
-        speed_ratios=[_speed_ratio(steps) for steps in graph.tasks],
+        speed_ratios=[_speed_ratio(finished, steps) for steps in graph.tasks],
         steps=list(_step_lines(finished)),
         compute=[_compute_line(shop, training) for training in graph.trainings],
         environment={
@@ -142,6 +148,9 @@ def _summary(finished: Finished) -> dict[str, str]:
     failures = [failure for task in finished.online for failure in task.failures]
     if told := "; ".join([*([finished.exports.note] if finished.exports.note else []), *failures]):
         facts["exports"] = told
+    shares = [task.measured.facts.get("busy", 0.0) for task in finished.online if task.measured]
+    if told := describe_busyness(max(shares, default=0.0)):
+        facts["while the speed was measured"] = told.replace("is busy", "was busy").replace("use", "used")
     for steps in finished.graph.tasks:
         if len(recipe.seeds.fine_tuning) > 1:
             seed, _ = best_student(shop, steps)
@@ -196,7 +205,7 @@ def _whose_f1(steps: TaskSteps) -> dict[str, str]:
 def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
     """One row an arm, seed, split and metric; with several seeds also their mean."""
     shop = finished.shop
-    latency = read_latency(steps.latency)
+    latency = _read_speed(finished, steps)
     for split in evaluation_splits(steps.task):
         for arm in (TEACHER, STUDENT, CONTROL):
             own = {seed: step for (other, seed), step in steps.predictions.items() if other == arm}
@@ -256,6 +265,34 @@ def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, in
     return {
         "parameters": count_parameters(read_config(folder), data.head, data.number_of_classes).total,
         "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+    }
+
+
+def _read_speed(finished: Finished, steps: TaskSteps) -> dict[str, Any]:
+    """How fast teacher and student are, as `read_latency` has it: of the measurement beside the exports where there is
+    one on this device, so that the page shows one time a model."""
+    measured = next((task.measured for task in finished.online if task.steps.task == steps.task), None)
+    if measured is None or finished.shop.hardware.device.type != "cpu":
+        return read_latency(steps.latency)
+    rows = read_online(measured.step)
+    by_model = {
+        name: sorted((row for row in rows if row.contender == name), key=lambda row: row.batch_size)
+        for name in ("teacher", "student")
+    }
+    if not all(by_model.values()):
+        return read_latency(steps.latency)
+    first = by_model["student"][0]
+    return {
+        "runtime": describe_runtime(finished.shop.hardware.device),
+        "models": {
+            name: {
+                "median_ms": own[0].median_ms,
+                "p95_ms": own[0].p95_ms,
+                "throughput": own[-1].throughput_per_s,
+            }
+            for name, own in by_model.items()
+        },
+        "ratios": {"student": {"value": first.ratio, "low": first.ratio_low, "high": first.ratio_high}},
     }
 
 
@@ -429,8 +466,8 @@ def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
             )
 
 
-def _speed_ratio(steps: TaskSteps) -> SpeedRatio:
-    latency = read_latency(steps.latency)
+def _speed_ratio(finished: Finished, steps: TaskSteps) -> SpeedRatio:
+    latency = _read_speed(finished, steps)
     found = latency["ratios"]["student"]
     runtime = latency["runtime"]
     return SpeedRatio(

@@ -11,6 +11,7 @@ from lightpaff.errors import UserError
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.delivery import ExportPlan
+from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.probe import measure_tokens_per_second
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
@@ -39,7 +40,7 @@ class PlannedTraining:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `seconds` counts only what is not done yet."""
+    """What a run will do. `seconds` counts only what is not done yet; `busyness` says if others slowed the timing."""
 
     graph: Graph
     exports: ExportPlan
@@ -47,11 +48,13 @@ class Plan:
     trainings: list[PlannedTraining]
     seconds: float
     disk_bytes: float
+    busyness: str = ""
 
 
 def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
     """Plan a run whose data steps are done; a few training steps of each kind are timed first."""
     speeds: dict[Any, float] = {}
+    busyness = describe_busyness(busy_share()) if any(one.step.state != "done" for one in graph.trainings) else ""
     planned = [_plan_training(shop, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
@@ -65,7 +68,7 @@ def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
     results = sum(_weight_bytes(shop, item.training) for item in unfinished)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
-    return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint)
+    return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint, busyness)
 
 
 def require_disk_space(plan: Plan, shop: Workshop) -> None:
@@ -89,6 +92,8 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
     if told := _describe_exports(plan.exports):
         console.print(told)
     memory = max((item.memory_bytes for item in plan.trainings), default=0.0)
+    if plan.busyness:
+        console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
     console.print(
         f"{shop.hardware.device.type}, {shop.hardware.precision}; about {_duration(plan.seconds)} of work left, "
         f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {shop.root}"

@@ -1,5 +1,6 @@
 """What the numbers allow to say, in plain sentences: as much as the intervals carry and no more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +86,7 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
     return Sentence("good" if is_close and is_worth_it else "neutral", f"{told}.")
 
 
-def _tell_constant(task: TaskFacts, arms: list[str], teacher: MeasuredModel, student: MeasuredModel) -> str:
+def _tell_constant(task: TaskFacts, arms: Sequence[str], teacher: MeasuredModel, student: MeasuredModel) -> str:
     who = formats.joined([f"the {arm}" for arm in arms])
     answer = "text" if task.objective == "translate" else "score" if task.objective == "regress" else "class"
     scores = f"{METRICS[task.metric].name} {_score(student, task)} against {_score(teacher, task)}"

@@ -366,3 +366,38 @@ def test_the_student_keeps_its_teacher_s_pooler(teacher: Path, tiny_recipe: Any,
     assert run_cli("run", tiny_recipe.write(), "--output", tiny_recipe.output).code == 0
     opened = open_headed(tiny_recipe.output / "student", CLASSES, 2, device="cpu", attention="eager")
     torch.testing.assert_close(opened.model.bert.pooler.dense.weight.data, pooler, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rope_type", ["llama3", "linear", "yarn", "dynamic"])
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+def test_scaled_positions_that_ctranslate2_would_drop_are_refused_by_plan(
+    rope_type: str, key: str, finished_decoder_run: Any, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Llama 3.1 and 3.2; the Hub's older configs call it rope_scaling."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    steps = json.loads((finished_decoder_run.output / "run.json").read_text())["steps"]
+    folder = finished_decoder_run.output.parent / "steps" / steps["pre-train the teacher"] / "model"
+    source = Path(shutil.copytree(folder, tmp_path / "llama"))
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    LlamaForCausalLM(config).save_pretrained(source)
+    scaling = {"rope_type": rope_type, "factor": 4.0, "original_max_position_embeddings": 32}
+    if rope_type == "llama3":
+        scaling |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    content = json.loads((source / "config.json").read_text())
+    theta = content.pop("rope_parameters", {}).get("rope_theta", 10000.0)
+    scaled = {**scaling, "rope_theta": theta} if key == "rope_parameters" else scaling
+    (source / "config.json").write_text(json.dumps({**content, "rope_theta": theta, key: scaled}))
+    recipe = type(finished_decoder_run)(
+        finished_decoder_run.folder, json.loads(json.dumps(finished_decoder_run.content))
+    )
+    recipe.set("teacher", {"source": str(source)}).set("pretraining", None)
+    recipe.set("exports", [{"to": "ctranslate2"}])
+    outcome = run_cli("plan", recipe.write("scaled.yaml"))
+    assert outcome.code == 2
+    assert (
+        f"ctranslate2 cannot be made (CTranslate2's converter drops position embeddings of the type {rope_type})"
+        in (outcome.message)
+    )
