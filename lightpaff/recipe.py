@@ -175,6 +175,8 @@ class FromScratch(Section):
     architecture: Literal[
         "bert",
         "roberta",
+        "xlm-roberta",
+        "camembert",
         "electra",
         "distilbert",
         "modernbert",
@@ -475,7 +477,7 @@ class FamilyWords:
 
 FAMILIES: dict[Family, FamilyWords] = {
     "encoder": FamilyWords(
-        ("bert", "roberta", "electra", "distilbert", "modernbert"),
+        ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"),
         "mlm",
         ("classify", "regress"),
         ("onnx", "openvino", "transformers"),

@@ -20,7 +20,6 @@ _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "ctranslate2": ("ctranslate2", "tokenizers"),
 }
 _MODEL_FILES: dict[Runtime, tuple[str, ...]] = {
-    "pytorch": ("*.safetensors",),
     "onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"),
     "openvino": ("*.xml", "*.bin"),
     "ctranslate2": ("*.bin",),
@@ -38,7 +37,7 @@ class Contender:
         directory: of the model.
         runtime: that runs it.
         threads: that it may use, 1 or more.
-        bytes: of its weights on disk.
+        bytes: of its weights on disk; of a plain model in float32, however it is stored.
         quantisation: `none` is float32; in PyTorch `bf16` is autocast over float32 weights.
         work: what it does: `classes` for classifiers and scorers.
         longest: the most tokens that it reads; None where there is no end.
@@ -122,6 +121,7 @@ def _plain_model(name: str, directory: Path, threads: int, precision: Literal["n
     # Where only exports take part, transformers need not be there.
     from lightpaff.models.families import architecture_of
     from lightpaff.models.opening import read_config
+    from lightpaff.models.weights import float32_bytes
 
     config = read_config(directory)
     architecture = architecture_of(config)
@@ -130,7 +130,7 @@ def _plain_model(name: str, directory: Path, threads: int, precision: Literal["n
         directory=directory,
         runtime="pytorch",
         threads=threads,
-        bytes=_bytes_of(directory, "pytorch"),
+        bytes=float32_bytes(directory),
         quantisation=precision,
         work=next(work for work in _WORK_OF_HEADS if work in architecture.heads),
         longest=architecture.longest_input(config),

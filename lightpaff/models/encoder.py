@@ -106,6 +106,31 @@ def _modernbert_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokeniz
 
 _BERT_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
+_ROBERTA = Architecture(
+    heads={
+        MASKED_TOKENS: _masked_tokens(
+            _layout("lm_head.dense", nn.functional.gelu, "lm_head.layer_norm", projection="lm_head.decoder"),
+            ("lm_head.",),
+            stored=("lm_head.dense.", "lm_head.layer_norm."),
+        ),
+        CLASSES: _classes(
+            _layout(
+                "classifier.dropout",
+                "classifier.dense",
+                torch.tanh,
+                "classifier.dropout",
+                projection="classifier.out_proj",
+            ),
+            ("classifier.",),
+            stored=("classifier.dense.", "classifier.out_proj."),
+        ),
+    },
+    layers=(LayerList("roberta.encoder.layer"),),
+    dropouts=_BERT_DROPOUTS,
+    longest_input=_positions_after_padding,
+    scratch_settings=_roberta_settings,
+)
+
 # The steps repeat, submodule by submodule, what the classes' own forward methods do on all tokens.
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(
@@ -124,30 +149,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         dropouts=_BERT_DROPOUTS,
         longest_input=_all_positions,
     ),
-    "roberta": Architecture(
-        heads={
-            MASKED_TOKENS: _masked_tokens(
-                _layout("lm_head.dense", nn.functional.gelu, "lm_head.layer_norm", projection="lm_head.decoder"),
-                ("lm_head.",),
-                stored=("lm_head.dense.", "lm_head.layer_norm."),
-            ),
-            CLASSES: _classes(
-                _layout(
-                    "classifier.dropout",
-                    "classifier.dense",
-                    torch.tanh,
-                    "classifier.dropout",
-                    projection="classifier.out_proj",
-                ),
-                ("classifier.",),
-                stored=("classifier.dense.", "classifier.out_proj."),
-            ),
-        },
-        layers=(LayerList("roberta.encoder.layer"),),
-        dropouts=_BERT_DROPOUTS,
-        longest_input=_positions_after_padding,
-        scratch_settings=_roberta_settings,
-    ),
+    "roberta": _ROBERTA,
+    # Other languages, the same classes.
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "electra": Architecture(
         heads={
             MASKED_TOKENS: _masked_tokens(

@@ -1,6 +1,7 @@
 """What a model directory's safetensors files hold, read from their headers: names and types before any weights."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def tensor_types(path: Path) -> dict[str, str]:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: {_tell_broken(file, error)}") from error
     return types
+
+
+def float32_bytes(path: Path) -> int:
+    """What a model directory's weights take in float32, in whatever precision they happen to be stored."""
+    total = 0
+    for file in weight_files(path):
+        with safe_open(file, framework="pt") as opened:
+            total += sum(4 * math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    return total
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:

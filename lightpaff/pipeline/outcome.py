@@ -20,6 +20,7 @@ from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
+from lightpaff.models.weights import float32_bytes
 from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
@@ -264,7 +265,7 @@ def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, in
     data = task_objective(shop, steps.task, steps.rows, "validation")
     return {
         "parameters": count_parameters(read_config(folder), data.head, data.number_of_classes).total,
-        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        "bytes": float32_bytes(folder),
     }
 
 

@@ -45,7 +45,7 @@ class Row(_Checked):
     """How many evaluation rows the score is about."""
     parameters: int | None = None
     bytes: int | None = None
-    """Of the stored weights."""
+    """Of the weights, in float32."""
     median_ms: float | None = None
     """Of one measurement: what that is, `TaskFacts.timed` says."""
     p95_ms: float | None = None

@@ -32,6 +32,8 @@ SIZES: dict[str, Any] = {
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": SIZES,
     # Positions are counted from the padding token's id on.
+    "xlm-roberta": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
+    "camembert": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
     "roberta": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
     "electra": SIZES | {"embedding_size": 16},
     "distilbert": {

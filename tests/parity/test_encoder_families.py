@@ -24,6 +24,8 @@ LABELS = ["bad", "fair", "good"]
 SIZES: dict[str, dict[str, Any]] = {
     "bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
     "roberta": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+    "xlm-roberta": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+    "camembert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
     # An embedding size of its own, as in ELECTRA's generators: the head's features are narrower than the trunk.
     "electra": {
         "hidden_size": 16,
@@ -53,6 +55,8 @@ PRECISIONS = [("eager", torch.float32, 1e-5), ("sdpa", torch.float32, 1e-5), ("s
 HEAD_DROPOUTS = {
     "bert": "dropout",
     "roberta": "classifier.dropout",
+    "xlm-roberta": "classifier.dropout",
+    "camembert": "classifier.dropout",
     "electra": "classifier.dropout",
     "distilbert": "dropout",
     "modernbert": "drop",

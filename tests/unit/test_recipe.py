@@ -255,7 +255,11 @@ SIZES: dict[str, Any] = {"layers": 2, "hidden_size": 8, "heads": 2, "feed_forwar
     ("family", "architecture", "message"),
     [
         ("decoder", "bert", "is bert, but the family is decoder; take one of gpt2, llama, qwen2, qwen3, mistral, gem"),
-        ("encoder", "t5", "is t5, but the family is encoder; take one of bert, roberta, electra, distilbert, modernbe"),
+        (
+            "encoder",
+            "t5",
+            "is t5, but the family is encoder; take one of bert, roberta, xlm-roberta, camembert, electra",
+        ),
         ("encoder-decoder", "gpt2", "is gpt2, but the family is encoder-decoder; take one of bart, mbart, marian, m2m"),
         ("decoder", "gpt5", "key 'teacher.from_scratch.architecture': Input should be 'bert', 'roberta', "),
     ],

@@ -178,10 +178,14 @@ def test_a_teacher_from_nothing_has_the_tokenizers_ids(architecture: str) -> Non
     assert sizes_of(shape_of(config)) == (6, 32, 4, 96)
     assert (config.vocab_size, config.pad_token_id) == (VOCABULARY, 0)
     assert longest_input(config) == (None if architecture in ("t5", "mt5") else 16)
-    assert getattr(config, "max_position_embeddings", None) == {"roberta": 17, "t5": None, "mt5": None}.get(
-        architecture, 16
-    )
-    if architecture in ("roberta", "modernbert"):
+    assert getattr(config, "max_position_embeddings", None) == {
+        "roberta": 17,
+        "xlm-roberta": 17,
+        "camembert": 17,
+        "t5": None,
+        "mt5": None,
+    }.get(architecture, 16)
+    if architecture in ("roberta", "xlm-roberta", "camembert", "modernbert"):
         assert (config.bos_token_id, config.eos_token_id) == (2, 3)
 
 
