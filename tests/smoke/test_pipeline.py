@@ -269,7 +269,7 @@ def test_kept_steps_are_told_in_the_words_of_the_run(
     version = report["environment"]["torch"]
     for name, detail in details.items():
         is_training = name.startswith(("pre-train", "fine-tune"))
-        assert detail.startswith(f"made with torch {version}, 1 threads, ") == is_training, (name, detail)
+        assert detail.startswith(f"made with torch {version}, threads: 1, ") == is_training, (name, detail)
         assert bool(detail) == is_training
     assert not any(line["detail"] for line in read_report(finished_run.output)["steps"])
 
