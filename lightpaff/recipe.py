@@ -177,6 +177,8 @@ class FromScratch(Section):
         "roberta",
         "xlm-roberta",
         "camembert",
+        "mpnet",
+        "deberta-v2",
         "electra",
         "distilbert",
         "modernbert",
@@ -477,7 +479,7 @@ class FamilyWords:
 
 FAMILIES: dict[Family, FamilyWords] = {
     "encoder": FamilyWords(
-        ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert"),
+        ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
         "mlm",
         ("classify", "regress"),
         ("onnx", "openvino", "transformers"),

@@ -17,7 +17,7 @@ from transformers.masking_utils import eager_mask
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES
-from lightpaff.models.families import architecture_of
+from lightpaff.models.families import architecture_of, attention_of
 from lightpaff.models.opening import quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
 
@@ -70,7 +70,7 @@ def _open_classifier(path: Path) -> PreTrainedModel:
             path,
             dtype=torch.float32,
             use_safetensors=True,
-            attn_implementation=_ATTENTION,
+            attn_implementation=attention_of(config, _ATTENTION),
             local_files_only=True,
             output_loading_info=True,
         )

@@ -7,6 +7,7 @@ Shapes: B examples, S tokens, P target positions, V classes, D hidden.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -20,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, Architecture, Head, LayerList, SizeNames
 from lightpaff.models.headed import HeadLayout
 from lightpaff.recipe import FromScratch, Shape
@@ -33,24 +33,26 @@ def without_unknown_segments(model: PreTrainedModel, inputs: dict[str, Tensor]) 
     return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
-def check_pooling(config: PreTrainedConfig) -> None:
-    """Check that a head for classes reads the first token.
-
-    Raises:
-        UserError: it pools all tokens.
-    """
-    pooling = getattr(config, "classifier_pooling", "cls")
-    if pooling != "cls":
-        name = config.name_or_path or config.model_type
-        raise UserError(f"{name}: classifier_pooling is '{pooling}' in its config.json; only 'cls' is supported")
-
-
 def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     hidden_BSD: Tensor = model.base_model(**without_unknown_segments(model, inputs)).last_hidden_state
     return hidden_BSD
 
 
-def _layout(*steps: str | Callable[[Tensor], Tensor], projection: str) -> HeadLayout:
+def _run_pooled_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """The trunk; where the model pools by the mean, that of its tokens is in the place of the first."""
+    hidden_BSD = _run_trunk(model, inputs)
+    if model.config.classifier_pooling == "cls":
+        return hidden_BSD
+    mask_BS1 = inputs["attention_mask"].unsqueeze(-1)
+    mean_B1D = (hidden_BSD * mask_BS1).sum(dim=1, keepdim=True) / mask_BS1.sum(dim=1, keepdim=True)
+    return torch.cat([mean_B1D, hidden_BSD[:, 1:]], dim=1)
+
+
+def _layout(
+    *steps: str | Callable[[Tensor], Tensor],
+    projection: str,
+    trunk: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor] = _run_trunk,
+) -> HeadLayout:
     """The trunk, then `steps` one after the other (attribute paths of modules, or functions), then the projection."""
 
     def pre_head(model: PreTrainedModel, hidden_PD: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ def _layout(*steps: str | Callable[[Tensor], Tensor], projection: str) -> HeadLa
             hidden_PD = (attrgetter(step)(model) if isinstance(step, str) else step)(hidden_PD)
         return hidden_PD
 
-    return HeadLayout(_run_trunk, pre_head, projection)
+    return HeadLayout(trunk, pre_head, projection)
 
 
 def _masked_tokens(
@@ -97,6 +99,36 @@ def _first_and_last_ids(from_scratch: FromScratch, tokenizer: PreTrainedTokenize
 def _roberta_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     positions = from_scratch.max_length + tokenizer.pad_token_id + 1
     return {**_first_and_last_ids(from_scratch, tokenizer), "max_position_embeddings": positions}
+
+
+def _positions_after_one(config: PreTrainedConfig) -> int:
+    """MPNet counts from 2, whatever its padding id is."""
+    return int(config.max_position_embeddings - 2)
+
+
+def _mpnet_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {**_first_and_last_ids(from_scratch, tokenizer), "max_position_embeddings": from_scratch.max_length + 2}
+
+
+def _resize_pooler(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
+    config.pooler_hidden_size = shape.hidden_size
+
+
+def _deberta_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """As DeBERTa-v3 has it (He et al. 2021); transformers' own defaults leave relative positions out."""
+    return {
+        "relative_attention": True,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "pooler_hidden_size": from_scratch.hidden_size,
+    }
+
+
+def _unlike_deberta(config: PreTrainedConfig) -> str:
+    return "" if config.legacy else "legacy false, which names its output layer otherwise"
 
 
 def _modernbert_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -153,6 +185,34 @@ ARCHITECTURES: dict[str, Architecture] = {
     # Other languages, the same classes.
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
+    "mpnet": replace(
+        _ROBERTA,
+        layers=(LayerList("mpnet.encoder.layer"),),
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        longest_input=_positions_after_one,
+        scratch_settings=_mpnet_settings,
+        has_sdpa=False,
+    ),
+    "deberta-v2": Architecture(
+        heads={
+            MASKED_TOKENS: _masked_tokens(
+                _layout("cls.predictions.transform", projection="cls.predictions.decoder"),
+                ("cls.predictions.",),
+                stored=("cls.predictions.transform.",),
+            ),
+            CLASSES: _classes(
+                _layout("pooler.dropout", "pooler.dense", nn.functional.gelu, "dropout", projection="classifier"),
+                ("pooler.", "classifier."),
+            ),
+        },
+        layers=(LayerList("deberta.encoder.layer"),),
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
+        longest_input=_all_positions,
+        before_resizing=_resize_pooler,
+        scratch_settings=_deberta_settings,
+        unlike=_unlike_deberta,
+        has_sdpa=False,
+    ),
     "electra": Architecture(
         heads={
             MASKED_TOKENS: _masked_tokens(
@@ -204,7 +264,9 @@ ARCHITECTURES: dict[str, Architecture] = {
                 stored=("head.",),
                 foreign="classifier.",
             ),
-            CLASSES: _classes(_layout("head", "drop", projection="classifier"), ("head.", "classifier.")),
+            CLASSES: _classes(
+                _layout("head", "drop", projection="classifier", trunk=_run_pooled_trunk), ("head.", "classifier.")
+            ),
         },
         layers=(LayerList("model.layers"),),
         dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"),

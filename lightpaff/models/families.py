@@ -4,7 +4,7 @@ from transformers import PreTrainedConfig
 
 from lightpaff.errors import UserError
 from lightpaff.models import decoder, encoder, encoder_decoder
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, Architecture, Head
+from lightpaff.models.architecture import MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, Architecture, Head
 from lightpaff.recipe import Family
 
 _TABLES: dict[Family, dict[str, Architecture]] = {
@@ -43,6 +43,11 @@ def check_model_type(model_type: str | None, name: str) -> None:
     if model_type not in ARCHITECTURES:
         instead = _INSTEAD.get(str(model_type), f"take a model of a known one: {', '.join(ARCHITECTURES)}")
         raise UserError(f"{name}: model_type is {model_type!r} in its config.json; {instead}")
+
+
+def attention_of(config: PreTrainedConfig, wanted: str) -> str:
+    """transformers' `attn_implementation` for a model: the wanted one where it has that."""
+    return wanted if architecture_of(config).has_sdpa else "eager"
 
 
 def check_family(config: PreTrainedConfig, family: Family, name: str) -> None:
@@ -87,6 +92,4 @@ def head_of(config: PreTrainedConfig, head: str) -> Head:
     assert head in heads, f"a {config.model_type} has no head {head}"
     if unlike := architecture.unlike(config):
         raise UserError(f"{config.name_or_path or config.model_type}: its config.json has {unlike}; take another model")
-    if head == CLASSES:
-        encoder.check_pooling(config)
     return heads[head]

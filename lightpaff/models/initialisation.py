@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from lightpaff.errors import UserError
 from lightpaff.files import write_whole
 from lightpaff.models.building import build_model
-from lightpaff.models.families import architecture_of, head_of
+from lightpaff.models.families import architecture_of, attention_of, head_of
 from lightpaff.models.opening import configure_head, open_headed, quiet_transformers, read_config, seeded, set_dropout
 from lightpaff.models.shapes import shape_of
 from lightpaff.models.weights import WEIGHTS, read_tensors, tensor_names
@@ -117,7 +117,7 @@ def _choose_layers(config: PreTrainedConfig, teacher_config: PreTrainedConfig) -
 
 def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str) -> PreTrainedModel:
     with quiet_transformers(), seeded(seed):
-        model = build_model(config, head, dtype=torch.float32, attn_implementation=attention)
+        model = build_model(config, head, dtype=torch.float32, attn_implementation=attention_of(config, attention))
     return model.eval()
 
 

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import CLASSES, Head
-from lightpaff.models.families import architecture_of, check_model_type, head_of
+from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names, why_no_config
 
@@ -241,7 +241,7 @@ def _from_pretrained(
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
-            attn_implementation=attention,
+            attn_implementation=attention_of(config, attention),
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,

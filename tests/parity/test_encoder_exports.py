@@ -33,6 +33,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": SIZES,
     # Positions are counted from the padding token's id on.
     "xlm-roberta": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
+    "mpnet": SIZES | {"max_position_embeddings": LONGEST + 2},
+    "deberta-v2": SIZES
+    | {
+        "max_position_embeddings": LONGEST,
+        "pooler_hidden_size": SIZES["hidden_size"],
+        "relative_attention": True,
+        "position_buckets": 4,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    },
     "camembert": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
     "roberta": SIZES | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1, "type_vocab_size": 1},
     "electra": SIZES | {"embedding_size": 16},

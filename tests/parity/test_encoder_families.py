@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
 from lightpaff.models.encoder import ARCHITECTURES
+from lightpaff.models.families import attention_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import open_headed, split_model
@@ -26,6 +27,20 @@ SIZES: dict[str, dict[str, Any]] = {
     "roberta": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
     "xlm-roberta": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
     "camembert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+    "mpnet": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+    "deberta-v2": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "pooler_hidden_size": 16,
+        "relative_attention": True,
+        "position_buckets": 4,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    },
     # An embedding size of its own, as in ELECTRA's generators: the head's features are narrower than the trunk.
     "electra": {
         "hidden_size": 16,
@@ -57,6 +72,8 @@ HEAD_DROPOUTS = {
     "roberta": "classifier.dropout",
     "xlm-roberta": "classifier.dropout",
     "camembert": "classifier.dropout",
+    "mpnet": "classifier.dropout",
+    "deberta-v2": "dropout",
     "electra": "classifier.dropout",
     "distilbert": "dropout",
     "modernbert": "drop",
@@ -72,7 +89,8 @@ def make_model(architecture: str, head: str, attention: str = "eager", **setting
     if head == CLASSES:
         settings |= {"num_labels": len(LABELS)}
     auto_class = ARCHITECTURES[architecture].heads[head].auto_class
-    model = auto_class.from_config(make_config(architecture, **settings), attn_implementation=attention)
+    config = make_config(architecture, **settings)
+    model = auto_class.from_config(config, attn_implementation=attention_of(config, attention))
     with torch.no_grad():
         # Fresh biases are 0 and norms 1: a forgotten one would not show.
         for parameter in model.parameters():
@@ -231,3 +249,12 @@ def assert_same_state(found: PreTrainedModel, expected: PreTrainedModel) -> None
     assert found_state.keys() == expected_state.keys()
     for name, tensor in expected_state.items():
         assert torch.equal(found_state[name], tensor), name
+
+
+def test_classes_of_a_model_that_pools_by_the_mean() -> None:
+    model, inputs = make_model("modernbert", CLASSES, classifier_pooling="mean"), make_inputs()
+    expected = plain_logits(model, inputs, CLASSES)
+    headed = split_model(model, CLASSES, classes_of(CLASSES))
+    torch.testing.assert_close(headed.logits(inputs, target_positions(inputs, CLASSES)), expected, rtol=1e-5, atol=1e-5)
+    model.config.classifier_pooling = "cls"
+    assert (plain_logits(model, inputs, CLASSES) - expected).abs().max() > 1e-3

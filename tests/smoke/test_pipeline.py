@@ -83,7 +83,9 @@ def test_student_needs_no_lightpaff(finished_run: Any) -> None:
     assert answer["labels"] == ["0", "1"]
 
 
-@pytest.mark.parametrize("architecture", ["roberta", "camembert", "electra", "distilbert", "modernbert"])
+@pytest.mark.parametrize(
+    "architecture", ["roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"]
+)
 def test_every_architecture(architecture: str, finished_run: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     content = deepcopy(finished_run.content)
     content["name"] = architecture

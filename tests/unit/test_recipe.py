@@ -258,7 +258,7 @@ SIZES: dict[str, Any] = {"layers": 2, "hidden_size": 8, "heads": 2, "feed_forwar
         (
             "encoder",
             "t5",
-            "is t5, but the family is encoder; take one of bert, roberta, xlm-roberta, camembert, electra",
+            "is t5, but the family is encoder; take one of bert, roberta, xlm-roberta, camembert, mpnet",
         ),
         ("encoder-decoder", "gpt2", "is gpt2, but the family is encoder-decoder; take one of bart, mbart, marian, m2m"),
         ("decoder", "gpt5", "key 'teacher.from_scratch.architecture': Input should be 'bert', 'roberta', "),

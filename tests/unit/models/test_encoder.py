@@ -2,8 +2,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from lightpaff.errors import UserError
-from lightpaff.models.encoder import check_pooling, without_unknown_segments
+from lightpaff.models.encoder import without_unknown_segments
 
 
 @pytest.mark.parametrize(("segments", "kept"), [(2, True), (1, False), (0, False)])
@@ -22,11 +21,3 @@ def test_segments_do_not_reach_a_model_that_knows_none() -> None:
     assert without_unknown_segments(model, {"input_ids": torch.ones(1), "token_type_ids": torch.ones(1)}).keys() == {
         "input_ids"
     }
-
-
-def test_mean_pooling_is_refused() -> None:
-    config = AutoConfig.for_model("modernbert", classifier_pooling="mean")
-    with pytest.raises(UserError, match="modernbert: classifier_pooling is 'mean'"):
-        check_pooling(config)
-    config.classifier_pooling = "cls"
-    check_pooling(config)

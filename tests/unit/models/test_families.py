@@ -5,7 +5,6 @@ import pytest
 from transformers import AutoConfig
 
 from lightpaff.errors import UserError
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
 from lightpaff.models.families import (
     ARCHITECTURES,
     PRETRAINING_HEADS,
@@ -77,10 +76,3 @@ def test_a_gemma_3_with_pictures_is_told_what_to_take() -> None:
 def test_families_that_are_not_known_are_refused_in_one_line(model_type: str) -> None:
     with pytest.raises(UserError, match=f"^big: model_type is '{model_type}' in its config.json; take a model of a"):
         check_model_type(model_type, "big")
-
-
-def test_the_pooling_matters_to_classes_only() -> None:
-    config = AutoConfig.for_model("modernbert", classifier_pooling="mean")
-    assert head_of(config, MASKED_TOKENS).predicts_tokens
-    with pytest.raises(UserError, match="classifier_pooling"):
-        head_of(config, CLASSES)

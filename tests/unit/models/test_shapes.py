@@ -182,10 +182,11 @@ def test_a_teacher_from_nothing_has_the_tokenizers_ids(architecture: str) -> Non
         "roberta": 17,
         "xlm-roberta": 17,
         "camembert": 17,
+        "mpnet": 18,
         "t5": None,
         "mt5": None,
     }.get(architecture, 16)
-    if architecture in ("roberta", "xlm-roberta", "camembert", "modernbert"):
+    if architecture in ("roberta", "xlm-roberta", "camembert", "mpnet", "modernbert"):
         assert (config.bos_token_id, config.eos_token_id) == (2, 3)
 
 
