@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import contextlib
+import importlib.util
 import io
 import json
 import sys
@@ -250,6 +251,45 @@ def run_command(*arguments: str | Path) -> Outcome:
     code = ended.value.code
     assert isinstance(code, int | None)
     return Outcome(code or 0, stdout.getvalue(), stderr.getvalue())
+
+
+OPTIONAL_RUNTIMES = ("ctranslate2", "openvino")
+"""Of the extra `export`: not on every machine (the project's own GPU machine has neither)."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose marker `needs` names a package that is not installed."""
+    for mark in item.iter_markers("needs"):
+        for package in mark.args:
+            pytest.importorskip(package)
+
+
+def _is_missing_runtime(error: BaseException | None) -> bool:
+    return (
+        isinstance(error, ModuleNotFoundError)
+        and error.name in OPTIONAL_RUNTIMES
+        and importlib.util.find_spec(error.name) is None
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """A test that imports a runtime which is not installed is skipped."""
+    report = yield
+    if call.excinfo is not None and _is_missing_runtime(call.excinfo.value):
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {call.excinfo.value}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[Any]:
+    """The same of a whole file."""
+    report = yield
+    error = getattr(getattr(report, "call", None), "excinfo", None)
+    cause = error.value.__cause__ if error is not None else None
+    if _is_missing_runtime(cause):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {cause}")
+    return report
 
 
 @pytest.fixture(autouse=True)

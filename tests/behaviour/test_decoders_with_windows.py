@@ -97,6 +97,7 @@ def test_a_student_and_its_graph_look_back_as_plain_transformers(
     assert not torch.allclose(model(**prompt, use_cache=False).logits[0], logits_SV, atol=1e-2)
 
 
+@pytest.mark.needs("ctranslate2")
 def test_ctranslate2_is_refused_a_window_before_training(tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
     recipe = make_recipe(tmp_path, "mistral").set("exports", [{"to": "ctranslate2", "quantise": "int8"}])
     outcome = run_cli("plan", recipe.write())

@@ -368,6 +368,7 @@ def test_the_student_keeps_its_teacher_s_pooler(teacher: Path, tiny_recipe: Any,
     torch.testing.assert_close(opened.model.bert.pooler.dense.weight.data, pooler, atol=1e-5, rtol=0)
 
 
+@pytest.mark.needs("ctranslate2")
 @pytest.mark.parametrize("rope_type", ["llama3", "linear", "yarn", "dynamic"])
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
 def test_scaled_positions_that_ctranslate2_would_drop_are_refused_by_plan(

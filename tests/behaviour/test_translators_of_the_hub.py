@@ -212,6 +212,7 @@ def test_an_export_cuts_and_joins_as_transformers(name: str, folder: Path, tmp_p
     assert [row.ids for row in exported.encode_batch(TEXTS)] == cut
 
 
+@pytest.mark.needs("ctranslate2")
 @pytest.mark.parametrize(
     ("name", "languages"),
     [

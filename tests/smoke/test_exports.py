@@ -35,6 +35,7 @@ def test_classifier(
     assert [answer.probability for answer in answers] == pytest.approx(probabilities.tolist(), abs=1e-4)
 
 
+@pytest.mark.needs("ctranslate2")
 def test_translator(
     finished_encoder_decoder_run: Any, run_cli: Callable[..., Any], step_directory: Callable[[Path, str], Path]
 ) -> None:
@@ -45,6 +46,7 @@ def test_translator(
     assert (output / "exports" / "ctranslate2" / "model.bin").is_file()
 
 
+@pytest.mark.needs("ctranslate2")
 def test_language_model_and_its_benchmark(finished_decoder_run: Any, run_cli: Callable[..., Any]) -> None:
     output = finished_decoder_run.output
     outcome = run_cli("export", output, "--to", "ctranslate2", "--tolerance", "0.01")

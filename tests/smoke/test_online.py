@@ -25,6 +25,7 @@ def again(run_cli: Callable[..., Any], request: pytest.FixtureRequest) -> Again:
     return run
 
 
+@pytest.mark.needs("ctranslate2")
 @pytest.mark.parametrize(
     ("run", "name", "metric"),
     [
@@ -66,6 +67,7 @@ def test_a_run_ends_in_its_family_s_usual_export(
     ]
 
 
+@pytest.mark.needs("openvino")
 def test_an_export_that_loses_too_much_is_reported_and_not_delivered(
     finished_run: Any, again: Again, read_report: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +88,7 @@ def test_an_export_that_loses_too_much_is_reported_and_not_delivered(
     assert not (output / "exports").exists()
 
 
+@pytest.mark.needs("openvino")
 def test_several_exports_are_delivered_and_work(finished_run: Any, again: Again, read_report: Any) -> None:
     exports = [{"to": "onnx", "tolerance": 100}, {"to": "transformers", "quantise": "bf16", "tolerance": 100}]
     outcome, output = again(finished_run, exports=exports)

@@ -26,6 +26,7 @@ BART = BartConfig(
 T5 = T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_decoder_layers=1, num_heads=2, vocab_size=120)
 
 
+@pytest.mark.needs("ctranslate2")
 @pytest.mark.parametrize("config", [BART, T5], ids=["bart", "t5"])
 def test_a_random_model_writes_to_the_end(config: Any, tmp_path: Path) -> None:
     before = config.to_dict()

@@ -31,6 +31,7 @@ def test_runtime(work: Work, runtime: Any, quantisation: Any, installed: Any, ex
     assert choose_runtime(work, runtime, quantisation, installed, {}) == expected
 
 
+@pytest.mark.needs("ctranslate2")
 def test_a_runtime_that_takes_no_student_is_passed_over() -> None:
     narrow, wide = (GPT2Config(n_embd=24, n_head=heads, n_layer=1, vocab_size=50) for heads in (2, 3))
     assert find_refusals("next_tokens", [narrow, wide], ALL) == {}

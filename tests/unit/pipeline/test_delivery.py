@@ -68,6 +68,7 @@ def test_a_float32_export_that_says_something_else_is_refused_whatever_it_loses(
     assert verdict_of(student, rounded, quantise="none") == "delivered"
 
 
+@pytest.mark.needs("ctranslate2")
 @pytest.mark.parametrize(
     ("heads", "inverse", "expected", "left_out"),
     [
