@@ -1,7 +1,7 @@
 """Texts as the models that were trained here read them: checked one by one, and cleaned as in training."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lightpaff.data.cleaning import clean_text
 from lightpaff.errors import UserError
@@ -19,7 +19,7 @@ def read_texts(texts: Texts) -> list[str]:
     Raises:
         UserError: one of them is no text; says which.
     """
-    found = [texts] if isinstance(texts, str) else list(texts)
+    found = _each(texts)
     return [_clean(text, f"texts: number {number}") for number, text in enumerate(found, start=1)]
 
 
@@ -29,7 +29,7 @@ def read_prompts(prompts: str | Sequence[str]) -> list[str]:
     Raises:
         UserError: one of them is no text; says which.
     """
-    found = [prompts] if isinstance(prompts, str) else list(prompts)
+    found = _each(prompts)
     return [
         _SURROGATE.sub("", _require_text(prompt, f"prompts: number {number}"))
         for number, prompt in enumerate(found, start=1)
@@ -43,7 +43,7 @@ def read_pairs(texts: Texts) -> list[Pair]:
         UserError: one of them is no pair of texts; says which.
     """
     is_one_pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
-    found = [texts] if is_one_pair or isinstance(texts, str) else list(texts)
+    found = [texts] if is_one_pair else _each(texts)
     pairs = []
     for number, pair in enumerate(found, start=1):
         place = f"texts: number {number}"
@@ -52,6 +52,11 @@ def read_pairs(texts: Texts) -> list[Pair]:
         first, second = (_clean(text, place) for text in pair)
         pairs.append((first, second))
     return pairs
+
+
+def _each(given: object) -> list[object]:
+    """What is no text and holds none (None, a number) counts as one, so that it is refused as one."""
+    return [given] if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
 
 
 def _clean(text: object, place: str) -> str:

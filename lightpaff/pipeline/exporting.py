@@ -18,6 +18,7 @@ from lightpaff.data.languages import source_prefix, tokenizer_between
 from lightpaff.deployment.card import ExportCard, Format, Kind
 from lightpaff.deployment.exporters import export_model, refusal_of
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
+from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
@@ -189,6 +190,7 @@ def judge(check: SplitCheck, tolerance: float, quantise: str) -> tuple[Verdict, 
 
 
 def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> SplitCheck:
+    _require_numbers(split, student, export)
     metric = task.metric_names[0]
     before, after = student.score(metric), export.score(metric)
     sign = 1 if METRICS[metric].is_higher_better else -1
@@ -213,6 +215,26 @@ def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> Split
         is_another_model=difference is not None and difference > _ROUNDING * max(1.0, _size(student)),
         rows=len(student),
     )
+
+
+def _require_numbers(split: str, student: Outputs, export: Outputs) -> None:
+    """NaN has no score, and no interval either, so that it would not be shown to lose anything."""
+    before, after = _numbers(student), _numbers(export)
+    if before is None or after is None:
+        return
+    is_lost_N = (np.isfinite(before) & ~np.isfinite(after)).any(axis=1)
+    if lost := int(is_lost_N.sum()):
+        raise UserError(
+            f"it gives no number (NaN or infinity) for {lost:,} of the {len(student):,} {split} rows, where its "
+            "student does; export to another format or precision"
+        )
+
+
+def _numbers(outputs: Outputs) -> np.ndarray | None:
+    """What a model says of each row, in a row; None for texts."""
+    if isinstance(outputs, Predictions):
+        return outputs.logits_NV
+    return outputs.nll_N[:, None] if isinstance(outputs, TokenLikelihoods) else None
 
 
 def _size(outputs: Outputs) -> float:

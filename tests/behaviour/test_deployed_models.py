@@ -86,6 +86,8 @@ def test_what_is_no_text_is_told_by_its_number(value: Any, single_export: Path) 
     classify: Any = load(single_export, threads=1)
     with pytest.raises(UserError, match=r"texts: number 2 is .*, not text; give a string"):
         classify(["bright film", value])
+    with pytest.raises(UserError, match=r"texts: number 1 is .*, not text; give a string"):
+        classify(value)
 
 
 def test_long_texts_are_cut_where_the_tokenizer_says(single_export: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from transformers import GPT2Config
 
+from lightpaff.errors import UserError
+from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.pipeline import exporting
 from lightpaff.pipeline.delivery import CheckedExport, plan_exports
@@ -38,6 +40,24 @@ def test_an_export_is_refused_only_where_a_loss_is_shown() -> None:
     assert verdict_of(predictions(490, 613), predictions(460, 613)) == "refused"
     assert verdict_of(predictions(16, 20), predictions(15, 20)) == "undecided"
     assert verdict_of(predictions(490, 613), predictions(486, 613), tolerance=3) == "delivered"
+
+
+@pytest.mark.parametrize("quantise", ["none", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_export_that_gives_no_number_is_told(value: float, quantise: str) -> None:
+    student, export = predictions(490, 613), predictions(490, 613)
+    export.logits_NV[3] = value
+    with pytest.raises(UserError, match=r"it gives no number \(NaN or infinity\) for 1 of the 613 validation rows"):
+        verdict_of(student, export, quantise=quantise)
+
+
+def test_windows_without_a_likelihood_are_told() -> None:
+    ones_N = np.ones(5, dtype=np.int64)
+    student = TokenLikelihoods(np.full(5, 2.0), ones_N, ones_N)
+    export = TokenLikelihoods(np.array([2.0, np.nan, 2.0, np.inf, 2.0]), ones_N, ones_N)
+    task: Any = SimpleNamespace(metric_names=["perplexity"])
+    with pytest.raises(UserError, match=r"for 2 of the 5 validation rows"):
+        exporting._compare(task, "validation", student, export)
 
 
 def test_lossless_exports_are_never_refused_and_lossy_ones_seldom_decided_wrongly() -> None:
