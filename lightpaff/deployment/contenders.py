@@ -20,6 +20,7 @@ _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "ctranslate2": ("ctranslate2", "tokenizers"),
 }
 _MODEL_FILES: dict[Runtime, tuple[str, ...]] = {
+    "pytorch": ("*.safetensors",),
     "onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"),
     "openvino": ("*.xml", "*.bin"),
     "ctranslate2": ("*.bin",),
