@@ -25,14 +25,16 @@ from lightpaff.data.wheels import (
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
 from lightpaff.models.gguf import GGUF_ENDING, convert_gguf
-from lightpaff.models.weights import why_no_config
+from lightpaff.models.weights import LFS_REMEDY, is_lfs_pointer
 from lightpaff.recipe import fingerprint_of
 
 HUB_PREFIX = "hub:"
 HUB_ANSWER_SECONDS = 5.0
 """How long the Hub may take to say that it is there."""
 
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.spm"]
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.spm")
+"""Config and tokenizer."""
+_HUB_FILES = ["*.safetensors", *_SMALL_FILES]
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = "model.safetensors"
@@ -171,6 +173,8 @@ def _take_local_gguf(source: str, downloads: Path) -> tuple[Path, str]:
     file = Path(source).expanduser()
     if not file.is_file():
         raise UserError(f"{source}: no such file; check the path (GGUF files come from this machine or from a wheel)")
+    if is_lfs_pointer(file):
+        raise UserError(f"{source}: is {LFS_REMEDY}")
     sha256 = sha256_of_file(file)
     folder = downloads / "models" / "gguf" / f"{file.stem}-{sha256[:16]}"
     _convert_once(file, folder, source, sha256)
@@ -230,8 +234,17 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
 
 
 def _take_weights_sha256(folder: Path, source: str) -> str:
+    if (folder / "adapter_config.json").is_file():
+        # Also beside a whole model: transformers puts it on or not, by whether peft is installed.
+        raise UserError(
+            f"{source}: is an adapter (LoRA), not a model; merge it into its base model (peft's merge_and_unload, then "
+            "save_pretrained) and name that directory"
+        )
     if not (folder / _CONFIG).is_file():
-        raise UserError(f"{source}: {why_no_config(folder)}")
+        raise UserError(f"{source}: holds no config.json; give the directory of a transformers model")
+    for file in [file for pattern in _SMALL_FILES for file in sorted(folder.glob(pattern))]:
+        if is_lfs_pointer(file):
+            raise UserError(f"{source}: {file.name} is {LFS_REMEDY}")
     if (folder / _WEIGHTS).is_file():
         return sha256_of_file(folder / _WEIGHTS)
     if (folder / _SHARD_INDEX).is_file():

@@ -16,7 +16,7 @@ from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import CLASSES, Head
 from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
-from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names, why_no_config
+from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names
 
 # Buffers that older versions of transformers stored, and that hold nothing learnt.
 _HARMLESS = re.compile(
@@ -97,7 +97,7 @@ def lacks_head(path: Path, head: str) -> bool:
     names = tensor_names(path)
     if known.foreign is not None and any(name.startswith(known.foreign) for name in names):
         return True
-    if known.predicts_tokens and not config.tie_word_embeddings and not _projection_names(known) & set(names):
+    if known.predicts_tokens and _is_said_untied(path, config) and not _projection_names(known) & set(names):
         return True
     return not all(any(name.startswith(prefix) for name in names) for prefix in known.stored)
 
@@ -110,7 +110,7 @@ def read_config(path: Path) -> PreTrainedConfig:
     """
     file = path / "config.json"
     if not file.is_file():
-        raise UserError(f"{path}: {why_no_config(path)}")
+        raise UserError(f"{path}: holds no config.json; give the directory of a transformers model")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         model_type = content.get("model_type")
@@ -191,6 +191,12 @@ def _check_stored_classes(path: Path, config: PreTrainedConfig, classes: int, la
     if sorted(folded) == sorted(given) and folded != given:
         order = ", ".join(stored)
         raise UserError(f"{path}: its classes are in the order {order}; give the task's labels in that order")
+
+
+def _is_said_untied(path: Path, config: PreTrainedConfig) -> bool:
+    """Whether the file says so: T5's and mT5's configs, once read, say tied whatever it said."""
+    said = json.loads((path / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings")
+    return said is False or not config.tie_word_embeddings
 
 
 def _projection_names(head: Head) -> set[str]:

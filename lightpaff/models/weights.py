@@ -12,6 +12,7 @@ from lightpaff.errors import UserError
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+LFS_REMEDY = "a git-lfs pointer, not the file itself; run git lfs pull there"
 _LFS_POINTER = b"version https://git-lfs"
 _PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
 """What weights are stored in unless they are quantised."""
@@ -94,19 +95,13 @@ def require_plain_weights(path: Path) -> None:
             raise UserError(f"{path}: is quantised ({name} is stored as {type_}); {remedy}")
 
 
-def why_no_config(path: Path) -> str:
-    """What a directory without config.json is, and what to do."""
-    if (path / "adapter_config.json").is_file():
-        return (
-            "is an adapter (LoRA), not a model; merge it into its base model (peft's merge_and_unload, then "
-            "save_pretrained) and name that directory"
-        )
-    return "holds no config.json; give the directory of a transformers model"
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether git wrote down where the file is to be had, instead of the file."""
+    with open(file, "rb") as opened:
+        return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def _tell_broken(file: Path, error: Exception) -> str:
-    if file.is_file():
-        with open(file, "rb") as opened:
-            if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                return f"{file.name} is a git-lfs pointer, not the weights; run git lfs pull there"
+    if file.is_file() and is_lfs_pointer(file):
+        return f"{file.name} is {LFS_REMEDY}"
     return f"its safetensors weights cannot be read ({error}); fetch or make them anew"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -19,11 +20,16 @@ from transformers import (
 
 from lightpaff import Recipe
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
-from lightpaff.models.opening import open_headed
+from lightpaff.models.families import architecture_of
+from lightpaff.models.initialisation import create_student
+from lightpaff.models.opening import lacks_head, open_headed, read_config
+from lightpaff.models.shapes import student_config
 from lightpaff.pipeline.run import prepare
+from lightpaff.recipe import Student
 
 WEIGHTS = "model.safetensors"
-Change = Callable[[Path], Any]
+Change = Callable[..., Any]
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 
 
 def edit_config(path: Path, **settings: Any) -> None:
@@ -95,10 +101,21 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "is quantised (bert.encoder.layer.0.output.dense.weight is stored as F8_E4M3)",
     ),
     "LoRA": (lora, "is an adapter (LoRA), not a model; merge it into its base model (peft's merge_and_unload"),
-    "a git-lfs pointer": (
-        lambda path: (path / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
-        "model.safetensors is a git-lfs pointer, not the weights; run git lfs pull there",
+    "LoRA with a config.json": (
+        lambda path: (lora(path), shutil.copy(path / "adapter_config.json", path / "config.json")),
+        "is an adapter (LoRA), not a model; merge it into its base model",
     ),
+    "LoRA beside a whole model": (
+        lambda path: (path / "adapter_config.json").write_text("{}"),
+        "is an adapter (LoRA), not a model; merge it into its base model",
+    ),
+    **{
+        f"a git-lfs pointer for {name}": (
+            lambda path, name=name: (path / name).write_text(POINTER),
+            f"{name} is a git-lfs pointer, not the file itself; run git lfs pull there",
+        )
+        for name in (WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json")
+    },
     "more layers than the config says": (
         lambda path: edit_tensors(path, add_layers),
         "holds 16 tensors that its config.json does not foresee, such as bert.encoder.layer.2.attention",
@@ -132,6 +149,13 @@ def test_what_is_not_opened_right_is_refused_by_plan(
     outcome = plan(tiny_recipe, teacher, run_cli)
     assert outcome.code == 2
     assert line in outcome.message
+
+
+def test_a_git_lfs_pointer_for_a_gguf(tmp_path: Path, tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    (tmp_path / "model.gguf").write_text(POINTER)
+    outcome = plan(tiny_recipe, tmp_path / "model.gguf", run_cli)
+    assert outcome.code == 2
+    assert "model.gguf: is a git-lfs pointer, not the file itself; run git lfs pull there" in outcome.message
 
 
 def in_a_folder(path: Path) -> None:
@@ -221,6 +245,89 @@ def test_a_student_of_such_a_teacher_reloads_equal(
     assert student.lm_head.weight is not student.get_input_embeddings().weight
     stored = load_file(output / "student" / WEIGHTS)
     torch.testing.assert_close(student.lm_head.weight.data, stored["lm_head.weight"])
+
+
+ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+DECODER = {**ENCODER, "num_key_value_heads": 1, "head_dim": 8}
+BART = {
+    "d_model": 16,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 24),
+}
+T5 = {"d_model": 16, "d_kv": 8, "num_heads": 2, "d_ff": 24, "num_layers": 2, "decoder_start_token_id": 0}
+OWN_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("cls.predictions.decoder.weight", ENCODER),
+    "roberta": ("lm_head.decoder.weight", ENCODER),
+    "mpnet": ("lm_head.decoder.weight", ENCODER),
+    "deberta-v2": ("cls.predictions.decoder.weight", ENCODER),
+    "distilbert": ("vocab_projector.weight", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}),
+    "electra": ("generator_lm_head.weight", {**ENCODER, "embedding_size": 8}),
+    "modernbert": ("decoder.weight", ENCODER),
+    "llama": ("lm_head.weight", DECODER),
+    "qwen2": ("lm_head.weight", DECODER),
+    "qwen3": ("lm_head.weight", DECODER),
+    "mistral": ("lm_head.weight", DECODER),
+    "gemma3_text": ("lm_head.weight", DECODER),
+    "gpt_neox": ("embed_out.weight", ENCODER),
+    "bart": ("lm_head.weight", BART),
+    "marian": ("lm_head.weight", BART),
+    "m2m_100": ("lm_head.weight", BART),
+    "t5": ("lm_head.weight", T5),
+    "mt5": ("lm_head.weight", T5),
+}
+"""What the output layer's weight is called in the file, and small sizes."""
+
+
+def own_layer(architecture: str, path: Path) -> tuple[str, torch.Tensor]:
+    """Write a model whose config says tied, with an output layer of its own: the name of its head, and that layer."""
+    key, sizes = OWN_LAYERS[architecture]
+    ids = {"pad_token_id": 0, **dict.fromkeys(("bos_token_id", "cls_token_id"), 1), "sep_token_id": 2}
+    config = AutoConfig.for_model(architecture, vocab_size=40, tie_word_embeddings=True, **ids, eos_token_id=2, **sizes)
+    [head] = [name for name in architecture_of(config).heads if name != CLASSES]
+    model = architecture_of(config).heads[head].auto_class.from_config(config)
+    model.save_pretrained(path)
+    own = torch.randn_like(model.get_output_embeddings().weight.data)
+    edit_tensors(path, lambda tensors: tensors.update({key: own}))
+    return head, own
+
+
+@pytest.mark.parametrize("architecture", OWN_LAYERS)
+def test_models_and_students_with_an_output_layer_of_their_own_reload_equal(architecture: str, tmp_path: Path) -> None:
+    head, own = own_layer(architecture, tmp_path / "teacher")
+    config = read_config(tmp_path / "teacher")
+    decoder = {"decoder_layers": 1} if architecture_of(config).sizes.decoder_layers else {}
+    student = create_student(
+        student_config(config, Student(layers=1, **decoder)),
+        head,
+        40,
+        initialisation="teacher",
+        teacher_path=tmp_path / "teacher",
+        seed=0,
+        attention="sdpa",
+    )
+    teacher = open_headed(tmp_path / "teacher", head, 40, device="cpu", attention="sdpa").model
+    ids_BS = torch.randint(3, 40, (2, 7))
+    inputs = {"input_ids": ids_BS, **({"decoder_input_ids": ids_BS} if decoder else {})}
+    for model in (teacher, student):
+        torch.testing.assert_close(model.get_output_embeddings().weight.data, own, rtol=0, atol=0)
+        model.save_pretrained(tmp_path / "saved")
+        again = type(model).from_pretrained(tmp_path / "saved").eval()
+        with torch.no_grad():
+            torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "mt5"])
+def test_a_t5_with_a_projection_of_its_own_lacks_its_head_without_it(architecture: str, tmp_path: Path) -> None:
+    """Flan-T5 or mT5 saved by AutoModel: transformers ties them then, without a word."""
+    own_layer(architecture, tmp_path)
+    edit_config(tmp_path, tie_word_embeddings=False)
+    assert not lacks_head(tmp_path, "target_tokens")
+    edit_tensors(tmp_path, lambda tensors: tensors.pop("lm_head.weight"))
+    assert lacks_head(tmp_path, "target_tokens")
+    edit_config(tmp_path, tie_word_embeddings=True)
+    assert not lacks_head(tmp_path, "target_tokens")
 
 
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
