@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -127,8 +128,10 @@ def _open_file(file: str, origin: str) -> IO[bytes]:
 
 
 def _refuse_header(row: Row, place: str) -> None:
-    if len(row) > 1 and all(name == value for name, value in row.items()):
-        raise UserError(f"{place}: repeats the names of the columns ({', '.join(row)}); delete the row")
+    # `or ""`: the index that pandas writes has no name, so that its cell there is empty.
+    if len(row) > 1 and all(name == (value or "") for name, value in row.items()):
+        names = ", ".join(filter(None, row))
+        raise UserError(f"{place}: repeats the names of the columns ({names}); delete the row")
 
 
 def _split_lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -244,9 +247,13 @@ def _row_of_cells(header: list[str], cells: list[str], place: str) -> Row:
     return {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
+_QUOTED = re.compile('"[^"]*("|$)')
+
+
 def _choose_delimiter(header: str, delimiters: str, origin: str) -> str:
-    """The delimiter that the header has most of; where several have as many, the first in `delimiters`."""
-    chosen = max(delimiters, key=header.count)
+    """The delimiter that the header, but for what stands in quotation marks, has most of; where several have as many,
+    the first in `delimiters`."""
+    chosen = max(delimiters, key=_QUOTED.sub("", header).count)
     if chosen not in header and (others := [other for other in ",;" if other in header]):
         raise UserError(
             f"{origin}: the header has no tab but '{others[0]}' ({header.strip()}); set format: csv, or separate the "
@@ -280,7 +287,11 @@ def _read_parquet(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
 
 
 def _plain_value(value: Any, name: str, origin: str, number: int) -> Any:
-    """NaN is no value, and bytes are text."""
+    """NaN is no value, and bytes are text, inside nested columns too."""
+    if isinstance(value, dict):
+        return {key: _plain_value(inner, f"{name}.{key}", origin, number) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain_value(inner, name, origin, number) for inner in value]
     if isinstance(value, float) and math.isnan(value):
         return None
     if not isinstance(value, bytes):

@@ -4,15 +4,18 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 
 def warn_of_repeated(train: Iterable[Hashable], evaluated: Mapping[str, Sequence[Hashable]]) -> list[str]:
-    """Evaluation rows that are training rows: what was learnt by heart is no evidence."""
-    known = set(train)
+    """Evaluation rows that are training rows, or rows of an evaluated split before theirs: what was learnt by heart, or
+    chose the checkpoint, is no evidence."""
+    known: dict[str, set[Hashable]] = {"training": set(train)}
     warnings = []
     for split, rows in evaluated.items():
-        if repeated := sum(row in known for row in rows):
-            warnings.append(
-                f"{repeated:,} of {len(rows):,} {split} rows ({repeated / len(rows):.0%}) are training rows too: "
-                f"expect worse on new text than the {split} set shows"
-            )
+        for name, earlier in known.items():
+            if repeated := sum(row in earlier for row in rows):
+                warnings.append(
+                    f"{repeated:,} of {len(rows):,} {split} rows ({repeated / len(rows):.0%}) are {name} rows too: "
+                    f"expect worse on new text than the {split} set shows"
+                )
+        known[split] = set(rows)
     return warnings
 
 

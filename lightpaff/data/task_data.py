@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ROWS_TOKENISED_TOGETHER = 1000
+_WORDS_FOR_MISSING = {"nan", "na", "n/a", "<na>", "nat", "null", "none"}
 _COLUMNS = {
     "text": pa.large_string(),
     "text_pair": pa.large_string(),
@@ -93,6 +94,7 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
             f"'{task.columns.label}'; classification needs two or more"
         )
     _refuse_other_capitals(task, found)
+    _refuse_words_for_missing(task, found)
     return sorted(found, key=lambda name: (0, float(name), "") if is_number(name) else (1, 0.0, name))
 
 
@@ -105,6 +107,16 @@ def _refuse_other_capitals(task: Task, names: dict[str, str]) -> None:
                 f"{place}: the label '{name}' stands beside '{other}': classes that differ only in capitals; correct "
                 f"the rows, or name both in tasks.{task.name}.labels"
             )
+
+
+def _refuse_words_for_missing(task: Task, names: dict[str, str]) -> None:
+    """Beside numbers, `nan` and the like are a program's word for no value; among words they may be words."""
+    missing = [name for name in names if name.casefold() in _WORDS_FOR_MISSING]
+    if missing and all(is_number(name) for name in names if name not in missing) and len(missing) < len(names):
+        raise UserError(
+            f"{names[missing[0]]}: the label '{missing[0]}' stands beside numbers: leave the cell empty where there is "
+            f"no label, or name it in tasks.{task.name}.labels where it is a class"
+        )
 
 
 def _labels_of(task: Task, source: ResolvedSource) -> dict[str, str]:

@@ -22,7 +22,7 @@ from lightpaff.recipe import fingerprint_of
 _VERSIONS = {
     "tokenizer": 3,
     "corpus": 4,
-    "task": 5,
+    "task": 6,
     "initial": 3,
     "pretrain": 3,
     "finetune": 4,

@@ -140,6 +140,10 @@ def test_a_missing_text_is_no_text(recipe: Any) -> None:
 
 LAYOUTS = {
     "semicolons": ("rows.csv", lambda path: write_delimited(path, ROWS, ";")),
+    "commas, and semicolons inside a name": (
+        "rows.csv",
+        lambda path: write_delimited(path, [{**row, "a note (b; c; d; e; f, g)": "x"} for row in ROWS]),
+    ),
     "tabs in csv": ("rows.csv", lambda path: write_delimited(path, ROWS, "\t")),
     "vertical bars": ("rows.csv", lambda path: write_delimited(path, ROWS, "|")),
     "carriage returns in csv": ("rows.csv", lambda path: write_delimited(path, ROWS, newline="\r")),
@@ -193,6 +197,17 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "rows.jsonl",
         lambda path: write_jsonl(path, [*ROWS, {"sentence": "sentence", "label": "label"}]),
         "rows.jsonl, row 9: repeats the names of the columns",
+    ),
+    "the header again, with an index without a name": (
+        "rows.csv",
+        lambda path: path.write_text(",sentence,label\n0,a,pos\n1,b,neg\n,sentence,label\n0,c,pos\n"),
+        "rows.csv, row 4: repeats the names of the columns (sentence, label); delete the row",
+    ),
+    "a word for missing beside numbers, csv": (
+        "rows.csv",
+        lambda path: write_delimited(path, with_labels("1", "0", "NA")),
+        "rows.csv, row 4: the label 'NA' stands beside numbers: leave the cell empty where there is no label, or name "
+        "it in tasks.toy.labels where it is a class",
     ),
     "a key twice, jsonl": (
         "rows.jsonl",
@@ -276,6 +291,13 @@ def test_rows_learnt_by_heart_and_sets_of_one_class_are_told(recipe: Any, run_cl
         assert "4 of 4 test rows (100%) are training rows too" in shown
         assert "every test row is of the class 'pos'" in shown.replace("Every", "every")
         assert "of the class 'pos'" in shown
+
+
+def test_test_rows_that_chose_the_checkpoint_are_told(recipe: Any, run_cli: Callable[..., Any]) -> None:
+    use(recipe, "rows.jsonl", lambda path: write_jsonl(path, ROWS))
+    recipe.set("tasks.0.test", {"path": "evaluated.jsonl", "limit": 6})
+    told = " ".join(run_cli("plan", recipe.write()).stderr.split())
+    assert "Warning: toy: 6 of 6 test rows (100%) are validation rows too: expect worse on new text" in told
 
 
 def test_the_report_says_whose_f1_it_is(recipe: Any, run_cli: Callable[..., Any]) -> None:

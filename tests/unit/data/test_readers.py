@@ -117,6 +117,12 @@ def test_csv_gives_back_what_the_csv_module_writes(rows: list[tuple[str, str]]) 
     assert found == rows
 
 
+def test_nested_bytes_are_text_and_nested_nan_is_missing(tmp_path: Path) -> None:
+    rows = [{"translation": {"en": b"a film", "scores": [float("nan"), 0.5]}}]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert read(str(tmp_path / "rows.parquet")) == [(1, {"translation": {"en": "a film", "scores": [None, 0.5]}})]
+
+
 def test_parquet_rows_keep_their_types(tmp_path: Path) -> None:
     columns = {"text": ["one", None, ""], "label": [1, None, 3], "score": [0.5, 1.5, None]}
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "rows.parquet", row_group_size=2)
