@@ -81,10 +81,18 @@ def first_decoder_token(tokenizer: "PreTrainedTokenizerBase", languages: Languag
     """What the decoder reads first: the target's language, where there is one and the target does not begin with it
     anyway (as mBART-50 has it); else `default`, which is then needed.
     """
-    if languages is not None:
-        language = language_id(tokenizer, languages.target)
-        written: list[int] = tokenizer_between(tokenizer, languages)(text_target="")["input_ids"]
-        if written[:1] != [language]:
-            return language
+    if languages is not None and first_written_token(tokenizer, languages) is None:
+        return language_id(tokenizer, languages.target)
     assert default is not None, "a decoder without languages needs a start token"
     return default
+
+
+def first_written_token(tokenizer: "PreTrainedTokenizerBase", languages: Languages | None) -> int | None:
+    """The target's language, where every target begins with it (mBART-50's, M2M100's): a model of many languages has to
+    be told to write it first (transformers: `forced_bos_token_id`). Else None.
+    """
+    if languages is None:
+        return None
+    language = language_id(tokenizer, languages.target)
+    written: list[int] = tokenizer_between(tokenizer, languages)(text_target="")["input_ids"]
+    return language if written[:1] == [language] else None

@@ -28,6 +28,7 @@ class ExportCard:
         max_length: the most tokens of a text that it was trained and checked with; longer texts are cut to it.
         longest_input: the most tokens that its positions reach; None where they have no end.
         decoder_start: the token that a decoder of an encoder-decoder begins with, as text; empty for the others.
+        first_written: the token that it has to write first (its language), as text; empty where there is none.
         source_prefix: the token before every source (its language), as text; empty where there is none.
         beams: of the beam search that the scores were measured with; 1 for the others.
         length_penalty: of the same.
@@ -48,6 +49,7 @@ class ExportCard:
     source_sha256: str
     labels: list[str] = field(default_factory=list)
     decoder_start: str = ""
+    first_written: str = ""
     source_prefix: str = ""
     beams: int = 1
     length_penalty: float = 1.0

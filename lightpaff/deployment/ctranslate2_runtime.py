@@ -10,6 +10,7 @@ import ctranslate2
 import numpy as np
 from numpy.typing import NDArray
 
+from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.runner import continue_by_length
 from lightpaff.errors import UserError, one_line
 
@@ -82,6 +83,8 @@ class Ctranslate2TextRunner:
         self._ids = {token: id_ for id_, token in enumerate(self._tokens)}
         self._translator = _open(ctranslate2.Translator, directory, threads)
         self.decoder_start: str = json.loads((directory / "config.json").read_text("utf-8"))["decoder_start_token"]
+        written = ExportCard.read(directory).first_written if (directory / CARD).is_file() else ""
+        self._first_written = [written] if written else []
 
     def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
         """What it writes for each source by beam search, without the start token and the end token.
@@ -92,6 +95,7 @@ class Ctranslate2TextRunner:
         """
         results = self._translator.translate_batch(
             [[self._tokens[id_] for id_ in source] for source in sources],
+            [self._first_written] * len(sources) if self._first_written else None,
             beam_size=beams,
             length_penalty=length_penalty,
             max_decoding_length=max_tokens,

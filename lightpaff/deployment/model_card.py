@@ -72,7 +72,7 @@ translator = ctranslate2.Translator(".")
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 source = {prefix}tokenizer.encode("A text to read.").tokens
 [result] = translator.translate_batch(
-    [source], beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
+    [source],{written} beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
 )
 print(tokenizer.decode([tokenizer.token_to_id(token) for token in result.hypotheses[0]]))"""
 
@@ -85,7 +85,7 @@ with open("pieces.json", encoding="utf-8") as file:
     rules = json.load(file)
 source = [*rules["before"], *pieces.encode("A text to read.", out_type=str), *rules["after"]]
 [result] = translator.translate_batch(
-    [source], beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
+    [source],{written} beam_size={beams}, length_penalty={length_penalty}, max_decoding_length={longest}
 )
 text = pieces.decode_pieces([token for token in result.hypotheses[0] if token not in rules["special"]])
 print(text.replace("▁", " ").strip())"""
@@ -104,7 +104,7 @@ source = tokenizer({prefix}"A text to read.", return_tensors="pt")
 start = tokenizer.convert_tokens_to_ids("{start}")
 output = model.generate(
     **source,
-    decoder_start_token_id=start,
+    decoder_start_token_id=start,{written}
     num_beams={beams},
     length_penalty={length_penalty},
     max_new_tokens={longest},
@@ -113,11 +113,15 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
 _WRITTEN = 32
 _DECODERS: dict[Format, str] = {"onnx": _ONNX_DECODER, "ctranslate2": _CTRANSLATE2_DECODER}
-_WRITERS: dict[Format, tuple[str, str]] = {
-    "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + '),
-    "transformers": (_TRANSFORMERS_WRITER, '"{}" + '),
+_WRITERS: dict[Format, tuple[str, str, str]] = {
+    "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + ', ' [["{}"]],'),
+    "transformers": (
+        _TRANSFORMERS_WRITER,
+        '"{}" + ',
+        '\n    forced_bos_token_id=tokenizer.convert_tokens_to_ids("{}"),',
+    ),
 }
-"""The example, and how it says the token before the source."""
+"""The example, and how it says the token before the source and the one that is written first."""
 
 _LIGHTPAFF = """\
 from lightpaff.deployment import loading
@@ -130,12 +134,13 @@ def usage_example(card: ExportCard) -> str:
     """Python that uses an export from its own directory, with nothing but its runtime where that is short."""
     text = "Once upon a time" if card.kind == "next_tokens" else "A text to read."
     if card.kind == "target_tokens" and card.format in _WRITERS:
-        template, prefix = _WRITERS[card.format]
+        template, prefix, written = _WRITERS[card.format]
         if card.format == "ctranslate2" and card.tokenizer == PIECES:
             template = _CTRANSLATE2_WRITER_OF_PIECES
         return template.format(
             prefix=prefix.format(card.source_prefix) if card.source_prefix else "",
             start=card.decoder_start,
+            written=written.format(card.first_written) if card.first_written else "",
             beams=card.beams,
             length_penalty=card.length_penalty,
             longest=card.max_target_length,
@@ -193,6 +198,8 @@ def _facts_table(card: ExportCard, facts: dict[str, str]) -> str:
         rows["longest output"] = f"{card.max_target_length} tokens"
         rows["search"] = f"{card.beams} beams, length penalty {card.length_penalty}" if card.beams > 1 else "greedy"
         rows["decoder starts with"] = f"`{card.decoder_start}`"
+    if card.first_written:
+        rows["writes first"] = f"`{card.first_written}`"
     if card.source_prefix:
         rows["before every source"] = f"`{card.source_prefix}`"
     rows["sha256 of the student's weights"] = f"`{card.source_sha256}`"

@@ -86,7 +86,7 @@ class PyTorchTokenRunner:
 class PyTorchTextRunner:
     """An encoder-decoder; the arguments are those of `PyTorchClassRunner`.
 
-    Its output starts with the token that the export's card names, or with that of the model's config.
+    Its output starts with the tokens that the export's card names, or with those of the model's config.
 
     Raises:
         UserError: there is neither.
@@ -94,7 +94,7 @@ class PyTorchTextRunner:
 
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
         self._model = _open(directory, TARGET_TOKENS, threads)
-        self._start_id = _decoder_start_id(directory, self._model)
+        self._start_id, self._first_written_id = _first_ids(directory, self._model)
         self._precision = precision
 
     def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
@@ -110,6 +110,7 @@ class PyTorchTextRunner:
                 beams=beams,
                 length_penalty=length_penalty,
                 max_new_tokens=max_tokens,
+                first_written_id=self._first_written_id,
             )
         return [[int(id_) for id_ in row if id_ != end_id] for row in rows]
 
@@ -121,19 +122,21 @@ def _open(directory: Path, head: str, threads: int) -> PreTrainedModel:
     return open_headed(directory, head, classes, device="cpu", attention="sdpa").model.eval()
 
 
-def _decoder_start_id(directory: Path, model: PreTrainedModel) -> int:
+def _first_ids(directory: Path, model: PreTrainedModel) -> tuple[int, int | None]:
+    """What the decoder reads first, and what it then has to write."""
     card = ExportCard.read(directory) if (directory / CARD).is_file() else None
     if card is not None and card.decoder_start:
         of_pieces = card.tokenizer == PIECES
         tokenizer = PieceTokenizer(directory) if of_pieces else Tokenizer.from_file(str(directory / card.tokenizer))
-        found = tokenizer.token_to_id(card.decoder_start)
+        start = tokenizer.token_to_id(card.decoder_start)
+        written = tokenizer.token_to_id(card.first_written) if card.first_written else None
     else:
-        found = model.generation_config.decoder_start_token_id
-    if found is None:
+        start, written = model.generation_config.decoder_start_token_id, model.generation_config.forced_bos_token_id
+    if start is None:
         raise UserError(
             f"{directory}: does not say with which token its decoder starts; set decoder_start_token_id in config.json"
         )
-    return int(found)
+    return int(start), written
 
 
 def _padded(rows: list[list[int]], padding_id: int = 0, on_the_left: bool = False) -> dict[str, Tensor]:

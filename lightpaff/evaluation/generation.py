@@ -27,6 +27,7 @@ def generate(
     beams: int,
     length_penalty: float,
     max_new_tokens: int,
+    first_written_id: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """Write on: each row's new token ids, up to and including the end token where it is reached.
 
@@ -40,6 +41,7 @@ def generate(
         decoder_start_id: of an encoder-decoder, what its output starts from (the language, in a model of several);
             None for a decoder.
         max_new_tokens: the most new tokens of a row, the end token counted.
+        first_written_id: of an encoder-decoder, the token that it has to write first (see `first_written_token`).
     """
     config = generation_settings(
         decoder_start_id=decoder_start_id,
@@ -48,6 +50,7 @@ def generate(
         beams=beams,
         length_penalty=length_penalty,
         max_new_tokens=max_new_tokens,
+        first_written_id=first_written_id,
     )
     model.eval()
     with _only_this(model, config), torch.inference_mode():
@@ -64,6 +67,7 @@ def generation_settings(
     beams: int,
     length_penalty: float,
     max_new_tokens: int,
+    first_written_id: int | None = None,
 ) -> GenerationConfig:
     """What `generate` asks of transformers, with the same arguments; a model's directory may hold it too."""
     return GenerationConfig(
@@ -74,6 +78,7 @@ def generation_settings(
         max_new_tokens=max_new_tokens,
         use_cache=True,
         decoder_start_token_id=decoder_start_id,
+        forced_bos_token_id=first_written_id,
         eos_token_id=end_id,
         pad_token_id=padding_id,
         suppress_tokens=None if padding_id == end_id else [padding_id],

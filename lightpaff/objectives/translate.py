@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightpaff.data.draws import generator
-from lightpaff.data.languages import first_decoder_token
+from lightpaff.data.languages import first_decoder_token, first_written_token
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.text_pairs import TARGETS, TextPair, read_pairs, write_pairs
@@ -64,6 +64,7 @@ def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed:
         start_id=first_decoder_token(vocabulary.tokenizer, task.languages, vocabulary.decoder_start_id),
         padding_id=vocabulary.padding_id,
         number_of_classes=vocabulary.size,
+        first_written_id=first_written_token(vocabulary.tokenizer, task.languages),
     )
 
 
@@ -82,6 +83,7 @@ class Translation:
         start_id: what the decoder reads first.
         padding_id: of the padding token.
         number_of_classes: V, the size of the vocabulary without padded rows.
+        first_written_id: the token that every target begins with, where it is the language; None elsewhere.
         teacher_targets: what the teacher writes for the same sources.
         teacher_ratio: how often that takes the place of the gold target.
         seed: of these choices.
@@ -97,12 +99,13 @@ class Translation:
         start_id: int,
         padding_id: int,
         number_of_classes: int,
+        first_written_id: int | None = None,
         teacher_targets: TokenTable | None = None,
         teacher_ratio: float = 0.0,
         seed: int = 0,
     ) -> None:
         assert teacher_targets is None or len(teacher_targets) == len(sources), "the teacher's rows are of other data"
-        self.number_of_classes = number_of_classes
+        self.number_of_classes, self.first_written_id = number_of_classes, first_written_id
         self.targets_N = targets.lengths_N
         if teacher_targets is not None:
             self.targets_N = np.maximum(self.targets_N, teacher_targets.lengths_N)
@@ -121,6 +124,7 @@ class Translation:
             start_id=self._start_id,
             padding_id=self._padding_id,
             number_of_classes=self.number_of_classes,
+            first_written_id=self.first_written_id,
             teacher_targets=table,
             teacher_ratio=ratio,
             seed=seed,

@@ -276,6 +276,9 @@ def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Exp
         return card()
     return card(
         decoder_start=str(tokenizer.convert_ids_to_tokens(data.decoder_start_id)),
+        first_written=""
+        if data.first_written_id is None
+        else str(tokenizer.convert_ids_to_tokens(data.first_written_id)),
         source_prefix=source_prefix(tokenizer, task.languages),
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,

@@ -142,6 +142,7 @@ def write_generation_settings(directory: Path, data: Objective, task: Task, voca
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,
         max_new_tokens=task.max_target_length,
+        first_written_id=data.first_written_id,
     )
     settings.bos_token_id = vocabulary.tokenizer.bos_token_id
     settings.save_pretrained(directory)
@@ -172,6 +173,7 @@ def _generate(
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,
         max_new_tokens=task.max_target_length,
+        first_written_id=data.first_written_id,
     )
 
 

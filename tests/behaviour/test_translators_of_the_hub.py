@@ -241,6 +241,11 @@ def test_a_student_and_its_exports_write_as_plain_transformers(
     tokenizer = open_plain(output / "student")
     assert getattr(tokenizer, "src_lang", None) == (languages and languages["source"])
     sources = [*read_pairs(folder)[0][:6], "ünknown </s> 北京"]
+    if getattr(tokenizer, "lang_code_to_id", None) or name == "nllb":
+        assert languages is not None
+        written = model.generate(**tokenizer(sources[0], return_tensors="pt"))[0, 1]
+        # Two steps teach nobody to begin with the language, as every target does: it is made to.
+        assert tokenizer.convert_ids_to_tokens(int(written)) in (languages["target"], f"__{languages['target']}__")
     expected = [
         tokenizer.decode(model.generate(**tokenizer(text, return_tensors="pt"))[0], skip_special_tokens=True).strip()
         for text in sources

@@ -89,6 +89,14 @@ def test_one_beam_is_greedy_from_the_language_asked_for() -> None:
     assert write(model, padded(rows), decoder_start_id=GERMAN) == german
 
 
+def test_the_token_that_has_to_come_first_is_written_and_the_rest_follows_it() -> None:
+    model, rows = tiny_bart(), ragged_rows()
+    free, made = (write(model, padded(rows), first_written_id=first) for first in (None, GERMAN))
+    assert all(row[0] != GERMAN for row in free)
+    assert all(row[0] == GERMAN for row in made)
+    assert made[0][1:] != free[0][1:]
+
+
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_batch_is_as_one_at_a_time(beams: int) -> None:
     model, rows = tiny_bart(), ragged_rows(1)
