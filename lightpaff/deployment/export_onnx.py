@@ -15,6 +15,7 @@ from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
 from lightpaff.models.families import architecture_of
 from lightpaff.models.opening import read_config
+from lightpaff.models.shapes import longest_input
 
 _WRITERS: dict[str, Callable[[Path, Path], None]] = {CLASSES: write_classifier, NEXT_TOKENS: write_decoder}
 
@@ -43,7 +44,8 @@ def export_onnx(model_directory: Path, destination: Path, quantisation: Quantisa
         return
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".onnx-") as folder:
         write(model_directory, Path(folder) / MODEL)
-        quantise_graph(Path(folder) / MODEL, destination / MODEL)
+        config = read_config(model_directory)
+        quantise_graph(Path(folder) / MODEL, destination / MODEL, config.vocab_size, longest_input(config))
 
 
 def refusal(config: PreTrainedConfig) -> str:

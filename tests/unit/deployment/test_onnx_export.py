@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -18,10 +19,10 @@ from transformers import (
     LlamaConfig,
 )
 
-from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.card import ExportCard, Quantisation
 from lightpaff.deployment.export_onnx import export_onnx, refusal
 from lightpaff.deployment.export_openvino import export_openvino
-from lightpaff.deployment.int8_graph import quantise_projections, quantise_tables
+from lightpaff.deployment.int8_graph import quantise_by_blocks, quantise_projections, quantise_tables
 from lightpaff.deployment.onnx_runtime import OnnxClassRunner, OnnxTokenRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.shape_building import make_tokenizer
@@ -95,6 +96,60 @@ def test_a_decoder_without_its_projection_is_refused(tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(config).transformer.save_pretrained(tmp_path / "trunk")
     with pytest.raises(UserError, match="lacks its projection to the vocabulary"):
         export_onnx(tmp_path / "trunk", tmp_path)
+
+
+def test_a_large_activation_does_not_spoil_the_others_in_8_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=300, initializer_range=0.4, max_position_embeddings=48, **SIZES)
+    model = AutoModelForCausalLM.from_config(config)
+    mlp = model.model.layers[0].mlp
+    with torch.no_grad():
+        # The same function, by way of one unit that is three hundred times as large as the others.
+        mlp.up_proj.weight[7] *= 300
+        mlp.down_proj.weight[:, 7] /= 300
+    model.save_pretrained(tmp_path / "model")
+    make_tokenizer(300).save_pretrained(tmp_path / "model")
+    rows = np.random.default_rng(1).integers(300, size=(4, 40)).tolist()
+
+    def export(name: str, quantisation: Quantisation) -> np.ndarray:
+        (tmp_path / name).mkdir()
+        export_onnx(tmp_path / "model", tmp_path / name, quantisation)
+        return np.concatenate(OnnxTokenRunner(tmp_path / name, threads=1).nll(rows))
+
+    expected, found = export("float", "none"), export("int8", "int8")
+    products = [node.op_type for node in onnx.load(tmp_path / "int8" / "model.onnx").graph.node]
+    assert products.count("MatMulNBits") == 1
+    monkeypatch.setattr("lightpaff.deployment.int8_sensitivity._WORST", np.inf)
+    spoilt = export("spoilt", "int8")
+    assert "MatMulNBits" not in [node.op_type for node in onnx.load(tmp_path / "spoilt" / "model.onnx").graph.node]
+    assert np.abs(found - expected).mean() < 0.4 * np.abs(spoilt - expected).mean()
+
+
+def test_products_by_blocks_are_those_of_float32() -> None:
+    random = np.random.default_rng(0)
+    weight_KN = random.standard_normal((41, 5), dtype=np.float32)
+    weight_KN[:, 2] = 0
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["given", "weight"], ["found"], name="product")],
+        "one product",
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["M", 41])],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["M", 5])],
+        [numpy_helper.from_array(weight_KN, "weight")],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    )
+    quantise_by_blocks(model, {"product"})
+    model.ir_version = 10
+    given_MK = random.standard_normal((7, 41), dtype=np.float32)
+    given_MK[3, 40] = 500
+    [found_MN] = InferenceSession(model.SerializeToString()).run(None, {"given": given_MK})
+    expected_MN = given_MK @ weight_KN
+    assert np.abs(found_MN[:, 2]).max() < 0.01
+    error_M = np.linalg.norm(found_MN - expected_MN, axis=1) / np.linalg.norm(expected_MN, axis=1)
+    assert error_M.max() < 0.04
 
 
 def test_projections_of_8_bits() -> None:
