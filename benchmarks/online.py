@@ -35,9 +35,10 @@ from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.export_openvino import export_openvino
 from lightpaff.deployment.measuring import (
+    PROCESSES,
     Measurement,
     MeasureSettings,
-    list_cells,
+    count_parts,
     measure,
 )
 from lightpaff.files import sha256_of_file, whole_directory
@@ -307,6 +308,7 @@ def measure_case(
         new_tokens=case.new_tokens,
         beams=case.beams,
         seconds=arguments.seconds,
+        processes=PROCESSES,
         baseline=TEACHER,
         seed=SEED,
     )
@@ -314,7 +316,7 @@ def measure_case(
     for threads in arguments.threads:
         found, notes = find_contenders(directories, threads=threads)
         contenders = [*found, *with_one_thread(found)]
-        with progress_bar(f"measure {name}", len(list_cells(contenders, settings)), "cells") as advance:
+        with progress_bar(f"measure {name}", count_parts(contenders, settings), "parts") as advance:
             measurements = measure(contenders, settings, advance)
         console.print(f"\n{name}", style="bold")
         console.print(render_rich(measurements, with_intervals=True))

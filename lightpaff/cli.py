@@ -127,7 +127,7 @@ def benchmark(
     json_: Annotated[bool, typer.Option("--json", help="JSON lines on standard output instead of a table.")] = False,
 ) -> None:
     """Measure teacher, student and exports in turn, each in its own runtime: time, memory, size and cost."""
-    from lightpaff.deployment.measuring import MeasureSettings, to_json_lines
+    from lightpaff.deployment.measuring import PROCESSES, MeasureSettings, to_json_lines
     from lightpaff.pipeline.benchmark_run import print_benchmark, run_benchmark
     from lightpaff.progress import results_console
 
@@ -136,6 +136,7 @@ def benchmark(
         new_tokens=new_tokens,
         beams=beams,
         seconds=seconds,
+        processes=PROCESSES,
         baseline=baseline,
         price_per_core_hour=price,
     )

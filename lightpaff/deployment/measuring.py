@@ -2,18 +2,19 @@
 
 Every contender is a process of its own. All are alive at once, but one runs at a time: in every cell (a batch size and
 a length) they take turns on the same inputs, so that a machine that slows down slows all of them, and their ratio stays
-true.
+true. Then all are started anew, several times: a start decides where memory lies, and with it the speed.
 """
 
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,8 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.latency import Latency, SpeedRatio, speed_ratio
 from lightpaff.progress import Advance
 
+PROCESSES = 3
+"""How often contenders are started for a figure that is reported."""
 _WARM_UP_RUNS = 3
 _WARM_UP_SECONDS = 2.0
 _SETTLE_BELOW_MS = 50.0
@@ -46,8 +49,9 @@ class MeasureSettings:
         new_tokens: written by a decoder (exactly) or an encoder-decoder (at most).
         beams: of an encoder-decoder.
         length_penalty: of the same.
-        seconds: for one cell, all contenders together, warm-up not counted.
-        least_rounds: done in any case.
+        seconds: for one cell, all contenders and processes together, warm-up not counted.
+        least_rounds: done in any case, in all processes together.
+        processes: how often every contender is started anew.
         baseline: the contender that the ratios are against; None is the first.
         price_per_core_hour: in any currency; the default is about what clouds ask in dollars.
         seed: of the inputs and the bootstrap.
@@ -61,6 +65,7 @@ class MeasureSettings:
     length_penalty: float = 1.0
     seconds: float = 20.0
     least_rounds: int = 5
+    processes: int = 1
     baseline: str | None = None
     price_per_core_hour: float = 0.04
     seed: int = 0
@@ -90,7 +95,7 @@ class Measurement:
         rounds: how many runs were timed.
         median_ms: of one run of the whole batch, as are the percentiles.
         throughput_per_s: rows a second, by the median.
-        load_seconds: importing the runtime and opening the model.
+        load_seconds: importing the runtime and opening the model; the median of the processes.
         peak_bytes: the most memory its process had held up to the end of this cell; cells are measured in the order
             of their size, so this is what the cell needed.
         bytes: of its weights on disk.
@@ -162,11 +167,13 @@ class _Timed:
     samples_ms: tuple[float, ...]
     written: float
     peak_bytes: int
+    rounds_by_process: tuple[int, ...]
 
     def latency(self, batch_size: int) -> Latency:
         median = float(np.median(self.samples_ms))
         p95 = float(np.percentile(self.samples_ms, 95))
-        return Latency(median, p95, 1000 * batch_size / median, len(self.samples_ms), self.samples_ms)
+        throughput = 1000 * batch_size / median
+        return Latency(median, p95, throughput, len(self.samples_ms), self.samples_ms, self.rounds_by_process)
 
 
 def list_cells(contenders: Sequence[Contender], settings: MeasureSettings) -> list[Cell]:
@@ -188,7 +195,7 @@ def measure(
     Args:
         contenders: in the order in which they take turns.
         settings: what is measured.
-        progress: told of every cell of `list_cells` when it is done.
+        progress: told of every cell of `list_cells` when it is done, in every process.
         start: starts a contender's process, which is always ended.
 
     Raises:
@@ -197,16 +204,31 @@ def measure(
     baseline = _check(contenders, settings)
     advance = progress or (lambda amount, note="": None)
     machine = describe_machine()
-    measurements = []
-    with _started(contenders, start) as rivals:
-        for cell in list_cells(contenders, settings):
-            able = [rival for rival in rivals if _reads(rival.contender, cell, settings)]
-            timed = _time_in_turn(able, cell, settings)
-            rows = _summarise(timed, cell, settings, baseline, machine)
-            measurements += rows
-            fastest = min(rows, key=lambda row: row.median_ms)
-            advance(1, f"{describe_cell(cell)}: {fastest.contender} {fastest.median_ms:.3g} ms")
-    return measurements
+    cells = list_cells(contenders, settings)
+    timed: dict[Cell, list[list[_Timed]]] = {cell: [] for cell in cells}
+    for _ in range(settings.processes):
+        with _started(contenders, start) as rivals:
+            for cell in cells:
+                able = [rival for rival in rivals if _reads(rival.contender, cell, settings)]
+                found = _time_in_turn(
+                    able, cell, settings, first_turn=sum(len(own[0].samples_ms) for own in timed[cell])
+                )
+                timed[cell].append(found)
+                fastest = min(found, key=lambda own: float(np.median(own.samples_ms)))
+                milliseconds = float(np.median(fastest.samples_ms))
+                advance(1, f"{describe_cell(cell)}: {fastest.rival.contender.name} {milliseconds:.3g} ms")
+    return [
+        measurement
+        for cell, processes in timed.items()
+        for measurement in _summarise(
+            [_join(own) for own in zip(*processes, strict=True)], cell, settings, baseline, machine
+        )
+    ]
+
+
+def count_parts(contenders: Sequence[Contender], settings: MeasureSettings) -> int:
+    """How often `measure` tells of its progress."""
+    return settings.processes * len(list_cells(contenders, settings))
 
 
 def describe_cell(cell: Cell) -> str:
@@ -281,7 +303,22 @@ def _started(contenders: Sequence[Contender], start: Callable[[Contender], Worke
         yield rivals
 
 
-def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSettings) -> list[_Timed]:
+def _join(processes: Sequence[_Timed]) -> _Timed:
+    """What a contender's processes gave, as of one."""
+    first = processes[0]
+    load_seconds = float(np.median([process.rival.load_seconds for process in processes]))
+    return _Timed(
+        replace(first.rival, load_seconds=load_seconds),
+        samples_ms=tuple(sample for process in processes for sample in process.samples_ms),
+        written=float(
+            np.average([one.written for one in processes], weights=[len(one.samples_ms) for one in processes])
+        ),
+        peak_bytes=max(process.peak_bytes for process in processes),
+        rounds_by_process=tuple(len(process.samples_ms) for process in processes),
+    )
+
+
+def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSettings, first_turn: int) -> list[_Timed]:
     vocabulary = min(rival.contender.vocabulary for rival in rivals)
 
     def run(rival: _Rival, turn: int, *, settle: bool) -> Timing:
@@ -295,9 +332,10 @@ def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSetting
 
     settles = [_warm_up(partial(run, rival, settle=False)) < _SETTLE_BELOW_MS for rival in rivals]
     timings: list[list[Timing]] = [[] for _ in rivals]
-    deadline = time.perf_counter() + settings.seconds
-    turn = 0
-    while turn < settings.least_rounds or time.perf_counter() < deadline:
+    deadline = time.perf_counter() + settings.seconds / settings.processes
+    turn = first_turn
+    last = first_turn + math.ceil(settings.least_rounds / settings.processes)
+    while turn < last or time.perf_counter() < deadline:
         for rival, settle, own in zip(rivals, settles, timings, strict=True):
             own.append(run(rival, turn, settle=settle))
         turn += 1
@@ -307,6 +345,7 @@ def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSetting
             samples_ms=tuple(timing.milliseconds for timing in own),
             written=float(np.mean([timing.tokens for timing in own]) / cell.batch_size),
             peak_bytes=rival.worker.peak_bytes(),
+            rounds_by_process=(len(own),),
         )
         for rival, own in zip(rivals, timings, strict=True)
     ]

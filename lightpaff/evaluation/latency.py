@@ -27,6 +27,7 @@ class Latency:
         throughput_per_s: examples a second in the larger batch, by its median time.
         rounds: how many single examples were timed.
         samples_ms: every timing of a single example, in the order taken; the n-th of every model had the same input.
+        rounds_by_process: how many of them each process gave, one after the other; empty where there was one.
     """
 
     median_ms: float
@@ -34,6 +35,7 @@ class Latency:
     throughput_per_s: float
     rounds: int
     samples_ms: tuple[float, ...]
+    rounds_by_process: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,19 @@ def measure_latency(
 def speed_ratio(slow: Latency, fast: Latency, seed: int = 0, resamples: int = 1000) -> SpeedRatio:
     """How many times as fast `fast` is: the ratio of the medians, the rounds resampled together.
 
-    Both must come from the same call of `measure_latency`.
+    Where the models were started several times, these processes are resampled first and the rounds within them: where
+    memory comes to lie, and what else a start decides, differs more between processes than within one.
+    Both must come from the same measurement.
     """
+    assert slow.rounds_by_process == fast.rounds_by_process, "a ratio needs models that took turns"
     assert slow.rounds == fast.rounds, "a ratio needs models that took turns"
     slow_ms, fast_ms = np.array(slow.samples_ms), np.array(fast.samples_ms)
     generator = np.random.default_rng(seed)
+    processes = np.split(np.arange(slow.rounds), np.cumsum(slow.rounds_by_process)[:-1])
     ratios = []
     for _ in range(resamples):
-        rounds = generator.integers(slow.rounds, size=slow.rounds)
+        drawn = [processes[number] for number in generator.integers(len(processes), size=len(processes))]
+        rounds = np.concatenate([generator.choice(process, len(process)) for process in drawn])
         ratios.append(np.median(slow_ms[rounds]) / np.median(fast_ms[rounds]))
     low, high = np.percentile(ratios, (2.5, 97.5))
     return SpeedRatio(slow.median_ms / fast.median_ms, float(low), float(high))

@@ -12,7 +12,7 @@ from rich.console import Console
 from lightpaff.deployment.benchmark_table import render_rich
 from lightpaff.deployment.card import CARD
 from lightpaff.deployment.contenders import find_contenders
-from lightpaff.deployment.measuring import Measurement, MeasureSettings, list_cells, measure
+from lightpaff.deployment.measuring import Measurement, MeasureSettings, count_parts, measure
 from lightpaff.errors import UserError
 from lightpaff.models.opening import read_config
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
@@ -111,8 +111,8 @@ def _measure_each(directories: Mapping[str, Path], settings: MeasureSettings, th
         names = ", ".join(contender.name for contender in contenders)
         with_threads = f"{count} {'thread' if count == 1 else 'threads'}"
         progress_console.print(f"Measuring {names} in turn, with {with_threads}")
-        cells = len(list_cells(contenders, settings))
-        with progress_bar(f"measure with {with_threads}", cells, "cells") as advance:
+        parts = count_parts(contenders, settings)
+        with progress_bar(f"measure with {with_threads}", parts, "parts") as advance:
             measurements += measure(contenders, settings, advance)
     return Benchmark(measurements, notes)
 

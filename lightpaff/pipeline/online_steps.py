@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lightpaff.deployment.contenders import Contender, find_contenders
-from lightpaff.deployment.measuring import Measurement, MeasureSettings, list_cells, measure
+from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
 from lightpaff.files import write_json_whole
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
@@ -77,15 +77,16 @@ def _settings(shop: Workshop, task: Task, rows: Step) -> MeasureSettings:
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,
         seconds=_SECONDS,
+        processes=PROCESSES,
     )
 
 
 def _measure(contenders: list[Contender], settings: MeasureSettings, description: str) -> list[Measurement]:
-    cells = list_cells(contenders, settings)
-    if not cells:
+    parts = count_parts(contenders, settings)
+    if not parts:
         # A decoder whose positions end before what it is asked to write.
         return []
-    with progress_bar(description, len(cells), "cells") as advance:
+    with progress_bar(description, parts, "parts") as advance:
         return measure(contenders, settings, advance)
 
 

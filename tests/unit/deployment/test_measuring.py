@@ -23,7 +23,15 @@ from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.export_openvino import export_openvino
-from lightpaff.deployment.measuring import Cell, MeasureSettings, Worker, list_cells, measure, to_json_lines
+from lightpaff.deployment.measuring import (
+    Cell,
+    MeasureSettings,
+    Worker,
+    count_parts,
+    list_cells,
+    measure,
+    to_json_lines,
+)
 from lightpaff.deployment.worker_process import Timing
 from lightpaff.errors import UserError
 
@@ -110,6 +118,30 @@ def test_all_take_turns_on_the_same_inputs_drawn_from_the_smallest_vocabulary() 
     again = Arena(teacher=30.0, student=2.0)
     measure([TEACHER, STUDENT], replace(SETTINGS, lengths=(32,), batch_sizes=(2,)), start=again.start)
     assert again.calls == arena.calls
+
+
+def test_processes_share_the_time_and_the_interval_covers_their_differences() -> None:
+    class Uneven(Arena):
+        """A student's process may be twice as fast as another."""
+
+        def start(self, contender: Contender) -> Worker:
+            number = len(self.workers) // 2
+            is_fast = contender is STUDENT and number == 1
+            self.workers.append(
+                FakeWorker(contender, self.slowness[contender.name] * (0.5 if is_fast else 1), self.calls)
+            )
+            return self.workers[-1]
+
+    arena, notes = Uneven(teacher=8.0, student=2.0), list[str]()
+    settings = replace(SETTINGS, batch_sizes=(2,), lengths=(32,), processes=3)
+    rows = measure([TEACHER, STUDENT], settings, lambda amount, note="": notes.append(note), arena.start)
+    assert count_parts([TEACHER, STUDENT], settings) == len(notes) == 3
+    assert [worker.is_open for worker in arena.workers] == [False] * 6
+    assert [row.rounds for row in rows] == [21, 21]  # Seven in each process, on inputs of their own.
+    timed = [rows for name, rows, _ in arena.calls if name == "teacher"]
+    assert len({str(rows) for rows in timed}) == 21
+    assert (rows[1].ratio, rows[1].ratio_high) == (pytest.approx(4, rel=0.3), pytest.approx(8, rel=0.3))
+    assert (rows[1].peak_bytes, rows[1].load_seconds) == (1010, 1.5)
 
 
 def test_another_baseline_and_one_that_does_not_read_so_much() -> None:
