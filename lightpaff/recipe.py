@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Schedule = Literal["linear", "cosine", "wsd"]
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 Precision = Literal["auto", "float32", "bf16"]
 Metric = Literal[
     "accuracy",
@@ -118,6 +119,8 @@ class Distillation(Section):
     """λ: 0 is ordinary training, 1 listens to the teacher alone."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Softens both distributions; the term is scaled by its square (Hinton et al. 2015). The paper has 1."""
+    divergence: Divergence = "forward_kl"
+    """What the student has to bring down: KL(teacher || student), the paper's; the other direction; or their middle."""
 
 
 class Training(Section):
@@ -572,6 +575,13 @@ class Recipe(Section):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks need different names; found {', '.join(names)}")
+        divergence = self.fine_tuning.distillation.divergence
+        scores = [task.name for task in self.tasks if task.objective == "regress"]
+        if scores and divergence != "forward_kl":
+            raise ValueError(
+                f"fine_tuning.distillation.divergence is {divergence}, but {scores[0]} has a score, no distribution: "
+                "its term is a squared error; leave the key out"
+            )
         return self
 
     @classmethod

@@ -46,7 +46,7 @@ from lightpaff.pipeline.training_steps import (
     task_objective,
 )
 from lightpaff.pipeline.workload import flops_of, workload_of
-from lightpaff.recipe import Recipe
+from lightpaff.recipe import Distillation, Recipe
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import (
     AgreementLine,
@@ -135,14 +135,9 @@ def _summary(finished: Finished) -> dict[str, str]:
         "teacher": f"{teacher}, {_describe(shop.inputs.teacher_config)}",
         "student": f"{_describe(shop.inputs.student_config)}, started from {_describe_start(recipe)}",
         "distillation in pre-training": (
-            f"λ = {pretraining.distillation.weight:g}, temperature {pretraining.distillation.temperature:g}"
-            if pretraining
-            else "no pre-training stage"
+            _describe_distillation(pretraining.distillation) if pretraining else "no pre-training stage"
         ),
-        "distillation in fine-tuning": (
-            f"λ = {recipe.fine_tuning.distillation.weight:g}, "
-            f"temperature {recipe.fine_tuning.distillation.temperature:g}"
-        ),
+        "distillation in fine-tuning": _describe_distillation(recipe.fine_tuning.distillation),
     }
     if recipe.control:
         facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
@@ -164,6 +159,10 @@ def _describe(config: Any) -> str:
     layers = f"{shape.layers}-{shape.decoder_layers}" if shape.decoder_layers else str(shape.layers)
     size = f"{layers} x {shape.hidden_size}, {shape.heads} heads, {shape.feed_forward} feed-forward"
     return f"{config.model_type} {size}"
+
+
+def _describe_distillation(distillation: Distillation) -> str:
+    return f"λ = {distillation.weight:g}, temperature {distillation.temperature:g}, {distillation.divergence}"
 
 
 def _describe_start(recipe: Recipe) -> str:
@@ -305,7 +304,7 @@ def _speed(latency: dict[str, Any], arm: Arm) -> dict[str, Any]:
 def _curve(training: TrainingStep) -> Curve:
     progress = json.loads((training.step.directory / TRAINING).read_text())
     history = progress["history"]
-    is_distilled = any(record["kl"] for record in history)
+    is_distilled = any(record["divergence"] for record in history)
     return Curve(
         arm=training.arm.name,
         stage=training.stage,
@@ -314,7 +313,7 @@ def _curve(training: TrainingStep) -> Curve:
         steps=[record["step"] for record in history],
         training_loss=[record["loss"] for record in history],
         nll=[record["nll"] for record in history],
-        kl=[record["kl"] for record in history] if is_distilled else [],
+        divergence=[record["divergence"] for record in history] if is_distilled else [],
         validation=[
             ValidationPoint(record["step"], name, value)
             for record in progress["evaluations"]

@@ -18,7 +18,7 @@ _WIDE_RANGE = 10.0
 
 
 def plot_learning_curves(data: ReportData) -> list[Chart]:
-    """For each stage and task: the loss on gold labels, the KL to the teacher, and the validation metric."""
+    """For each stage and task: the loss on gold labels, the divergence from the teacher, and the validation metric."""
     groups: dict[tuple[str, str | None], list[Curve]] = {}
     for curve in data.curves:
         groups.setdefault((curve.stage, curve.task), []).append(curve)
@@ -58,8 +58,8 @@ def _measures(curves: list[Curve], metrics: list[str]) -> dict[str, PointsOf]:
         measures["loss on gold labels"] = lambda curve: _thin_out(curve.steps, curve.nll)
     elif any(curve.training_loss for curve in curves):
         measures["training loss"] = lambda curve: _thin_out(curve.steps, curve.training_loss)
-    if any(curve.kl for curve in curves):
-        measures["KL to the teacher (nats)"] = lambda curve: _thin_out(curve.steps, curve.kl)
+    if any(curve.divergence for curve in curves):
+        measures["divergence from the teacher (nats)"] = lambda curve: _thin_out(curve.steps, curve.divergence)
     for metric in metrics:
         measures[f"validation {METRICS[metric].label}"] = lambda curve, metric=metric: _validation_points(curve, metric)  # type: ignore[misc]
     return measures

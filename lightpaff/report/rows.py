@@ -101,11 +101,12 @@ class Curve(_Checked):
     seed: int
     steps: list[int]
     training_loss: list[float]
-    """What was minimised: (1-λ)·nll + λ·T²·KL(teacher || student), as a mean over the targets."""
+    """What was minimised: (1-λ)·nll + λ·T²·divergence, as a mean over the targets."""
     nll: list[float]
     """Negative log likelihood of the gold classes or tokens, in nats."""
-    kl: list[float]
-    """KL(teacher || student) at temperature T, in nats; empty without a teacher."""
+    divergence: list[float]
+    """KL(teacher || student), or what the recipe has in its place, at temperature T, in nats; empty where there is
+    no teacher."""
     validation: list[ValidationPoint]
 
 

@@ -38,7 +38,7 @@ from lightpaff.training.score_loss import score_loss
 from lightpaff.training.step_input import StepInput, StepInputs
 
 _RECORDS_A_RUN = 200
-_SUMS = ("total", "nll", "kl", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
+_SUMS = ("total", "nll", "divergence", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
 
 Validate = Callable[[HeadedModel], dict[str, float]]
 """Evaluates a model on the validation set: `score`, higher is better, chooses the best checkpoint; of equal scores the
@@ -143,10 +143,16 @@ class LossModule(nn.Module):
     def forward(self, batch: Batch, soft_targets: SoftTargets | None, distillation: Distillation) -> LossSums:
         features_PD = self.model.features(batch.inputs, batch.positions_P)
         layer = (features_PD, self.model.weight_VD, self.model.bias_V)
-        weight, temperature = distillation.weight, distillation.temperature
+        told = (batch.labels_P, soft_targets, distillation.weight)
         if self.model.classes == 1:
-            return score_loss(*layer, batch.labels_P, soft_targets, weight, gold_scale=self.gold_scale)
-        return distillation_loss(*layer, batch.labels_P, soft_targets, weight, temperature, gold_scale=self.gold_scale)
+            return score_loss(*layer, *told, gold_scale=self.gold_scale)
+        return distillation_loss(
+            *layer,
+            *told,
+            distillation.temperature,
+            gold_scale=self.gold_scale,
+            divergence=distillation.divergence,
+        )
 
 
 @dataclass
@@ -204,7 +210,7 @@ class _Loop:
                     losses: LossSums = self.module(batch, job.teacher.targets(batch), job.distillation)
                 # Ranks average their gradients; the sum over ranks is wanted.
                 self.accelerator.backward(losses.total * (self.accelerator.num_processes / global_num_targets))
-            values = (losses.total, losses.nll, losses.kl, losses.count, losses.gold_count)
+            values = (losses.total, losses.nll, losses.divergence, losses.count, losses.gold_count)
             sums += torch.stack([value.detach().double() for value in values])
         norm = nn.utils.clip_grad_norm_(job.model.parameters(), job.settings.max_gradient_norm)
         self.optimiser.step()
@@ -225,7 +231,7 @@ class _Loop:
                 # What each step divides by: without the teacher's term, the positions with a gold label.
                 "loss": values["total"] / (count if self.job.distillation.weight > 0 else gold),
                 "nll": values["nll"] / gold,
-                "kl": values["kl"] / count,
+                "divergence": values["divergence"] / count,
                 "gradient_norm": values["gradient_norm"] / steps,
                 "learning_rate": float(self.optimiser.param_groups[0]["lr"]),
             }

@@ -1,8 +1,9 @@
 """The distillation loss over the target positions of a batch, without ever holding all their logits.
 
 LightPAFF's loss (arXiv 2004.12817) in sums: (1 - λ) · nll + λ · T² · KL(teacher || student), the factor T² as in
-Hinton et al. 2015. The gradient at the logits is known in closed form, so one walk over chunks of positions gives the
-loss and every gradient. `reference_loss.py` says the same in plain autograd.
+Hinton et al. 2015; in place of that KL may stand another of `divergences.py`. The gradient at the logits is known in
+closed form, so one walk over chunks of positions gives the loss and every gradient. `reference_loss.py` says the same
+in plain autograd.
 
 Shapes: P target positions, C positions of one chunk, V classes, D hidden.
 """
@@ -18,7 +19,9 @@ from torch.nn import functional
 
 from lightpaff.models.projection import factors, product_dtype, project
 from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.recipe import Divergence
 from lightpaff.targets.soft_targets import Projected, SoftTargets
+from lightpaff.training.divergences import DIVERGENCES, Term
 
 DEFAULT_CHUNK_SIZE = 256
 """128 to 512 are within 20 % of each other on 2 idle CPU cores (benchmarks/loss.py, D=384); memory grows with it."""
@@ -29,16 +32,17 @@ class LossSums:
     """Sums over target positions, never means: the training loop divides by the global number of targets.
 
     Attributes:
-        total: differentiable scalar, (1 - λ) · nll + λ · T² · kl; float32 (float64 for float64 features).
+        total: differentiable scalar, (1 - λ) · nll + λ · T² · divergence; float32 (float64 for float64 features).
         nll: detached scalar, the sum of -log P(gold class) in nats, over the positions with a gold label.
-        kl: detached scalar, the sum of KL(teacher || student) at temperature T in nats; 0 without soft targets.
+        divergence: detached scalar, the sum of KL(teacher || student), or of what takes its place, at temperature T in
+            nats; 0 without soft targets.
         count: int64 scalar, the positions with a gold label or soft targets.
         gold_count: int64 scalar, the positions with a gold label.
     """
 
     total: Tensor
     nll: Tensor
-    kl: Tensor
+    divergence: Tensor
     count: Tensor
     gold_count: Tensor
 
@@ -53,6 +57,7 @@ def distillation_loss(
     temperature: float = 1.0,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     gold_scale: float = 1.0,
+    divergence: Divergence = "forward_kl",
 ) -> LossSums:
     """The loss of the student with the logits features_PD @ weight_VD.T + bias_V, and its gradients.
 
@@ -69,6 +74,7 @@ def distillation_loss(
         temperature: T, softens teacher and student in the teacher's term.
         chunk_size: positions at a time; the result does not depend on it.
         gold_scale: what the gold term is multiplied by: targets for one gold label, where not every one has a label.
+        divergence: the teacher's term.
 
     Raises:
         ValueError: `weight` is not 0 though there are no soft targets.
@@ -81,9 +87,9 @@ def distillation_loss(
     if not torch.is_grad_enabled():
         # Function.needs_input_grad does not know of no_grad: parameters would get gradients that nobody reads.
         features_PD, weight_VD, bias_V = features_PD.detach(), weight_VD.detach(), _detached(bias_V)
-    settings = _Settings((1 - weight) * gold_scale, weight, temperature, chunk_size)
-    total, nll, kl = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
-    return LossSums(total, nll, kl, count, gold_count)
+    settings = _Settings((1 - weight) * gold_scale, weight, temperature, chunk_size, DIVERGENCES[divergence])
+    total, nll, found = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
+    return LossSums(total, nll, found, count, gold_count)
 
 
 def require_teacher(soft_targets: SoftTargets | None, weight: float) -> None:
@@ -102,6 +108,7 @@ class _Settings:
     teacher_weight: float
     temperature: float
     chunk_size: int
+    divergence: Term
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class _ChunkTerms:
     """What one chunk adds to the sums; the gradient is that of the total at the chunk's logits."""
 
     nll: Tensor
-    kl: Tensor
+    divergence: Tensor
     gradient_CV: Tensor | None
 
 
@@ -131,7 +138,7 @@ class _ChunkedLoss(torch.autograd.Function):
             soft_targets = Projected(*factors(*vars(soft_targets).values()))
         products = _Products(features_PD, weight_VD, bias_V, ctx.needs_input_grad[:3])
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
-        kl = torch.zeros_like(nll)
+        divergence = torch.zeros_like(nll)
         for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
             terms = _chunk_terms(
                 products.logits(start, stop),
@@ -142,14 +149,14 @@ class _ChunkedLoss(torch.autograd.Function):
                 any(products.needed),
             )
             nll += terms.nll
-            kl += terms.kl
+            divergence += terms.divergence
             if terms.gradient_CV is not None:
                 products.add_gradient(start, stop, terms.gradient_CV)
-        total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * kl
+        total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * divergence
         ctx.save_for_backward(products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V)
         ctx.dtypes = (features_PD.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
-        ctx.mark_non_differentiable(nll, kl)
-        return total, nll, kl
+        ctx.mark_non_differentiable(nll, divergence)
+        return total, nll, divergence
 
     @staticmethod
     @once_differentiable
@@ -209,7 +216,8 @@ def _chunk_terms(
     exact_dtype: torch.dtype,
     needs_gradient: bool,
 ) -> _ChunkTerms:
-    """The sums of one chunk and (1-λ)(softmax(z) - onehot(y)) + λT(softmax(z/T) - softmax(t/T)) at its logits z."""
+    """The sums and (1-λ)(softmax(z) - onehot(y)) + λT · (the divergence's gradient at z/T) at the logits z
+    of one chunk; KL(teacher || student) has softmax(z/T) - softmax(t/T)."""
     log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
     has_gold_C = labels_C != NO_GOLD_LABEL
     gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
@@ -226,15 +234,12 @@ def _chunk_terms(
         log_p_CV = functional.log_softmax(logits_CV.to(exact_dtype) / settings.temperature, 1)
         teacher_logits_CV = teacher_logits_CV.to(exact_dtype) / settings.temperature
     log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
-    q_CV = log_q_CV.exp()
-    # A class that the teacher rules out adds 0 · log 0 = 0, not NaN.
-    log_q_CV.clamp_(min=torch.finfo(exact_dtype).min)
-    kl = log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
-    if needs_gradient and settings.teacher_weight > 0:
-        soft_CV = log_p_CV.exp_().sub_(q_CV)
+    needs_soft = needs_gradient and settings.teacher_weight > 0
+    divergence, soft_CV = settings.divergence(log_p_CV, log_q_CV, needs_soft)
+    if soft_CV is not None:
         scale = settings.teacher_weight * settings.temperature
         gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
-    return _ChunkTerms(nll, kl, gradient_CV)
+    return _ChunkTerms(nll, divergence, gradient_CV)
 
 
 def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:

@@ -3,11 +3,14 @@
 Shapes: P target positions, V classes, D hidden.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.recipe import Divergence
 from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.training.loss import LossSums, require_teacher
 
@@ -22,6 +25,7 @@ def distillation_loss(
     temperature: float = 1.0,
     chunk_size: int = 0,
     gold_scale: float = 1.0,
+    divergence: Divergence = "forward_kl",
 ) -> LossSums:
     """The same sums as `lightpaff.training.loss.distillation_loss`; `chunk_size` is accepted and not used.
 
@@ -39,11 +43,29 @@ def distillation_loss(
         teacher_logits_PV = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV)
         log_q_PV = functional.log_softmax(teacher_logits_PV / temperature, dim=1)
     log_p_PV = functional.log_softmax(logits_PV / temperature, dim=1)
-    kl = (torch.special.xlogy(log_q_PV.exp(), log_q_PV.exp()) - log_q_PV.exp() * log_p_PV).sum()
-    total = (1 - weight) * gold_scale * nll + weight * temperature**2 * kl
+    found = _DIVERGENCES[divergence](log_q_PV.exp(), log_p_PV.exp())
+    total = (1 - weight) * gold_scale * nll + weight * temperature**2 * found
     return LossSums(
-        total, nll.detach(), kl.detach(), torch.full_like(has_gold_P.sum(), len(labels_P)), has_gold_P.sum()
+        total, nll.detach(), found.detach(), torch.full_like(has_gold_P.sum(), len(labels_P)), has_gold_P.sum()
     )
+
+
+def _kl(one_PV: Tensor, other_PV: Tensor) -> Tensor:
+    difference: Tensor = torch.special.xlogy(one_PV, one_PV) - torch.special.xlogy(one_PV, other_PV)
+    return difference.sum()
+
+
+def _jensen_shannon(one_PV: Tensor, other_PV: Tensor) -> Tensor:
+    mean_PV = (one_PV + other_PV) / 2
+    return (_kl(one_PV, mean_PV) + _kl(other_PV, mean_PV)) / 2
+
+
+_DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward_kl": _kl,
+    "reverse_kl": lambda teacher_PV, student_PV: _kl(student_PV, teacher_PV),
+    "jensen_shannon": _jensen_shannon,
+}
+"""Of the teacher's probabilities and the student's."""
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

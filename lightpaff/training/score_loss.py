@@ -22,7 +22,7 @@ def score_loss(
 ) -> LossSums:
     """Squared errors in place of the likelihoods: (1 - λ) · (student - gold)² + λ · (student - teacher)².
 
-    The result's `nll` holds the sum of squared errors to the gold scores, its `kl` the sum of squared errors to the
+    The result's `nll` holds the sum of squared errors to the gold scores, its `divergence` that to the
     teacher's scores, both in squared units of the score. With a Gaussian of variance 1/2 around each score they are
     the negative log likelihood and the KL divergence, up to a constant.
 

@@ -3,10 +3,11 @@
 Shapes: P target positions, V classes, D hidden.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.recipe import Divergence
 from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets
 from lightpaff.training import loss, reference_loss
 from lightpaff.training.loss import LossSums
@@ -63,7 +65,7 @@ def assert_same_sums(found: LossSums, expected: LossSums) -> None:
         torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name), msg=field.name)
     assert found.count.dtype == found.gold_count.dtype == torch.int64
     assert not found.nll.requires_grad
-    assert not found.kl.requires_grad
+    assert not found.divergence.requires_grad
 
 
 def assert_parity(
@@ -116,6 +118,40 @@ def test_fused_equals_reference(positions: int, classes: int, gold: str, targets
         assert_parity(leaves, lambda arguments=arguments: arguments, weight, temperature)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("divergence", get_args(Divergence))
+@pytest.mark.parametrize("positions", [0, 1, 2 * CHUNK + 3])
+@pytest.mark.parametrize("classes", [2, 101])
+def test_every_divergence_equals_its_reference(divergence: Divergence, positions: int, classes: int) -> None:
+    inputs = make_inputs(positions, classes)
+    leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
+    for weight, temperature, targets in product([0, 0.3, 1], [1, 2.5], ["dense", "projected"]):
+        told = (*leaves, inputs.labels_P, inputs.targets(targets), weight, temperature)
+        found = fused_loss(*told, chunk_size=CHUNK, divergence=divergence)
+        expected = plain_loss(*told, divergence=divergence)
+        assert_same_sums(found, expected)
+        torch.testing.assert_close(gradients_of(found.total, *leaves), gradients_of(expected.total, *leaves))
+
+
+def test_the_divergences_are_what_their_names_say() -> None:
+    """By hand, of P = (3/4, 1/4) of the student and Q = (1/2, 1/2) of the teacher."""
+    student_PV, teacher_PV = torch.tensor([[3.0, 1.0]]).double().log(), torch.zeros(1, 2).double()
+
+    def found(divergence: Divergence, teacher_PV: Tensor = teacher_PV) -> float:
+        layer = (student_PV, torch.eye(2).double(), None, torch.tensor([NO_GOLD_LABEL]))
+        return fused_loss(*layer, Dense(teacher_PV), 1.0, divergence=divergence).divergence.item()
+
+    forward, reverse = math.log(4 / 3) / 2, 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    middle = (math.log(0.8) / 2 + math.log(4 / 3) / 2 + 0.75 * math.log(1.2) + 0.25 * math.log(2 / 3)) / 2
+    assert found("forward_kl") == pytest.approx(forward, abs=1e-12)
+    assert found("reverse_kl") == pytest.approx(reverse, abs=1e-12)
+    assert found("jensen_shannon") == pytest.approx(middle, abs=1e-12)
+    # A class that the teacher rules out: nothing for it, everything, and something between.
+    ruled_out_PV = torch.tensor([[0.0, -math.inf]]).double()
+    assert found("forward_kl", ruled_out_PV) == pytest.approx(math.log(4 / 3))
+    assert found("reverse_kl", ruled_out_PV) == math.inf
+    assert 0 < found("jensen_shannon", ruled_out_PV) < math.log(2)
+
+
 @pytest.mark.parametrize("positions", [0, 1, CHUNK, CHUNK + 1])
 @pytest.mark.parametrize("gold", GOLD_LABELS)
 def test_plain_training_equals_reference(positions: int, gold: str) -> None:
@@ -123,7 +159,7 @@ def test_plain_training_equals_reference(positions: int, gold: str) -> None:
     leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
     assert_parity(leaves, lambda: (*leaves, inputs.labels_P, None), 0.0)
     sums = fused_loss(*leaves, inputs.labels_P, None, 0.0)
-    assert sums.kl == 0
+    assert sums.divergence == 0
     assert sums.count == sums.gold_count == (inputs.labels_P != NO_GOLD_LABEL).sum()
 
 
@@ -149,7 +185,7 @@ def test_values_and_gradient_equal_the_formula_in_numpy(either: Loss, weight: fl
             nll -= np.log(p[labels[position]])
             gradient += (1 - weight) * (p - np.eye(7)[labels[position]])
     np.testing.assert_allclose(sums.nll.item(), nll, rtol=1e-12)
-    np.testing.assert_allclose(sums.kl.item(), kl, rtol=1e-12)
+    np.testing.assert_allclose(sums.divergence.item(), kl, rtol=1e-12)
     np.testing.assert_allclose(sums.total.item(), (1 - weight) * nll + weight * temperature**2 * kl, rtol=1e-12)
     np.testing.assert_allclose(grad_bias_V.numpy(), gradient, rtol=1e-10, atol=1e-13)
     assert (sums.count.item(), sums.gold_count.item()) == (9, (labels != NO_GOLD_LABEL).sum())
@@ -362,7 +398,7 @@ def test_bf16_gradient_at_the_logits_is_exact_near_the_teacher(targets: str, dis
     exact = plain_loss(features_PD.double(), weight_VD.double(), double_V, labels_P, exact_targets, 1.0)
     (found_V,), (wanted_V,) = gradients_of(found.total, bias_V), gradients_of(exact.total, double_V)
     assert relative_error(found_V, wanted_V) < 1e-3
-    torch.testing.assert_close(found.kl.double(), exact.kl, rtol=0.01, atol=0)
+    torch.testing.assert_close(found.divergence.double(), exact.divergence, rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("weight", [0.3, 1.0])
@@ -376,7 +412,9 @@ def test_classes_that_the_teacher_rules_out_have_no_probability(weight: float, t
     sums = fused_loss(*leaves, inputs.labels_P, Dense(logits_PV), weight, temperature)
     assert all(gradient.isfinite().all() for gradient in gradients_of(sums.total, *leaves))
     few = Dense(logits_PV.clamp(min=-1e4))
-    torch.testing.assert_close(sums.kl, plain_loss(*leaves, inputs.labels_P, few, weight, temperature).kl)
+    torch.testing.assert_close(
+        sums.divergence, plain_loss(*leaves, inputs.labels_P, few, weight, temperature).divergence
+    )
 
 
 def test_float32_gradient_stays_exact_near_the_teacher() -> None:
@@ -394,4 +432,4 @@ def test_float32_gradient_stays_exact_near_the_teacher() -> None:
     )
     (found_V,), (wanted_V,) = gradients_of(sums.total, bias_V), gradients_of(exact.total, exact_bias_V)
     assert relative_error(found_V, wanted_V) < 1e-3
-    torch.testing.assert_close(sums.kl.double(), exact.kl, rtol=0.05, atol=1e-6)
+    torch.testing.assert_close(sums.divergence.double(), exact.divergence, rtol=0.05, atol=1e-6)

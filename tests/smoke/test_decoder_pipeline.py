@@ -82,7 +82,7 @@ def decoder_report(
 
 def test_report_is_complete(finished_decoder_run: Any, decoder_report: dict[str, Any]) -> None:
     report = decoder_report
-    assert {curve["arm"]: bool(curve["kl"]) for curve in report["curves"]} == {
+    assert {curve["arm"]: bool(curve["divergence"]) for curve in report["curves"]} == {
         "teacher": False,
         "student": True,
         "control": False,

@@ -85,7 +85,7 @@ def test_report_is_complete(
     assert not [name for name in names if "soft targets" in name or "TF-IDF" in name]
     config = json.loads((output / "student" / "config.json").read_text())
     assert (config["encoder_layers"], config["decoder_layers"]) == (2, 1)
-    kl = {(curve["arm"], curve["stage"]): bool(curve["kl"]) for curve in report["curves"]}
+    kl = {(curve["arm"], curve["stage"]): bool(curve["divergence"]) for curve in report["curves"]}
     assert kl == {(arm, stage): arm == "student" for arm, stage in kl}
     rows = read_rows(recipe.folder / "test_translations.jsonl")
     written = {

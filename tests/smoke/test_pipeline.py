@@ -59,7 +59,7 @@ def test_report_and_student_are_complete(
     assert {(curve["arm"], curve["stage"]) for curve in report["curves"]} == {
         (arm, stage) for arm in ("teacher", "student", "control") for stage in ("pre-training", "fine-tuning")
     }
-    assert all(bool(curve["kl"]) == (curve["arm"] == "student") for curve in report["curves"])
+    assert all(bool(curve["divergence"]) == (curve["arm"] == "student") for curve in report["curves"])
     assert not any(line["reused"] for line in report["steps"])
     assert not list(finished_run.folder.rglob("*.part"))
 

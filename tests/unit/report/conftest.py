@@ -94,7 +94,7 @@ def make_curve(arm: Arm, stage: Stage, seed: int, start: float, end: float) -> C
         steps=steps,
         training_loss=nll,
         nll=nll,
-        kl=[0.6 * value for value in nll] if has_kl else [],
+        divergence=[0.6 * value for value in nll] if has_kl else [],
         validation=[
             ValidationPoint(step, metric, best - 0.12 * math.exp(-step / 600) - 0.003 * seed)
             for step in range(250, 2001, 250)

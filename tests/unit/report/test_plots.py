@@ -22,10 +22,10 @@ def charts(report_data: ReportData) -> list[tuple[str, str]]:
 def test_there_is_a_plot_for_every_stage_and_measure(charts: list[tuple[str, str]]) -> None:
     assert [title for title, _ in charts] == [
         "pre-training: loss on gold labels",
-        "pre-training: KL to the teacher (nats)",
+        "pre-training: divergence from the teacher (nats)",
         "pre-training: validation accuracy (points)",
         "fine-tuning: loss on gold labels",
-        "fine-tuning: KL to the teacher (nats)",
+        "fine-tuning: divergence from the teacher (nats)",
         "fine-tuning: validation accuracy (points)",
         "imdb: accuracy against latency; up and to the left is better",
         "imdb: paired differences; right of zero the first is better",
@@ -49,7 +49,9 @@ def test_ids_do_not_clash_on_one_page(charts: list[tuple[str, str]]) -> None:
 
 def test_nothing_is_drawn_without_data(report_data: ReportData) -> None:
     rows = [replace(row, median_ms=None) for row in report_data.rows]
-    curves = [replace(curve, steps=[], training_loss=[], nll=[], kl=[], validation=[]) for curve in report_data.curves]
+    curves = [
+        replace(curve, steps=[], training_loss=[], nll=[], divergence=[], validation=[]) for curve in report_data.curves
+    ]
     assert all_charts(replace(report_data, rows=rows, curves=curves, comparisons=[])) == []
 
 
@@ -68,7 +70,7 @@ def test_text_in_plots_is_escaped(report_data: ReportData) -> None:
 
 def test_perplexities_are_drawn_as_they_are_with_their_direction(clm_data: ReportData) -> None:
     charts = dict(all_charts(clm_data))
-    assert [title for title in charts if "KL" not in title and "loss on gold" not in title] == [
+    assert [title for title in charts if "divergence" not in title and "loss on gold" not in title] == [
         "pre-training: validation perplexity per token",
         "fine-tuning: validation perplexity per token",
         "wikitext: perplexity per word against latency; down and to the left is better",
