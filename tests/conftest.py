@@ -300,13 +300,14 @@ def _seeded_and_single_threaded() -> None:
 
 @pytest.fixture(scope="session")
 def _quick_latency() -> Iterator[None]:
-    from lightpaff.pipeline import language_modelling, measuring_steps, online_steps
+    from lightpaff.objectives import clm
+    from lightpaff.pipeline import measuring_steps, online_steps
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring_steps, "_SECONDS", 0.2)
         patch.setattr(measuring_steps, "measure_latency", partial(measuring_steps.measure_latency, least_rounds=4))
         patch.setattr(online_steps, "_SECONDS", 0.0)
-        patch.setattr(language_modelling, "_NEW_TOKENS", 4)
+        patch.setattr(clm, "_NEW_TOKENS", 4)
         yield
 
 

@@ -9,12 +9,26 @@ Shapes: B examples, S tokens of the input, T tokens of the output.
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Search:
+    """How texts are searched; the arguments of `generate` and `generation_settings`."""
+
+    decoder_start_id: int | None
+    end_id: int
+    padding_id: int
+    beams: int
+    length_penalty: float
+    max_new_tokens: int
+    first_written_id: int | None = None
 
 
 def generate(

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from lightpaff.errors import UserError
+from lightpaff.evaluation.comparison import Comparison
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe import Metric
@@ -42,6 +43,15 @@ class TokenLikelihoods:
     def take(self, rows_N: NDArray[np.int32] | Integers) -> "TokenLikelihoods":
         """The likelihoods of the given windows, in that order; a window may come several times."""
         return TokenLikelihoods(self.nll_N[rows_N], self.tokens_N[rows_N], self.words_N[rows_N])
+
+    def compare(self, other: "TokenLikelihoods") -> Comparison:
+        """By the largest difference of a window's log likelihood a token."""
+        return Comparison(None, float(np.abs((self.nll_N - other.nll_N) / self.tokens_N).max()))
+
+    @property
+    def is_finite_N(self) -> NDArray[np.bool_]:
+        """Which windows have a number."""
+        return np.isfinite(self.nll_N)
 
     @property
     def is_constant(self) -> bool:

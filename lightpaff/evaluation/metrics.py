@@ -6,14 +6,22 @@ Shapes: N rows, V classes (1 for regression).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from lightpaff.errors import UserError
+from lightpaff.evaluation.comparison import Comparison
+from lightpaff.files import write_whole
 from lightpaff.recipe import Metric
+
+LOGITS = "logits_NV"
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
@@ -65,6 +73,18 @@ class Predictions:
         """The predictions of the given rows, in that order; a row may come several times."""
         groups_N = None if self.groups_N is None else self.groups_N[rows_N]
         return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N], groups_N)
+
+    def compare(self, other: "Predictions") -> Comparison:
+        """Classes by their agreement, logits and scores by their largest difference."""
+        difference = float(np.abs(self.logits_NV - other.logits_NV).max())
+        is_score = self.logits_NV.shape[1] == 1
+        agreement = None if is_score else float((self.classes_N == other.classes_N).mean())
+        return Comparison(agreement, difference, largest=float(np.abs(self.logits_NV).max()))
+
+    @property
+    def is_finite_N(self) -> NDArray[np.bool_]:
+        """Which rows have numbers."""
+        return np.asarray(np.isfinite(self.logits_NV).all(axis=1))
 
     @property
     def is_constant(self) -> bool:
@@ -171,3 +191,21 @@ _METRICS: dict[Metric, Callable[[Predictions], float]] = {
     "pearson": _pearson,
     "spearman": _spearman,
 }
+
+
+def write_logits(path: Path, logits_NV: NDArray[np.float32]) -> None:
+    """Write logits, whole, as safetensors that `read_logits` reads."""
+    write_whole(path, save({LOGITS: np.ascontiguousarray(logits_NV)}))
+
+
+def read_logits(path: Path) -> NDArray[np.float32]:
+    """The logits that `write_logits` wrote: N x V.
+
+    Raises:
+        UserError: when the file holds none.
+    """
+    try:
+        logits_NV: NDArray[np.float32] = load_file(path)[LOGITS]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"{path}: is no store of soft targets; delete its folder and run again") from error
+    return logits_NV

@@ -5,6 +5,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightpaff.evaluation.comparison import Comparison
 from lightpaff.recipe import Metric
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,15 @@ class Outputs(Protocol):
 
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """The same where each row comes as often as its weight says, a whole number: a resample of the rows."""
+        ...
+
+    def compare(self, other: Self) -> Comparison:
+        """How far another model's outputs for the same rows are from these."""
+        ...
+
+    @property
+    def is_finite_N(self) -> NDArray[np.bool_]:
+        """Which rows the model has an answer for: NaN and infinity are none."""
         ...
 
     @property

@@ -25,6 +25,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from lightpaff.errors import UserError
 from lightpaff.evaluation.bleu_tokenizers import bleu_tokenizer
+from lightpaff.evaluation.comparison import Comparison
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe import Metric
@@ -88,6 +89,16 @@ class GeneratedTexts:
             return float(self._all.rouge_NM[self._rows_N, _ROUGE.index(metric)].mean())
         counts_K = self._all.counts_NK(metric)[self._rows_N].sum(axis=0)
         return _score_counts(self._all.corpus_metric(metric), counts_K) / 100
+
+    def compare(self, other: "GeneratedTexts") -> Comparison:
+        """By the share of rows with the same text."""
+        same = sum(one == another for one, another in zip(self.hypotheses, other.hypotheses, strict=True))
+        return Comparison(same / len(self), None)
+
+    @property
+    def is_finite_N(self) -> NDArray[np.bool_]:
+        """Texts are no numbers, and never none."""
+        return np.ones(len(self), dtype=np.bool_)
 
     @property
     def is_constant(self) -> bool:

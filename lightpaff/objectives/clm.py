@@ -13,19 +13,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from lightpaff.data.corpus import Arrangement, CorpusText, TokenisedText, tokenise, write_rows
 from lightpaff.data.documents import iterate_documents
+from lightpaff.data.draws import generator
 from lightpaff.data.sources import ResolvedSource
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TOKENS, TokenTable
 from lightpaff.errors import UserError
+from lightpaff.evaluation.likelihoods import TokenLikelihoods, read_likelihoods, write_likelihoods
+from lightpaff.evaluation.outputs import Outputs
+from lightpaff.objectives.answers import Answerer, ask_nll
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
@@ -38,6 +43,14 @@ _SEQUENCE_COLUMNS = {_STARTS: pa.large_list(pa.int32())}
 _DOCUMENT_COLUMNS = {_WORDS: pa.int64()}
 _SEQUENCES_WRITTEN_TOGETHER = 4096
 _DOCUMENTS_WRITTEN_TOGETHER = 256
+_TOKENS_SCORED_TOGETHER = 8192
+_PROMPT_TOKENS = 32
+_NEW_TOKENS = 32
+
+soft_targets: Literal["once", "live"] = "live"
+chosen_by: Literal["metrics", "likelihood"] = "likelihood"
+counted = "windows"
+has_baseline = False
 
 
 def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
@@ -288,6 +301,80 @@ def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed:
         padding_id=vocabulary.padding_id,
         number_of_classes=vocabulary.size,
     )
+
+
+def for_validation(task: Task) -> Task:
+    """Windows side by side: half the work, and enough to choose a checkpoint."""
+    return task.model_copy(update={"stride": task.max_length})
+
+
+def answer(
+    answerer: Answerer, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+) -> None:
+    """The likelihood of every token of the split, once each, summed up a window, in float32."""
+    assert isinstance(data, SlidingWindows)
+    nll_N = ask_nll(answerer, data, _TOKENS_SCORED_TOGETHER, description, "windows")
+    write_likelihoods(_likelihoods_file(path), TokenLikelihoods(nll_N, data.targets_N.astype(np.int64), data.words_N))
+
+
+def read_outputs(path: Path, data: Objective) -> TokenLikelihoods:
+    """The likelihoods of a split."""
+    return read_likelihoods(_likelihoods_file(path))
+
+
+def describe_timing(task: Task) -> str:
+    """Of the report."""
+    return f"{_NEW_TOKENS} tokens after a prompt of {_PROMPT_TOKENS}, greedy"
+
+
+def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """`count` prompts drawn from the split, all of one length."""
+    width = min(_PROMPT_TOKENS, int(data.lengths_N.max()))
+    long_enough = np.flatnonzero(data.lengths_N >= width)
+    ids = long_enough[generator("order", 0, turn, count).integers(len(long_enough), size=count)]
+    ids_BS = data.batch(np.sort(ids), draw=0).inputs["input_ids"][:, :width].to(device)
+    return {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)}
+
+
+def answer_tokens(task: Task) -> int:
+    """Written after every prompt."""
+    return _NEW_TOKENS
+
+
+def run(
+    model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary, inputs: dict[str, torch.Tensor]
+) -> object:
+    """Continue the prompts, all to the same length."""
+    return model.generate(
+        **inputs,
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=_NEW_TOKENS,
+        min_new_tokens=_NEW_TOKENS,
+        pad_token_id=vocabulary.padding_id,
+    )
+
+
+def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
+    """A model that continues texts."""
+    return {"kind": "next_tokens"}
+
+
+def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+    """There is nothing to say."""
+
+
+def notes(task: Task, outputs: Outputs) -> dict[str, str]:
+    """How the perplexity was measured."""
+    stride = task.stride or task.max_length // 2
+    return {
+        "perplexity": f"every token of the split scored once, in windows of {task.max_length} tokens that move on by "
+        f"{stride}; a word is what white space separates, and each line end counts as one"
+    }
+
+
+def _likelihoods_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.safetensors")
 
 
 @dataclass

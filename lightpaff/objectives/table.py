@@ -1,61 +1,126 @@
-"""Every objective by its word in the recipe: what prepares its data and what makes its batches."""
+"""Every objective by its word in the recipe.
+
+An objective is a file of this room, from rows to scores; nothing else asks which objective a task has.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import torch
+from transformers import PreTrainedModel
 
 from lightpaff.data.corpus import Arrangement
 from lightpaff.data.task_sources import TaskSources
+from lightpaff.evaluation.outputs import Outputs
 from lightpaff.objectives import classify, clm, mlm, mssm, translate
+from lightpaff.objectives.answers import Answerer
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe import Pretraining, Task
 
 
-class OpenSplit(Protocol):
-    """Opens `train`, `validation` or `test` of a prepared task; the seed is that of the draws, if any."""
+class PretrainingObjective(Protocol):
+    """Stage one: what a file offers that prepares a corpus."""
 
-    def __call__(self, task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Objective:
-        """The split as an objective."""
+    def arrange(self, pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
+        """How the objective wants the corpus."""
+        ...
+
+    def open_corpus(self, path: Path, pretraining: Pretraining, vocabulary: Vocabulary, seed: int) -> Objective:
+        """The objective over what was written so; the seed is that of the draws, if any."""
         ...
 
 
-@dataclass(frozen=True)
-class PretrainingObjective:
-    """Stage one.
+class TaskObjective(Protocol):
+    """Stage two: what a file offers that prepares a task, asks models and scores what they answer.
 
     Attributes:
-        arrange: how the objective wants the corpus.
-        open_corpus: the objective over what was written so.
+        soft_targets: the teacher is asked `once` for every training row, or `live` at every batch, where its answers
+            (targets x vocabulary) are too many to keep.
+        chosen_by: the best checkpoint is that with the best first metric, or with the best likelihood of the gold
+            targets, where metrics cost much.
+        counted: what scores and intervals are over.
+        has_baseline: TF-IDF with a linear model can do the task.
     """
 
-    arrange: Callable[[Pretraining, Vocabulary], Arrangement]
-    open_corpus: Callable[[Path, Pretraining, Vocabulary, int], Objective]
+    soft_targets: Literal["once", "live"]
+    chosen_by: Literal["metrics", "likelihood"]
+    counted: str
+    has_baseline: bool
+
+    def prepare_rows(
+        self, task: Task, sources: TaskSources, vocabulary: Vocabulary, result: Path, advance: Callable[[int], None]
+    ) -> list[dict[str, Any]]:
+        """Check and tokenise all splits into the folder `result`; their data cards."""
+        ...
+
+    def open_split(self, task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Objective:
+        """`train`, `validation` or `test` of a prepared task; the seed is that of the draws, if any."""
+        ...
+
+    def for_validation(self, task: Task) -> Task:
+        """The task as the loop validates it: cheaper, where evaluation costs much."""
+        ...
+
+    def answer(
+        self, answerer: Answerer, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+    ) -> None:
+        """Ask a model about a split and write what it says; `path` is the file without its ending."""
+        ...
+
+    def read_outputs(self, path: Path, data: Objective) -> Outputs:
+        """What was written so, with the gold answers."""
+        ...
+
+    def describe_timing(self, task: Task) -> str:
+        """What one measurement of the latency is."""
+        ...
+
+    def timing_inputs(self, data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """`count` inputs drawn from the data, for one measurement; `turn` numbers the draws."""
+        ...
+
+    def answer_tokens(self, task: Task) -> int:
+        """How many tokens an answer has; at most, where the model may end sooner."""
+        ...
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        data: Objective,
+        task: Task,
+        vocabulary: Vocabulary,
+        inputs: dict[str, torch.Tensor],
+    ) -> object:
+        """What is timed."""
+        ...
+
+    def describe_export(self, task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
+        """What an export's card says of the task: its `kind`, and how it is used."""
+        ...
+
+    def describe_use(self, directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+        """Write into a delivered model's directory how it is meant to be used."""
+        ...
+
+    def notes(self, task: Task, outputs: Outputs) -> dict[str, str]:
+        """What the report says beside the scores."""
+        ...
 
 
-@dataclass(frozen=True)
-class TaskObjective:
-    """Stage two.
+PRETRAINING_OBJECTIVES: dict[str, PretrainingObjective] = {"mlm": mlm, "clm": clm, "mssm": mssm}
 
-    Attributes:
-        prepare_rows: checks and tokenises all splits into a folder, and returns their data cards.
-        open_split: one of them as an objective.
-    """
-
-    prepare_rows: Callable[[Task, TaskSources, Vocabulary, Path, Callable[[int], None]], list[dict[str, Any]]]
-    open_split: OpenSplit
-
-
-PRETRAINING_OBJECTIVES = {
-    "mlm": PretrainingObjective(mlm.arrange, mlm.open_corpus),
-    "clm": PretrainingObjective(clm.arrange, clm.open_corpus),
-    "mssm": PretrainingObjective(mssm.arrange, mssm.open_corpus),
+TASK_OBJECTIVES: dict[str, TaskObjective] = {
+    "classify": classify,
+    "regress": classify,
+    "clm": clm,
+    "translate": translate,
 }
 
-TASK_OBJECTIVES = {
-    "classify": TaskObjective(classify.prepare_rows, classify.open_split),
-    "regress": TaskObjective(classify.prepare_rows, classify.open_split),
-    "clm": TaskObjective(clm.prepare_rows, clm.open_split),
-    "translate": TaskObjective(translate.prepare_rows, translate.open_split),
-}
+
+def draw_timed_rows(task: Task, data: Objective, count: int, turn: int) -> tuple[tuple[int, ...], ...]:
+    """Token ids of `count` inputs drawn from the data, as they are timed; `turn` numbers the draws."""
+    inputs = TASK_OBJECTIVES[task.objective].timing_inputs(data, count, turn, torch.device("cpu"))
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    return tuple(tuple(ids[:length]) for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True))

@@ -9,25 +9,38 @@ Shapes: B examples, S tokens of the source, T tokens of the target, P target pos
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lightpaff.data.draws import generator
-from lightpaff.data.languages import first_decoder_token, first_written_token
+from lightpaff.data.languages import first_decoder_token, first_written_token, source_prefix
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.text_pairs import TARGETS, TextPair, read_pairs, write_pairs
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
+from lightpaff.evaluation.generation import Search, generate, generation_settings
+from lightpaff.evaluation.outputs import Outputs
+from lightpaff.evaluation.texts import GeneratedTexts, read_texts, write_texts
+from lightpaff.objectives.answers import Answerer, walk
 from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe import Task
 
 _ROWS_WRITTEN_TOGETHER = 4096
+_SOURCE_TOKENS_TOGETHER = 8192
+"""Over the beams: a row counts once a beam."""
+
+soft_targets: Literal["once", "live"] = "live"
+chosen_by: Literal["metrics", "likelihood"] = "likelihood"
+counted = "rows"
+has_baseline = False
 
 
 def prepare_rows(
@@ -45,12 +58,12 @@ def prepare_rows(
         for split in reversed(SPLITS)
         if sources.of(split)
     }
-    texts = {split: _read_texts(result / f"{split}.arrow") for split in SPLITS if split in cards}
+    texts = {split: _read_pairs(result / f"{split}.arrow") for split in SPLITS if split in cards}
     cards["train"]["warnings"] += warn_of_repeated(texts.pop("train"), texts)
     return [cards[split] for split in SPLITS if split in cards]
 
 
-def _read_texts(path: Path) -> list[tuple[str, str]]:
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
     table = TokenTable(path)
     return list(zip(table.column("source"), table.column("target"), strict=True))
 
@@ -169,6 +182,116 @@ class Translation:
             if chance < self._teacher_ratio:
                 return self._teacher_targets.tokens(example_id)
         return self._targets.tokens(example_id)
+
+
+def for_validation(task: Task) -> Task:
+    """As it is."""
+    return task
+
+
+def answer(
+    answerer: Answerer, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
+) -> None:
+    """Generated texts with their references."""
+    assert isinstance(data, Translation)
+    rows = write_rows(answerer, data, task, vocabulary, description)
+    hypotheses = vocabulary.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    texts = GeneratedTexts([text.strip() for text in hypotheses], data.references(), data.sources())
+    write_texts(_texts_file(path), texts)
+
+
+def write_rows(
+    answerer: Answerer, data: "Translation", task: Task, vocabulary: Vocabulary, description: str
+) -> list[list[int]]:
+    """What the model writes for every row, by beam search: token ids without the end token."""
+    search = _search(data, task, vocabulary)
+    rows: list[list[int]] = [[]] * len(data.lengths_N)
+    for ids in walk(data, max(_SOURCE_TOKENS_TOGETHER // search.beams, 1), description):
+        for id_, row in zip(ids, answerer.write(data.source_inputs(ids), search), strict=True):
+            rows[id_] = row
+    return rows
+
+
+def read_outputs(path: Path, data: Objective) -> GeneratedTexts:
+    """The texts with their references."""
+    return read_texts(_texts_file(path))
+
+
+def describe_timing(task: Task) -> str:
+    """Of the report."""
+    beams = task.generation.beams
+    return f"one row at a time, {f'beam search with {beams} beams' if beams > 1 else 'greedy'}"
+
+
+def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, Tensor]:
+    """`count` sources drawn at random: the lengths are the task's own."""
+    assert isinstance(data, Translation)
+    ids = generator("order", 0, turn, count).integers(len(data.lengths_N), size=count)
+    return {name: tensor.to(device) for name, tensor in data.source_inputs(np.sort(ids)).items()}
+
+
+def answer_tokens(task: Task) -> int:
+    """Written for every source, at most."""
+    return task.max_target_length
+
+
+def run(
+    model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary, inputs: dict[str, Tensor]
+) -> object:
+    """Write the targets as in the evaluation."""
+    assert isinstance(data, Translation)
+    return generate(model, inputs, **vars(_search(data, task, vocabulary)))
+
+
+def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
+    """A model that writes texts, with what it begins with and how it is searched."""
+    assert isinstance(data, Translation)
+    tokenizer, search = vocabulary.tokenizer, _search(data, task, vocabulary)
+    first, written = (
+        "" if id_ is None else str(tokenizer.convert_ids_to_tokens(id_))
+        for id_ in (search.decoder_start_id, search.first_written_id)
+    )
+    return {
+        "kind": "target_tokens",
+        "decoder_start": first,
+        "first_written": written,
+        "source_prefix": source_prefix(tokenizer, task.languages),
+        "beams": search.beams,
+        "length_penalty": search.length_penalty,
+        "max_target_length": search.max_new_tokens,
+    }
+
+
+def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
+    """Let the model's own `generate` write as in the evaluation (see `generate`): the target language first, by the
+    same search, and without the habits that a ready-made model comes with."""
+    assert isinstance(data, Translation)
+    settings = generation_settings(**vars(_search(data, task, vocabulary)))
+    settings.bos_token_id = vocabulary.tokenizer.bos_token_id
+    settings.save_pretrained(directory)
+
+
+def notes(task: Task, outputs: Outputs) -> dict[str, str]:
+    """The settings of the metrics, so that others can compare."""
+    assert isinstance(outputs, GeneratedTexts)
+    found = outputs.signatures()
+    return {metric: found[metric] for metric in task.metric_names}
+
+
+def _search(data: "Translation", task: Task, vocabulary: Vocabulary) -> Search:
+    return Search(
+        decoder_start_id=data.decoder_start_id,
+        first_written_id=data.first_written_id,
+        end_id=vocabulary.tokenizer.eos_token_id,
+        padding_id=vocabulary.padding_id,
+        beams=task.generation.beams,
+        length_penalty=task.generation.length_penalty,
+        max_new_tokens=task.max_target_length,
+    )
+
+
+def _texts_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.jsonl")
 
 
 def _write_split(

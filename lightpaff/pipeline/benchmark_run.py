@@ -16,11 +16,10 @@ from lightpaff.deployment.measuring import Measurement, MeasureSettings, count_p
 from lightpaff.errors import UserError
 from lightpaff.models.opening import read_config
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
-from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.delivery import EXPORTS
 from lightpaff.pipeline.run import RECIPE, RUN, STEPS
-from lightpaff.pipeline.task_kinds import draw_timed_rows
 from lightpaff.pipeline.training_steps import evaluation_splits
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar

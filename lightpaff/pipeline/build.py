@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     Advice,
     Budget,
@@ -188,7 +188,7 @@ def _task_steps(
     }
     # The control has the student's shape, so its speed is the student's.
     latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
-    baseline = baseline_step(shop, task, rows) if TASK_KINDS[task.objective].has_baseline else None
+    baseline = baseline_step(shop, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
     return TaskSteps(task, rows, predictions, models, baseline, latency)
 
 
@@ -196,7 +196,7 @@ def _advice(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Advice | 
     """What the student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
     sequences = sequences_step(shop, task, rows, teacher) if task.sequence_distillation else None
     listens = shop.recipe.fine_tuning.distillation.weight > 0
-    is_live = TASK_KINDS[task.objective].soft_targets == "live"
+    is_live = TASK_OBJECTIVES[task.objective].soft_targets == "live"
     if not listens and sequences is None:
         return None
     captured = capture_step(shop, task, rows, teacher) if listens and not is_live else None

@@ -13,11 +13,11 @@ from scipy.stats import binomtest
 from lightpaff.data.draws import generator
 from lightpaff.errors import UserError
 from lightpaff.models.opening import read_config
-from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.answers import ask_logits
+from lightpaff.objectives.classify import TOKENS_PREDICTED_TOGETHER, read_labels
+from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.pipeline.build import TaskSteps
-from lightpaff.pipeline.classification import TOKENS_PREDICTED_TOGETHER
 from lightpaff.pipeline.training_steps import Start, Workshop, open_for_task, task_objective
-from lightpaff.targets.teacher import predict
 
 _ROWS_ASKED = 400
 _CHANCE = 1e-3
@@ -41,9 +41,8 @@ def check_class_order(shop: Workshop, steps: TaskSteps, teacher: Start) -> None:
     data = task_objective(shop, steps.task, steps.rows, "train")
     gold = data.gold_ids
     asked = np.sort(generator("order", 0, 0, len(gold)).permutation(gold)[:_ROWS_ASKED])
-    logits_NV = predict(
-        model, data, TOKENS_PREDICTED_TOGETHER, shop.hardware.device, "ask the teacher for its classes", asked
-    )
+    answerer = ModelAnswers(model, shop.hardware.device)
+    logits_NV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, "ask the teacher for its classes", asked)
     answers_N = logits_NV[asked].argmax(dim=1).numpy()
     gold_N = data.batch(asked, draw=0).labels_P.numpy()
     order = better_order(answers_N, gold_N, len(labels))

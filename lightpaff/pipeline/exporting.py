@@ -7,33 +7,28 @@ writes outputs that are scored as those of every model are.
 import importlib.util
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from lightpaff.data.languages import source_prefix, tokenizer_between
-from lightpaff.deployment.card import ExportCard, Format, Kind
+from lightpaff.data.languages import tokenizer_between
+from lightpaff.deployment.card import ExportCard, Format
+from lightpaff.deployment.export_answers import ExportAnswers
 from lightpaff.deployment.exporters import export_model, refusal_of
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
-from lightpaff.evaluation.likelihoods import TokenLikelihoods
-from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
-from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.files import sha256_of_file, write_json_whole
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
-from lightpaff.objectives.classify import read_labels
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.translate import Translation
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.recipe import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
@@ -48,12 +43,6 @@ _ROUNDING = 0.005
 _LARGEST_LOSS = 1e9
 """JSON has no infinity."""
 
-_KINDS: dict[str, Kind] = {
-    "classify": "classes",
-    "regress": "scores",
-    "clm": "next_tokens",
-    "translate": "target_tokens",
-}
 _PACKAGES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
     "openvino": ("onnx", "onnxscript", "openvino", "torch"),
@@ -110,7 +99,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         own_tokenizer = tokenizer_between(shop.inputs.tokenizer, task.languages)
         card = replace(card, tokenizer=write_tokenizer(own_tokenizer, destination))
         if request.to == "transformers":
-            TASK_KINDS[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)
+            TASK_OBJECTIVES[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)
         card.write(destination)
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 
@@ -127,7 +116,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
 def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: Step, request: Export) -> Step:
     """Run an export over the validation and test rows and compare it with its student's outputs (`student` is the step
     that predicted with it)."""
-    kind = TASK_KINDS[task.objective]
+    objective = TASK_OBJECTIVES[task.objective]
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         checks = []
@@ -135,9 +124,11 @@ def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: 
             data = task_objective(shop, task, rows, split)
             directory = exported.directory / EXPORT
             description = f"{step.name} ({split})"
-            kind.predict_export(directory, data, task, shop.inputs.vocabulary, place.result / split, description)
-            outputs = kind.read_outputs(place.result / split, data)
-            checks.append(_compare(task, split, kind.read_outputs(student.directory / split, data), outputs))
+            objective.answer(
+                ExportAnswers(directory), data, task, shop.inputs.vocabulary, place.result / split, description
+            )
+            outputs = objective.read_outputs(place.result / split, data)
+            checks.append(_compare(task, split, objective.read_outputs(student.directory / split, data), outputs))
         write_json_whole(place.result / CHECK, [asdict(check) for check in checks])
         return {"loss": checks[0].loss}
 
@@ -201,7 +192,7 @@ def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> Split
         float(np.clip(end, -_LARGEST_LOSS, _LARGEST_LOSS))
         for end in sorted(scale * end if scale else 0.0 for end in (found.low, found.high))
     )
-    agreement, difference = _differences(student, export)
+    compared = student.compare(export)
     return SplitCheck(
         split,
         metric,
@@ -210,19 +201,16 @@ def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> Split
         loss=scale * found.value,
         loss_low=low,
         loss_high=high,
-        agreement=agreement,
-        largest_difference=difference,
-        is_another_model=difference is not None and difference > _ROUNDING * max(1.0, _size(student)),
+        agreement=compared.agreement,
+        largest_difference=compared.difference,
+        is_another_model=(compared.difference or 0.0) > _ROUNDING * max(1.0, compared.largest),
         rows=len(student),
     )
 
 
 def _require_numbers(split: str, student: Outputs, export: Outputs) -> None:
     """NaN has no score, and no interval either, so that it would not be shown to lose anything."""
-    before, after = _numbers(student), _numbers(export)
-    if before is None or after is None:
-        return
-    is_lost_N = (np.isfinite(before) & ~np.isfinite(after)).any(axis=1)
+    is_lost_N = student.is_finite_N & ~export.is_finite_N
     if lost := int(is_lost_N.sum()):
         raise UserError(
             f"it gives no number (NaN or infinity) for {lost:,} of the {len(student):,} {split} rows, where its "
@@ -230,57 +218,15 @@ def _require_numbers(split: str, student: Outputs, export: Outputs) -> None:
         )
 
 
-def _numbers(outputs: Outputs) -> np.ndarray | None:
-    """What a model says of each row, in a row; None for texts."""
-    if isinstance(outputs, Predictions):
-        return outputs.logits_NV
-    return outputs.nll_N[:, None] if isinstance(outputs, TokenLikelihoods) else None
-
-
-def _size(outputs: Outputs) -> float:
-    """How large a model's logits or scores get; of likelihoods 1, since they are per token."""
-    return float(np.abs(outputs.logits_NV).max()) if isinstance(outputs, Predictions) else 1.0
-
-
-def _differences(student: Outputs, export: Outputs) -> tuple[float | None, float | None]:
-    if isinstance(student, Predictions) and isinstance(export, Predictions):
-        difference = float(np.abs(student.logits_NV - export.logits_NV).max())
-        is_score = student.logits_NV.shape[1] == 1
-        return None if is_score else float((student.classes_N == export.classes_N).mean()), difference
-    if isinstance(student, TokenLikelihoods) and isinstance(export, TokenLikelihoods):
-        return None, float(np.abs((student.nll_N - export.nll_N) / student.tokens_N).max())
-    assert isinstance(student, GeneratedTexts)
-    assert isinstance(export, GeneratedTexts)
-    same = sum(one == other for one, other in zip(student.hypotheses, export.hypotheses, strict=True))
-    return same / len(student), None
-
-
 def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Export, data: Objective) -> ExportCard:
-    tokenizer = shop.inputs.tokenizer
-    card = partial(
-        ExportCard,
+    vocabulary = shop.inputs.vocabulary
+    return ExportCard(
         format=request.to,
         quantisation=request.quantise,
-        kind=_KINDS[task.objective],
         max_length=task.max_length,
         longest_input=longest_input(read_config(model.path)),
-        pairs=task.columns.text_pair is not None,
-        segments=shop.inputs.vocabulary.has_segments,
-        truncation_side=str(tokenizer.truncation_side),
+        truncation_side=str(vocabulary.tokenizer.truncation_side),
         source_sha256=sha256_of_file(model.path / "model.safetensors"),
         made_with=versions_of(("lightpaff", *_PACKAGES[request.to])),
-    )
-    if task.objective == "classify":
-        return card(labels=read_labels(rows.directory))
-    if not isinstance(data, Translation):
-        return card()
-    return card(
-        decoder_start=str(tokenizer.convert_ids_to_tokens(data.decoder_start_id)),
-        first_written=""
-        if data.first_written_id is None
-        else str(tokenizer.convert_ids_to_tokens(data.first_written_id)),
-        source_prefix=source_prefix(tokenizer, task.languages),
-        beams=task.generation.beams,
-        length_penalty=task.generation.length_penalty,
-        max_target_length=task.max_target_length,
+        **TASK_OBJECTIVES[task.objective].describe_export(task, rows.directory, data, vocabulary),
     )

@@ -10,16 +10,16 @@ import torch
 from lightpaff.data.task_data import TaskRows
 from lightpaff.evaluation.baseline import fit_tfidf_baseline
 from lightpaff.evaluation.latency import measure_latency, speed_ratio
+from lightpaff.evaluation.metrics import write_logits
 from lightpaff.files import write_json_whole
 from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.environment import describe_processor, describe_runtime, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe import Task
-from lightpaff.targets.teacher import store_targets
 
 LATENCY = "latency.json"
 _SECONDS = 20.0
@@ -46,7 +46,7 @@ def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
         )
         ends = np.cumsum([len(split_texts) for split_texts in evaluated.values()])
         for split, logits_NV in zip(evaluated, np.split(baseline.logits_NV, ends[:-1]), strict=True):
-            store_targets(torch.from_numpy(logits_NV), place.result / f"{split}.safetensors")
+            write_logits(place.result / f"{split}.safetensors", logits_NV)
         return {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
 
     settings = {"splits": evaluation_splits(task), "versions": versions_of(("scikit-learn", "scipy"))}
@@ -59,15 +59,15 @@ def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         console.print(f"{step.name}, {_SECONDS:.0f} s ...")
         data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
-        device, kind = shop.hardware.device, TASK_KINDS[task.objective]
+        device, objective = shop.hardware.device, TASK_OBJECTIVES[task.objective]
 
         def prepare(start: Start) -> partial[object]:
             headed = open_headed(start.path, data.head, data.number_of_classes, device=device, attention="sdpa")
-            return partial(kind.run, headed.model.eval(), data, task, shop.inputs.vocabulary)
+            return partial(objective.run, headed.model.eval(), data, task, shop.inputs.vocabulary)
 
         measured = measure_latency(
             {name: prepare(start) for name, start in models.items()},
-            lambda count, turn: kind.timing_inputs(data, count, turn, device),
+            lambda count, turn: objective.timing_inputs(data, count, turn, device),
             _SECONDS,
             _BATCH_SIZE,
             device=device,

@@ -12,10 +12,10 @@ import torch
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
 from lightpaff.files import write_json_whole
+from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.task_kinds import TASK_KINDS, draw_timed_rows
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
 from lightpaff.recipe import Task
@@ -67,13 +67,13 @@ def read_online(step: Step) -> list[Measurement]:
 
 
 def _settings(shop: Workshop, task: Task, rows: Step) -> MeasureSettings:
-    kind = TASK_KINDS[task.objective]
+    objective = TASK_OBJECTIVES[task.objective]
     data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
     return MeasureSettings(
         batch_sizes=_BATCH_SIZES,
         lengths=(),
         task_rows=draw_timed_rows(task, data, _INPUTS_DRAWN, 0),
-        new_tokens=kind.answer_tokens(task),
+        new_tokens=objective.answer_tokens(task),
         beams=task.generation.beams,
         length_penalty=task.generation.length_penalty,
         seconds=_SECONDS,
@@ -98,5 +98,5 @@ def _make_ready(shop: Workshop, task: Task, rows: Step, start: Start, folder: Pa
     data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
     # A link to the file that came with the model would be written through.
     (folder / "generation_config.json").unlink(missing_ok=True)
-    TASK_KINDS[task.objective].describe_use(folder, data, task, shop.inputs.vocabulary)
+    TASK_OBJECTIVES[task.objective].describe_use(folder, data, task, shop.inputs.vocabulary)
     return folder

@@ -22,6 +22,7 @@ from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
 from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
@@ -37,7 +38,6 @@ from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
 from lightpaff.pipeline.online import OnlineTask, export_lines, online_lines
 from lightpaff.pipeline.online_steps import read_online
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
     TRAINING,
@@ -123,7 +123,7 @@ def report_data(finished: Finished) -> ReportData:
 def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Outputs:
     """A model's outputs for a split, with the gold ones."""
     data = task_objective(shop, steps.task, steps.rows, split)
-    return TASK_KINDS[steps.task.objective].read_outputs(step.directory / split, data)
+    return TASK_OBJECTIVES[steps.task.objective].read_outputs(step.directory / split, data)
 
 
 def _summary(finished: Finished) -> dict[str, str]:
@@ -171,7 +171,7 @@ def _describe_start(recipe: Recipe) -> str:
 
 
 def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
-    task, kind = steps.task, TASK_KINDS[steps.task.objective]
+    task, objective = steps.task, TASK_OBJECTIVES[steps.task.objective]
     teacher = read_predictions(shop, steps, _teacher_step(steps), evaluation_splits(task)[-1])
     return TaskFacts(
         task.name,
@@ -179,9 +179,9 @@ def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
         task.metric_names[0],
         evaluation_splits(task)[-1],
         classes=len(read_labels(steps.rows.directory)) if task.objective == "classify" else None,
-        timed=kind.describe_timing(task),
-        counted=kind.counted,
-        notes={**kind.notes(task, teacher), **_whose_f1(steps), **_units(teacher)},
+        timed=objective.describe_timing(task),
+        counted=objective.counted,
+        notes={**objective.notes(task, teacher), **_whose_f1(steps), **_units(teacher)},
         warnings=read_warnings(steps.rows),
     )
 

@@ -20,6 +20,7 @@ import yaml
 
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory, write_json_whole, write_whole
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
 from lightpaff.pipeline.class_order import check_class_order
 from lightpaff.pipeline.data_steps import read_warnings
@@ -30,7 +31,6 @@ from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.online import go_online
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.pipeline.training_steps import Start, Workshop, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
@@ -208,8 +208,9 @@ def _deliver_students(shop: Workshop, graph: Graph, directory: Path) -> None:
         target = directory / "student" if len(graph.tasks) == 1 else directory / "student" / steps.task.name
         with whole_directory(target, {"copied from": str(student.path)}) as folder:
             shutil.copytree(student.path, folder, dirs_exist_ok=True)
-            kind, rows = TASK_KINDS[steps.task.objective], task_objective(shop, steps.task, steps.rows, "validation")
-            kind.describe_use(folder, rows, steps.task, shop.inputs.vocabulary)
+            data = task_objective(shop, steps.task, steps.rows, "validation")
+            objective = TASK_OBJECTIVES[steps.task.objective]
+            objective.describe_use(folder, data, steps.task, shop.inputs.vocabulary)
 
 
 def _deliver(finished: Finished, directory: Path) -> RunResult:

@@ -14,6 +14,7 @@ from lightpaff.data.batch_order import BatchOrder
 from lightpaff.data.corpus import held_out
 from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
+from lightpaff.evaluation.metrics import write_logits
 from lightpaff.files import write_json_whole
 from lightpaff.models.architecture import CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS
@@ -22,23 +23,22 @@ from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import carry_pooler, create_student
 from lightpaff.models.opening import open_headed, quiet_transformers
 from lightpaff.models.shapes import config_identity
-from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.answers import ask_logits
+from lightpaff.objectives.classify import TOKENS_PREDICTED_TOGETHER, read_labels
+from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
-from lightpaff.objectives.translate import Translation, write_targets
+from lightpaff.objectives.translate import Translation, write_rows, write_targets
 from lightpaff.pipeline.arms import Arm
-from lightpaff.pipeline.classification import TOKENS_PREDICTED_TOGETHER
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
 from lightpaff.pipeline.environment import describe_maker, what_decides_bits
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
-from lightpaff.pipeline.sequence_to_sequence import completed, generate_rows
-from lightpaff.pipeline.task_kinds import TASK_KINDS
 from lightpaff.recipe import Distillation, Languages, Recipe, Task, Training
-from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher, predict, store_targets
+from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob, count_steps, train
-from lightpaff.training.validation import validate_tokens
+from lightpaff.training.validation import validate_task, validate_tokens
 
 MODEL = "model"
 TRAINING = "training.json"
@@ -251,11 +251,11 @@ def finetune_step(
     fine_tuning = shop.recipe.fine_tuning
     training = training_of(shop, arm)
     distillation = fine_tuning.distillation if advice else _NO_DISTILLATION
-    kind = TASK_KINDS[task.objective]
+    objective = TASK_OBJECTIVES[task.objective]
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         data = training_objective(shop, task, rows, advice, seed)
-        validation = task_objective(shop, kind.for_validation(task), rows, "validation")
+        validation = task_objective(shop, objective.for_validation(task), rows, "validation")
         ids = np.arange(len(data.lengths_N)) if advice else data.gold_ids
         job = TrainingJob(
             description=step.name,
@@ -266,7 +266,7 @@ def finetune_step(
             settings=with_steps_over(budget, training, data),
             distillation=distillation,
             seed=seed,
-            validate=partial(kind.validate, validation, task, training.micro_batch_tokens, shop.hardware),
+            validate=partial(validate_task, validation, task, training.micro_batch_tokens, shop.hardware),
             checkpoints=place.checkpoints,
             fingerprint=step.fingerprint,
             hardware=shop.hardware,
@@ -337,8 +337,9 @@ def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step
         model = open_for_task(shop, task, rows, teacher.path, None, 0)
         ids = _seen_ids(training, seeds, data)
         with shop.hardware.autocast():
-            logits_NV = predict(model, data, TOKENS_PREDICTED_TOGETHER, shop.hardware.device, step.name, ids)
-        store_targets(logits_NV, place.result / SOFT_TARGETS)
+            answerer = ModelAnswers(model, shop.hardware.device)
+            logits_NV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, step.name, ids)
+        write_logits(place.result / SOFT_TARGETS, logits_NV.numpy())
         return {"rows": len(ids)}
 
     # With a whole epoch every row is seen, and the captured answers serve any budget.
@@ -369,8 +370,9 @@ def sequences_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> St
         vocabulary = shop.inputs.vocabulary
         model = open_for_task(shop, task, rows, teacher.path, None, 0)
         with shop.hardware.autocast():
-            written = generate_rows(model, data, task, vocabulary, shop.hardware, step.name)
-        write_targets(place.result / TEACHER_TARGETS, completed(written, vocabulary.tokenizer.eos_token_id))
+            written = write_rows(ModelAnswers(model, shop.hardware.device), data, task, vocabulary, step.name)
+        end = np.int32(vocabulary.tokenizer.eos_token_id)
+        write_targets(place.result / TEACHER_TARGETS, (np.array([*row, end], dtype=np.int32) for row in written))
         return {"rows": len(written)}
 
     settings = {**shop.settings, "teacher": teacher.identity, "generation": task.generation.model_dump()}
@@ -385,12 +387,11 @@ def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start,
         opened = open_for_task(shop, task, rows, model.path, None, 0)
         for split in evaluation_splits(task):
             data = task_objective(shop, task, rows, split)
-            TASK_KINDS[task.objective].predict(
-                opened,
+            TASK_OBJECTIVES[task.objective].answer(
+                ModelAnswers(opened, shop.hardware.device),
                 data,
                 task,
                 shop.inputs.vocabulary,
-                shop.hardware,
                 place.result / split,
                 f"{step.name} ({split})",
             )

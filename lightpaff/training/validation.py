@@ -13,10 +13,12 @@ from lightpaff.data.batch_order import sequential_batches
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.headed import HeadedModel
+from lightpaff.objectives.answers import ask_logits
 from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
-from lightpaff.recipe import Metric
-from lightpaff.targets.teacher import predict
+from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.recipe import Metric, Task
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
 
@@ -25,6 +27,16 @@ _HIGHEST_EXPONENT = 700.0
 
 _VALIDATION_DRAW = 2**31
 """A corruption that no epoch draws: the held-out text is masked in the same places every time."""
+
+
+def validate_task(
+    data: Objective, task: Task, tokens_at_once: int, hardware: Hardware, model: HeadedModel
+) -> dict[str, float]:
+    """The task's metrics, or the likelihood of its targets, as the objective is chosen by."""
+    if TASK_OBJECTIVES[task.objective].chosen_by == "likelihood":
+        return validate_tokens(data, np.arange(len(data.lengths_N)), tokens_at_once, hardware, model)
+    assert isinstance(data, Classification)
+    return validate_classes(data, task.metric_names, tokens_at_once, hardware, model)
 
 
 @torch.no_grad()
@@ -55,7 +67,7 @@ def validate_classes(
     """The task's metrics on the validation rows; the first one is the score. The loss is the mean negative log
     likelihood of the gold classes in nats, or the mean squared error of the scores."""
     with hardware.autocast():
-        logits_NV = predict(model, data, tokens_at_once, hardware.device)
+        logits_NV = ask_logits(ModelAnswers(model, hardware.device), data, tokens_at_once)
     predictions = Predictions(logits_NV.numpy(), data.labels_N)
     values: dict[str, float] = {name: predictions.score(name) for name in metrics}
     # Metrics look at the order of the logits, and would give a diverged model a number.

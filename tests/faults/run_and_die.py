@@ -18,14 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from lightpaff import cli
-from lightpaff.pipeline import (
-    classification,
-    data_steps,
-    language_modelling,
-    measuring_steps,
-    sequence_to_sequence,
-    training_steps,
-)
+from lightpaff.objectives import clm
+from lightpaff.pipeline import data_steps, measuring_steps, training_steps
 from lightpaff.training import checkpoint, loop
 
 death: dict[str, Any] = {}
@@ -78,19 +72,13 @@ def wrap(
     setattr(module, name, wrapped)
 
 
-def wrap_validations(first: Callable[..., None]) -> None:
-    wrap(classification, "validate_classes", first=first)
-    wrap(language_modelling, "validate_tokens", first=first)
-    wrap(sequence_to_sequence, "validate_tokens", first=first)
-
-
 DEATHS: dict[str, Callable[[], None]] = {
     "interrupted in the data": lambda: wrap(data_steps, "prepare_corpus", first=at_its_place(interrupt)),
     "killed after a checkpoint": lambda: wrap(loop, "save_checkpoint", then=at_its_place(kill)),
     "killed in a checkpoint": lambda: wrap(checkpoint, "write_whole", then=at_its_place(kill)),
     "killed in the result": lambda: wrap(training_steps, "write_json_whole", first=at_its_place(kill)),
     "interrupted after a checkpoint": lambda: wrap(loop, "save_checkpoint", then=at_its_place(interrupt)),
-    "interrupted in an evaluation": lambda: wrap_validations(at_its_place(interrupt)),
+    "interrupted in an evaluation": lambda: wrap(training_steps, "validate_task", first=at_its_place(interrupt)),
     "killed in the teacher's texts": lambda: wrap(training_steps, "write_targets", first=at_its_place(kill)),
     "killed in the delivery": lambda: wrap(shutil, "copytree", then=kill),
     "lives": lambda: None,
@@ -120,7 +108,7 @@ importlib.import_module("lightpaff.pipeline.run")  # With all that it needs, bef
 # As in tests/conftest.py.
 measuring_steps._SECONDS = 0.2
 measuring_steps.measure_latency = partial(measuring_steps.measure_latency, least_rounds=4)  # type: ignore[assignment]
-language_modelling._NEW_TOKENS = 4
+clm._NEW_TOKENS = 4
 for line in sys.stdin:
     death = json.loads(line)
     if (child := os.fork()) == 0:

@@ -22,18 +22,21 @@ from transformers import (
 )
 
 from lightpaff.data.token_table import TokenTable, write_token_table
+from lightpaff.evaluation.metrics import write_logits
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import split_model
+from lightpaff.objectives.answers import ask_logits
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.clm import CausalLanguageModelling
 from lightpaff.objectives.mlm import MaskedLanguageModelling
+from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
 from lightpaff.recipe import Distillation, Training
-from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher, predict, store_targets
+from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob
 
@@ -269,7 +272,7 @@ def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype) -
     if kind in HEADS:
         return LiveTeacher(teacher)
     path = folder / "soft_targets.safetensors"
-    store_targets(predict(teacher, data, 64, CPU), path)
+    write_logits(path, ask_logits(ModelAnswers(teacher, CPU), data, 64).numpy())
     return StoredTeacher(path, EXAMPLES, CPU)
 
 

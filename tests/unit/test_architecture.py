@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "lightpaff"
 FOUNDATIONS = {"errors", "files", "recipe", "recipe_file", "progress"}
 """What any room may stand on; they import no room."""
 
-ROOMS = ["data", "objectives", "models", "evaluation", "targets", "training", "report", "deployment", "pipeline", "cli"]
+ROOMS = ["data", "models", "evaluation", "objectives", "targets", "training", "report", "deployment", "pipeline", "cli"]
 """In the order in which data walks through them: a room imports only rooms before it."""
 
 LIGHT = {

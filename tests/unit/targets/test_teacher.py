@@ -11,12 +11,15 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
+from lightpaff.evaluation.metrics import read_logits, write_logits
 from lightpaff.models.architecture import CLASSES
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import split_model
+from lightpaff.objectives.answers import ask_logits
 from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.targets.soft_targets import Projected
-from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, load_targets, predict, store_targets
+from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher
 
 CPU = torch.device("cpu")
 EXAMPLES, V = 11, 3
@@ -49,7 +52,7 @@ def model() -> HeadedModel:
 
 def test_a_stored_teacher_says_what_a_live_one_says(data: Classification, model: HeadedModel, tmp_path: Path) -> None:
     path = tmp_path / "soft_targets.safetensors"
-    store_targets(predict(model, data, 30, CPU), path)
+    write_logits(path, ask_logits(ModelAnswers(model, CPU), data, 30).numpy())
     stored, live = StoredTeacher(path, EXAMPLES, CPU), LiveTeacher(model)
     for ids in ([0], [10, 3, 7], list(range(EXAMPLES)), [4, 4]):
         batch = data.batch(np.array(ids), draw=5)
@@ -59,15 +62,17 @@ def test_a_stored_teacher_says_what_a_live_one_says(data: Classification, model:
 
 
 def test_predictions_do_not_depend_on_the_batch(data: Classification, model: HeadedModel) -> None:
-    one_by_one, together = predict(model, data, 1, CPU), predict(model, data, 10_000, CPU)
+    answers = ModelAnswers(model, CPU)
+    one_by_one, together = ask_logits(answers, data, 1), ask_logits(answers, data, 10_000)
     assert one_by_one.shape == (EXAMPLES, V)
     torch.testing.assert_close(one_by_one, together, atol=1e-5, rtol=1e-5)
     assert one_by_one.std(0).min() > 1e-3
 
 
 def test_progress_is_told(data: Classification, model: HeadedModel) -> None:
-    shown = predict(model, data, 10_000, CPU, "predict")
-    assert torch.equal(shown, predict(model, data, 10_000, CPU))
+    answers = ModelAnswers(model, CPU)
+    shown = ask_logits(answers, data, 10_000, "predict")
+    assert torch.equal(shown, ask_logits(answers, data, 10_000))
 
 
 def test_a_live_teacher_is_frozen_and_without_dropout(data: Classification, model: HeadedModel) -> None:
@@ -98,13 +103,13 @@ def test_nobody_is_asked(data: Classification) -> None:
 def test_a_store_comes_back(tmp_path: Path) -> None:
     # Not contiguous: safetensors would refuse it.
     logits_NV = torch.randn(V, EXAMPLES).T
-    store_targets(logits_NV, tmp_path / "store")
-    assert torch.equal(load_targets(tmp_path / "store"), logits_NV)
+    write_logits(tmp_path / "store", logits_NV.numpy())
+    assert torch.equal(torch.from_numpy(read_logits(tmp_path / "store")), logits_NV)
 
 
 @pytest.mark.parametrize("examples", [0, EXAMPLES - 1, EXAMPLES + 1])
 def test_a_store_of_other_data_is_refused(tmp_path: Path, examples: int) -> None:
-    store_targets(torch.zeros(EXAMPLES, V), tmp_path / "store")
+    write_logits(tmp_path / "store", np.zeros((EXAMPLES, V), np.float32))
     with pytest.raises(
         UserError, match=f"store: holds soft targets of {EXAMPLES} examples, but the data has {examples};"
     ) as caught:
@@ -125,7 +130,7 @@ def test_a_store_of_other_data_is_refused(tmp_path: Path, examples: int) -> None
 )
 def test_what_is_no_store_is_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "store"
-    store_targets(torch.zeros(EXAMPLES, V), path)
+    write_logits(path, np.zeros((EXAMPLES, V), np.float32))
     damage(path)
     with pytest.raises(UserError, match="store: is no store of soft targets; delete its folder and run again"):
         StoredTeacher(path, EXAMPLES, CPU)

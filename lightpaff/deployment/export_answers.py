@@ -1,0 +1,60 @@
+"""An export, in its own runtime, as one that answers batches.
+
+Shapes: B rows, S tokens, P target positions, V classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.runtimes import RUNTIMES, WORKS, open_runner
+from lightpaff.evaluation.generation import Search
+from lightpaff.objectives.batch import Batch
+
+
+class ExportAnswers:
+    """See `Answerer`; of what it can be asked, an export answers what its card says that it is.
+
+    Raises:
+        UserError: the directory holds no export that can be opened.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        card = ExportCard.read(directory)
+        self._runner: Any = open_runner(directory, RUNTIMES[card.format], WORKS[card.kind])
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Of a classifier, whose targets are the rows."""
+        inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
+        logits_BV: NDArray[np.float32] = self._runner.logits(
+            inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
+        )
+        return torch.from_numpy(logits_BV)
+
+    def nll(self, batch: Batch) -> NDArray[np.float64]:
+        """Of a decoder, where each row's targets are its last tokens."""
+        ids_BS = batch.inputs["input_ids"].numpy()
+        row_P, place_P = np.divmod(batch.positions_P.numpy(), ids_BS.shape[1])
+        targets_B = np.bincount(row_P, minlength=len(ids_BS))
+        last_B = np.cumsum(targets_B) - 1
+        rows = [
+            [*ids_BS[row, : place_P[last] + 1].tolist(), int(batch.labels_P[last])] for row, last in enumerate(last_B)
+        ]
+        scored = self._runner.nll(rows)
+        return np.concatenate([nll_S[-targets:] for nll_S, targets in zip(scored, targets_B, strict=True)]).astype(
+            np.float64
+        )
+
+    def write(self, inputs: dict[str, Tensor], search: Search) -> list[list[int]]:
+        """Of an encoder-decoder; what it begins with is in the export."""
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        sources = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
+        written: list[list[int]] = self._runner.write(
+            sources, beams=search.beams, length_penalty=search.length_penalty, max_tokens=search.max_new_tokens
+        )
+        return written
