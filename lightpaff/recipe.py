@@ -5,11 +5,12 @@ Imports neither torch nor transformers, so that the command line answers at once
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 Schedule = Literal["linear", "cosine", "wsd"]
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
@@ -499,6 +500,13 @@ FAMILIES: dict[Family, FamilyWords] = {
 }
 
 
+_TAKEN_ARMS = ("teacher", "student", "control", "tfidf")
+_ARM_NAME = re.compile(r"[\w .-]{1,40}")
+_OF_AN_ARM = tuple(
+    f"{stage}.{section}." for stage in ("pretraining", "fine_tuning") for section in ("training", "distillation")
+)
+
+
 class Recipe(Section):
     """Everything that a run does. See `lightpaff schema` for the same as a JSON schema."""
 
@@ -513,6 +521,9 @@ class Recipe(Section):
     fine_tuning: FineTuning
     control: bool = True
     """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
+    arms: dict[str, dict[str, Any]] = {}
+    """More students to compare, by name: each is the student but for the keys that it gives anew, such as
+    `pretraining.distillation.weight: 0`; of pretraining and fine_tuning, what their training and distillation have."""
     exports: list[Export] | None = None
     """The student for other runtimes, each checked and measured. Left out: int8, for ONNX Runtime (encoders, decoders)
     or CTranslate2 (encoder-decoders, and decoders that the other does not take), where installed; [] is none."""
@@ -583,6 +594,42 @@ class Recipe(Section):
                 "its term is a squared error; leave the key out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> Self:
+        for name, overrides in self.arms.items():
+            if name in _TAKEN_ARMS or not _ARM_NAME.fullmatch(name):
+                raise ValueError(
+                    f"arms: '{name}' cannot be a name; take letters, digits, spaces, '.', '_' and '-', but none of "
+                    f"{', '.join(_TAKEN_ARMS)}"
+                )
+            for key in overrides:
+                if not key.startswith(_OF_AN_ARM):
+                    raise ValueError(f"arms.{name}: '{key}' is the same in all arms; give {' or '.join(_OF_AN_ARM)}...")
+            try:
+                self.overridden(overrides)
+            except ValidationError as error:
+                found = error.errors()[0]
+                place = ".".join(map(str, found["loc"]))
+                raise ValueError(f"arms.{name}: {place}: {found['msg']}; found {found['input']!r}") from error
+        return self
+
+    def overridden(self, overrides: dict[str, Any]) -> "Recipe":
+        """The recipe with other values for some keys (`fine_tuning.training.steps`), and no arms.
+
+        Raises:
+            ValidationError: it would be no recipe.
+        """
+        content = self.model_dump()
+        content["arms"] = {}
+        for key, value in overrides.items():
+            *sections, last = key.split(".")
+            place = content
+            for section in sections:
+                place[section] = place.get(section) or {}
+                place = place[section]
+            place[last] = value
+        return Recipe.model_validate(content)
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> "Recipe":

@@ -13,7 +13,7 @@ from rich.text import Text
 from lightpaff.deployment.shape_grid import name_shape
 from lightpaff.deployment.shape_search import Budget, Candidate, MeasuredShape, Timing, find_front
 from lightpaff.report import formats
-from lightpaff.report.canvas import ARM_COLOURS, INK, finish_chart, open_figure
+from lightpaff.report.canvas import INK, arm_colour, finish_chart, open_figure
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WIDE_RANGE = 5.0
@@ -119,16 +119,16 @@ def draw_shapes(search: ShapeSearch) -> str:
     beaten = [one for one in search.measured if one not in front]
     with open_figure(6.4, 4.0) as figure:
         axes = figure.subplots()
-        axes.plot(*_points(front), color=ARM_COLOURS["student"], marker="o", markersize=5, linewidth=1.4)
+        axes.plot(*_points(front), color=arm_colour("student"), marker="o", markersize=5, linewidth=1.4)
         axes.plot(*_points(beaten), color=INK, marker="o", markersize=4, linestyle="none", alpha=0.6)
         chosen = _points([search.recommended])
-        axes.plot(*chosen, color=ARM_COLOURS["student"], marker="o", markersize=13, alpha=0.35)
+        axes.plot(*chosen, color=arm_colour("student"), marker="o", markersize=13, alpha=0.35)
         limit = search.budget.milliseconds
-        axes.axvline(limit, color=ARM_COLOURS["control"], linestyle="--", linewidth=1.4)
+        axes.axvline(limit, color=arm_colour("control"), linestyle="--", linewidth=1.4)
         budget = axes.annotate(
             f"budget {formats.milliseconds(limit)} ", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right"
         )
-        budget.set_color(ARM_COLOURS["control"])
+        budget.set_color(arm_colour("control"))
         for one in front:
             axes.annotate(
                 name_shape(one.candidate.shape),
@@ -137,7 +137,7 @@ def draw_shapes(search: ShapeSearch) -> str:
                 textcoords="offset points",
                 ha="right",
                 fontweight="bold" if one is search.recommended else "normal",
-                color=ARM_COLOURS["student"],
+                color=arm_colour("student"),
             )
         _set_axes(axes, [one.timing.median_ms for one in search.measured] + [limit])
         title = f"students of {search.name}: {search.runtime}, {search.conditions}"

@@ -1,9 +1,14 @@
-"""The three models that a run compares, as a table."""
+"""The models that a run compares: the teacher, and students that differ in some keys of the recipe."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any
 
-ArmName = Literal["teacher", "student", "control"]
+from lightpaff.recipe import Recipe
+
+TEACHER, STUDENT, CONTROL = "teacher", "student", "control"
+_FINE_TUNING_WEIGHT = "fine_tuning.distillation.weight"
+_SILENCE = {"pretraining.distillation.weight": 0.0, _FINE_TUNING_WEIGHT: 0.0}
+"""What makes the control: the student that does not listen (λ = 0 in both stages)."""
 
 
 @dataclass(frozen=True)
@@ -13,14 +18,28 @@ class Arm:
     Attributes:
         name: as in the report.
         is_small: has the student's shape.
-        is_distilled: listens to the teacher; the control is the student that does not (λ = 0 in both stages).
+        recipe: with the keys that this arm overrides.
+        overrides: these keys.
     """
 
-    name: ArmName
+    name: str
     is_small: bool
-    is_distilled: bool
+    recipe: Recipe
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_silenced(self) -> bool:
+        """In fine-tuning it hears nothing of the teacher, its texts included."""
+        return self.overrides.get(_FINE_TUNING_WEIGHT) == 0
 
 
-TEACHER = Arm("teacher", is_small=False, is_distilled=False)
-STUDENT = Arm("student", is_small=True, is_distilled=True)
-CONTROL = Arm("control", is_small=True, is_distilled=False)
+def arms_of(recipe: Recipe) -> list[Arm]:
+    """The teacher, the student, and what else the recipe compares with them."""
+    named = {STUDENT: {}, **({CONTROL: _control_of(recipe)} if recipe.control else {}), **recipe.arms}
+    small = [Arm(name, True, recipe.overridden(overrides), overrides) for name, overrides in named.items()]
+    return [Arm(TEACHER, False, recipe), *small]
+
+
+def _control_of(recipe: Recipe) -> dict[str, Any]:
+    has_stage = {"pretraining": recipe.pretraining is not None, "fine_tuning": True}
+    return {key: value for key, value in _SILENCE.items() if has_stage[key.split(".")[0]]}

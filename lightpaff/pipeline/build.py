@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightpaff.objectives.table import TASK_OBJECTIVES
-from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
+from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
@@ -51,21 +51,22 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class TaskSteps:
-    """The steps of one task. `predictions` are by arm and seed, `models` where the fine-tuned models are; `baseline`
-    is None where TF-IDF cannot do the task."""
+    """The steps of one task. `predictions` are by the arm's name and the seed, `models` where the fine-tuned models
+    are; `baseline` is None where TF-IDF cannot do the task."""
 
     task: Task
     rows: Step
-    predictions: dict[tuple[Arm, int], Step]
-    models: dict[tuple[Arm, int], Start]
+    predictions: dict[tuple[str, int], Step]
+    models: dict[tuple[str, int], Start]
     baseline: Step | None
     latency: Step
 
 
 @dataclass(frozen=True)
 class Graph:
-    """All steps of a run, each after its inputs."""
+    """All steps of a run, each after its inputs; `arms` begins with the teacher and the student."""
 
+    arms: list[Arm]
     data: list[Step]
     trainings: list[TrainingStep]
     tasks: list[TaskSteps]
@@ -76,33 +77,31 @@ class Graph:
 def build_graph(shop: Workshop) -> Graph:
     """Lay out a run; nothing is done yet."""
     recipe = shop.recipe
-    small_arms = [STUDENT, CONTROL] if recipe.control else [STUDENT]
+    arms = arms_of(recipe)
     corpus = corpus_step(recipe, shop.inputs, shop.root) if recipe.pretraining else None
     trainings: list[TrainingStep] = []
-    starts = _pretrain(shop, corpus, small_arms, trainings)
-    tasks = [_task_steps(shop, task, starts, small_arms, trainings) for task in recipe.tasks]
+    starts = _pretrain(shop, corpus, arms, trainings)
+    tasks = [_task_steps(shop, task, starts, arms, trainings) for task in recipe.tasks]
     data = [*([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
         ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values(), steps.latency]
-    return Graph(data, trainings, tasks, corpus, list(_in_order(ends)))
+    return Graph(arms, data, trainings, tasks, corpus, list(_in_order(ends)))
 
 
-def _pretrain(
-    shop: Workshop, corpus: Step | None, small_arms: list[Arm], trainings: list[TrainingStep]
-) -> dict[Arm, Start]:
+def _pretrain(shop: Workshop, corpus: Step | None, arms: list[Arm], trainings: list[TrainingStep]) -> dict[str, Start]:
     """Stage one: where each arm stands before fine-tuning."""
-    recipe, inputs = shop.recipe, shop.inputs
+    recipe, inputs, (large, *small_arms) = shop.recipe, shop.inputs, arms
     if inputs.teacher is not None:
         teacher = Start.of_fetched(inputs.teacher)
     else:
-        teacher = Start.of_step(initial_step(shop, TEACHER, None))
+        teacher = Start.of_step(initial_step(shop, large, None))
     if corpus is not None and recipe.teacher.pretraining is not None:
-        step = pretrain_step(shop, TEACHER, corpus, teacher, None)
+        step = pretrain_step(shop, large, corpus, teacher, None)
         trainings.append(
             TrainingStep(
                 step,
-                TEACHER,
+                large,
                 "pre-training",
                 None,
                 recipe.seeds.pretraining,
@@ -118,12 +117,12 @@ def _pretrain(
         initial = Start.of_fetched(inputs.ready_student)
     else:
         initial = Start.of_step(
-            initial_step(shop, STUDENT, teacher if recipe.student.initialisation == "teacher" else None)
+            initial_step(shop, small_arms[0], teacher if recipe.student.initialisation == "teacher" else None)
         )
     for arm in small_arms:
-        starts[arm] = initial
-        if corpus is not None and recipe.pretraining is not None:
-            listens = arm.is_distilled and recipe.pretraining.distillation.weight > 0
+        starts[arm.name] = initial
+        if corpus is not None and arm.recipe.pretraining is not None:
+            listens = arm.recipe.pretraining.distillation.weight > 0
             step = pretrain_step(shop, arm, corpus, initial, teacher if listens else None)
             trainings.append(
                 TrainingStep(
@@ -132,26 +131,27 @@ def _pretrain(
                     "pre-training",
                     None,
                     recipe.seeds.pretraining,
-                    recipe.pretraining.training,
+                    arm.recipe.pretraining.training,
                     corpus,
                     advice=None,
                     asks_teacher="live" if listens else "never",
                 )
             )
-            starts[arm] = Start.of_step(step)
+            starts[arm.name] = Start.of_step(step)
     return starts
 
 
 def _task_steps(
-    shop: Workshop, task: Task, starts: dict[Arm, Start], small_arms: list[Arm], trainings: list[TrainingStep]
+    shop: Workshop, task: Task, starts: dict[str, Start], arms: list[Arm], trainings: list[TrainingStep]
 ) -> TaskSteps:
     """Stage two for one task, and what is measured of it."""
     rows = task_step(task, shop.inputs, shop.root)
     seeds = shop.recipe.seeds.fine_tuning
-    models: dict[tuple[Arm, int], Start] = {}
+    models: dict[tuple[str, int], Start] = {}
+    large, *small_arms = arms
 
     def finetune(arm: Arm, seed: int, advice: Advice | None, budget: Budget) -> None:
-        step = finetune_step(shop, arm, task, rows, starts[arm], advice, budget, seed)
+        step = finetune_step(shop, arm, task, rows, starts[arm.name], advice, budget, seed)
         asks: Literal["live", "once", "never"] = "never"
         if advice is not None and advice.live is not None:
             asks = "live"
@@ -164,42 +164,45 @@ def _task_steps(
                 "fine-tuning",
                 task,
                 seed,
-                training_of(shop, arm),
+                training_of(arm),
                 rows,
                 advice=advice,
                 asks_teacher=asks,
                 budget=budget,
             )
         )
-        models[arm, seed] = Start.of_step(step)
+        models[arm.name, seed] = Start.of_step(step)
 
     if task.name in shop.inputs.task_teachers:
         models[TEACHER, seeds[0]] = Start.of_fetched(shop.inputs.task_teachers[task.name])
     else:
-        finetune(TEACHER, seeds[0], None, "labelled rows")
+        finetune(large, seeds[0], None, "labelled rows")
     teacher = models[TEACHER, seeds[0]]
-    advice = _advice(shop, task, rows, teacher)
-    budget: Budget = "every row" if advice else "labelled rows"
+    advice = {arm.name: _advice(shop, arm, task, rows, teacher) for arm in small_arms}
+    # Of the student, for all: who hears nothing takes as many steps.
+    budget: Budget = "every row" if advice[STUDENT] else "labelled rows"
     for seed in seeds:
         for arm in small_arms:
-            finetune(arm, seed, advice if arm.is_distilled else None, budget)
+            finetune(arm, seed, advice[arm.name], budget)
     predictions = {
-        (arm, seed): predict_step(shop, arm, task, rows, model, seed) for (arm, seed), model in models.items()
+        (name, seed): predict_step(shop, name, task, rows, model, seed) for (name, seed), model in models.items()
     }
-    # The control has the student's shape, so its speed is the student's.
+    # All students have one shape, so their speed is the student's.
     latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
     baseline = baseline_step(shop, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
     return TaskSteps(task, rows, predictions, models, baseline, latency)
 
 
-def _advice(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Advice | None:
-    """What the student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
+def _advice(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) -> Advice | None:
+    """What a student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
+    if arm.is_silenced:
+        return None
     sequences = sequences_step(shop, task, rows, teacher) if task.sequence_distillation else None
-    listens = shop.recipe.fine_tuning.distillation.weight > 0
+    listens = arm.recipe.fine_tuning.distillation.weight > 0
     is_live = TASK_OBJECTIVES[task.objective].soft_targets == "live"
     if not listens and sequences is None:
         return None
-    captured = capture_step(shop, task, rows, teacher) if listens and not is_live else None
+    captured = capture_step(shop, arm, task, rows, teacher) if listens and not is_live else None
     return Advice(captured, teacher if listens and is_live else None, sequences)
 
 

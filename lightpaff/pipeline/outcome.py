@@ -207,10 +207,8 @@ def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
     shop = finished.shop
     latency = _read_speed(finished, steps)
     for split in evaluation_splits(steps.task):
-        for arm in (TEACHER, STUDENT, CONTROL):
-            own = {seed: step for (other, seed), step in steps.predictions.items() if other == arm}
-            if not own:
-                continue
+        for arm in finished.graph.arms:
+            own = {seed: step for (name, seed), step in steps.predictions.items() if name == arm.name}
             read = {seed: read_predictions(shop, steps, step, split) for seed, step in own.items()}
             costs = {**_size(shop, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
             for metric in steps.task.metric_names:
@@ -260,7 +258,7 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
 
 
 def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
-    folder = steps.models[arm, seed].path
+    folder = steps.models[arm.name, seed].path
     data = task_objective(shop, steps.task, steps.rows, "validation")
     return {
         "parameters": count_parameters(read_config(folder), data.head, data.number_of_classes).total,
@@ -356,7 +354,7 @@ def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
     split, (seed, _) = evaluation_splits(steps.task)[-1], best_student(shop, steps)
     data = task_objective(shop, steps.task, steps.rows, split)
     assert isinstance(data, Translation)
-    written = {arm.name: _texts(shop, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
+    written = {arm: _texts(shop, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
     sources, references = data.sources(), data.references()
     shown = min(_SAMPLES_SHOWN, len(sources))
     for row in (len(sources) * place // shown for place in range(shown)):
@@ -371,7 +369,7 @@ def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
         )
 
 
-def _texts(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int, split: str) -> list[str]:
+def _texts(shop: Workshop, steps: TaskSteps, arm: str, seed: int, split: str) -> list[str]:
     """What an arm wrote; of the teacher, whatever its seed; nothing of an arm that was not trained."""
     step = _teacher_step(steps) if arm == TEACHER else steps.predictions.get((arm, seed))
     if step is None:
@@ -423,10 +421,12 @@ def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
     }
     if steps.baseline is not None:
         several["tfidf"] = [read_predictions(shop, steps, steps.baseline, split)]
-    for arm in (STUDENT, CONTROL):
-        if (arm, seeds[0]) in steps.predictions:
-            several[arm.name] = [read_predictions(shop, steps, steps.predictions[arm, seed], split) for seed in seeds]
-    for first, second in _COMPARED:
+    arms = list(dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER))
+    for arm in arms:
+        several[arm] = [read_predictions(shop, steps, steps.predictions[arm, seed], split) for seed in seeds]
+    others = [arm for arm in arms if arm not in (STUDENT, CONTROL)]
+    pairs = [(STUDENT, arm) for arm in others] + [(arm, CONTROL) for arm in others]
+    for first, second in (*_COMPARED, *pairs):
         if first in several and second in several:
             found = paired_difference(metric, several[first], several[second])
             yield Comparison(
@@ -450,14 +450,14 @@ def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
         return
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
-    for arm in (STUDENT, CONTROL):
+    for arm in dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER):
         read = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
         own = [outputs for outputs in read if isinstance(outputs, Predictions)]
         if own:
             yield AgreementLine(
                 steps.task.name,
                 split,
-                arm.name,
+                arm,
                 agreement=statistics.fmean(agreement(teacher, seed) for seed in own),
                 mean_kl=statistics.fmean(mean_kl(teacher, seed) for seed in own) if is_classification else None,
                 calibration_error=(

@@ -252,7 +252,7 @@ def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:
             {
                 "kind": "model",
                 "task": task,
-                "arm": arm.name,
+                "arm": arm,
                 "seed": seed,
                 "folder": str(start.path.relative_to(root) if start.step else start.path.resolve()),
             }

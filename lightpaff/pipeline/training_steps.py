@@ -181,7 +181,7 @@ def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
 
 def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher: Start | None) -> Step:
     """The family's pre-training objective on the corpus, with distillation where a teacher is given."""
-    recipe = shop.recipe
+    recipe = arm.recipe
     assert recipe.pretraining is not None
     pretraining = recipe.pretraining
     training = pretraining.training if arm.is_small else recipe.teacher.pretraining
@@ -248,8 +248,8 @@ def finetune_step(
     shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, advice: Advice | None, budget: Budget, seed: int
 ) -> Step:
     """The task's objective on its rows, with distillation where the teacher gives advice."""
-    fine_tuning = shop.recipe.fine_tuning
-    training = training_of(shop, arm)
+    fine_tuning = arm.recipe.fine_tuning
+    training = training_of(arm)
     distillation = fine_tuning.distillation if advice else _NO_DISTILLATION
     objective = TASK_OBJECTIVES[task.objective]
 
@@ -288,9 +288,9 @@ def finetune_step(
     return Step(f"fine-tune the {arm.name} on {task.name}, seed {seed}", "finetune", settings, inputs, shop.root, work)
 
 
-def training_of(shop: Workshop, arm: Arm) -> Training:
+def training_of(arm: Arm) -> Training:
     """How an arm is fine-tuned."""
-    fine_tuning = shop.recipe.fine_tuning
+    fine_tuning = arm.recipe.fine_tuning
     return fine_tuning.training if arm.is_small else fine_tuning.teacher_training or fine_tuning.training
 
 
@@ -328,9 +328,9 @@ def with_steps_over(budget: Budget, training: Training, data: Objective) -> Trai
     return training.model_copy(update={"steps": steps, "tokens": None, "epochs": None})
 
 
-def capture_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
+def capture_step(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) -> Step:
     """Ask the fine-tuned teacher once for its logits of every training row that a student will see."""
-    training, seeds = shop.recipe.fine_tuning.training, shop.recipe.seeds.fine_tuning
+    training, seeds = arm.recipe.fine_tuning.training, shop.recipe.seeds.fine_tuning
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
         data = task_objective(shop, task, rows, "train")
@@ -380,7 +380,7 @@ def sequences_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> St
     return Step(name, "sequences", settings, (rows, *teacher.inputs), shop.root, work)
 
 
-def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start, seed: int) -> Step:
+def predict_step(shop: Workshop, arm: str, task: Task, rows: Step, model: Start, seed: int) -> Step:
     """A fine-tuned model's outputs for the validation and test rows, in float32, as it will be used."""
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
@@ -405,7 +405,7 @@ def predict_step(shop: Workshop, arm: Arm, task: Task, rows: Step, model: Start,
         # The rows are an input.
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation"}),
     }
-    name = f"predict with the {arm.name} on {task.name}, seed {seed}"
+    name = f"predict with the {arm} on {task.name}, seed {seed}"
     return Step(name, "predict", settings, (rows, *model.inputs), shop.root, work)
 
 

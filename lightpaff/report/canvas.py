@@ -7,6 +7,7 @@ the time or on chance: the same data gives the same bytes.
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,11 @@ from matplotlib.figure import Figure
 from lightpaff.report.rows import Arm
 
 INK, FAINT = "#a1b2c3", "#a1b2c4"
-ARM_COLOURS: dict[Arm, str] = {
-    "teacher": "#a1b2d1",
-    "student": "#a1b2d2",
-    "control": "#a1b2d3",
-    "tfidf": "#a1b2d4",
-}
+_KNOWN = ("teacher", "student", "control", "tfidf")
+_OTHERS = tuple(f"arm{number}" for number in range(6))
+_COLOURS = {name: f"#a1b2d{place:x}" for place, name in enumerate((*_KNOWN, *_OTHERS))}
 _CSS_COLOURS = {INK: "var(--muted)", FAINT: "var(--line)"} | {
-    colour: f"var(--{arm})" for arm, colour in ARM_COLOURS.items()
+    colour: f"var(--{name})" for name, colour in _COLOURS.items()
 }
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "lightpaff",
@@ -49,6 +47,16 @@ _STYLE: dict[str, Any] = {
     "ytick.major.size": 0,
     "ytick.minor.size": 0,
 }
+
+
+def arm_class(arm: Arm) -> str:
+    """The page's class and CSS variable for an arm's colour: by its name, so that it is the same on every page."""
+    return arm if arm in _KNOWN else _OTHERS[zlib.crc32(arm.encode()) % len(_OTHERS)]
+
+
+def arm_colour(arm: Arm) -> str:
+    """The stand-in colour that matplotlib draws an arm with."""
+    return _COLOURS[arm_class(arm)]
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def _to_rich(table: Table, title: str) -> RichTable:
     for place, name in enumerate(table.columns):
         shown.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
     for line in table.lines:
-        style = _ARM_STYLES[line.arm] if line.arm else ""
+        style = _ARM_STYLES.get(line.arm or "", "")
         shown.add_row(
             *(Text.assemble(cell.text, (f"\n{cell.note}" if cell.note else "", "dim")) for cell in line.cells),
             style=style,

@@ -4,7 +4,12 @@ _MINUS = "\N{MINUS SIGN}"
 _COUNT_UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 _FLOP_UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
-ARM_NAMES = {"teacher": "Teacher", "student": "Student", "control": "Control", "tfidf": "TF-IDF"}
+_ARM_NAMES = {"teacher": "Teacher", "student": "Student", "control": "Control", "tfidf": "TF-IDF"}
+
+
+def arm_name(arm: str) -> str:
+    """As tables and plots call it: those that the recipe names, as it does."""
+    return _ARM_NAMES.get(arm, arm)
 
 
 def points(value: float) -> str:
@@ -118,8 +123,8 @@ def fact(value: str | int | float) -> str:
 
 def comparison_name(first_arm: str, second_arm: str) -> str:
     """Student - control"""
-    second = ARM_NAMES[second_arm]
-    return f"{ARM_NAMES[first_arm]} {_MINUS} {second if second.isupper() else second.lower()}"
+    second = arm_name(second_arm)
+    return f"{arm_name(first_arm)} {_MINUS} {second if second.isupper() else second.lower()}"
 
 
 def joined(parts: list[str]) -> str:

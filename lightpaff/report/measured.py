@@ -1,10 +1,19 @@
 """The models of a task with what was measured of each: the view of the rows that tables, verdict and plots share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lightpaff.report.rows import Arm, Comparison, ReportData, Row, TaskFacts, aggregate_over_seeds
 
-ARM_ORDER: tuple[Arm, ...] = ("teacher", "student", "control", "tfidf")
+_FIRST: tuple[Arm, ...] = ("teacher", "student", "control")
+_LAST: Arm = "tfidf"
+
+
+def in_order(arms: Iterable[Arm]) -> list[Arm]:
+    """Each arm once: teacher, student, control, the others as they come, and the baseline."""
+    given = list(dict.fromkeys(arms))
+    others = [arm for arm in given if arm not in (*_FIRST, _LAST)]
+    return [arm for arm in (*_FIRST, *others, _LAST) if arm in given]
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ def measured_models(data: ReportData, task: TaskFacts) -> list[MeasuredModel]:
     for row in aggregate_over_seeds(row for row in data.rows if (row.task, row.split) == (task.name, task.split)):
         by_model.setdefault((row.arm, row.runtime), {})[row.metric] = row
     models = [MeasuredModel(arm, runtime, rows) for (arm, runtime), rows in by_model.items()]
-    return sorted(models, key=lambda model: ARM_ORDER.index(model.arm))
+    order = in_order(model.arm for model in models)
+    return sorted(models, key=lambda model: order.index(model.arm))
 
 
 def count_seeds(data: ReportData, arm: Arm, task: TaskFacts | None = None) -> int:

@@ -31,7 +31,7 @@ class OnlineModel:
 
     @property
     def shown_name(self) -> str:
-        return formats.ARM_NAMES.get(self.name, self.name)
+        return formats.arm_name(self.name)
 
     @property
     def is_refused(self) -> bool:

@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report import formats
-from lightpaff.report.canvas import Chart
+from lightpaff.report.canvas import Chart, arm_class
 from lightpaff.report.cards import headline_cards
 from lightpaff.report.markdown import card_facts, render_markdown
-from lightpaff.report.measured import ARM_ORDER, count_seeds
+from lightpaff.report.measured import count_seeds, in_order
 from lightpaff.report.online_tables import exports_table, online_table
 from lightpaff.report.plots import plot_comparisons, plot_learning_curves
 from lightpaff.report.rows import Disagreement, ReportData, Row, Sample, aggregate_over_seeds, report_to_json, to_json
@@ -58,7 +58,7 @@ def render_page(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["formats"] = formats
+    environment.globals |= {"formats": formats, "arm_class": arm_class}
     return environment.get_template("page.html.jinja").render(_page_content(data)) + "\n"
 
 
@@ -70,10 +70,9 @@ def who_is_right(example: Disagreement) -> WhoIsRight:
 
 
 def _page_content(data: ReportData) -> dict[str, Any]:
-    arms = {curve.arm for curve in data.curves}
     return {
         "data": data,
-        "arms": [arm for arm in ARM_ORDER if arm in arms],
+        "arms": in_order(curve.arm for curve in data.curves),
         "student_seeds": count_seeds(data, "student"),
         "verdict": write_verdict(data),
         "cards": headline_cards(data),
@@ -122,7 +121,7 @@ def _sample_texts(sample: Sample) -> list[list[tuple[str, str, str]]]:
     return [
         [("given", name, _cut(text.strip(), _MOST_SAMPLE_TEXT)) for name, text in given],
         [
-            (arm, formats.ARM_NAMES[arm], _cut(text.strip(), _MOST_SAMPLE_TEXT))
+            (arm, formats.arm_name(arm), _cut(text.strip(), _MOST_SAMPLE_TEXT))
             for arm, text in answers.items()
             if text is not None
         ],

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lightpaff.report import formats
-from lightpaff.report.canvas import ARM_COLOURS, INK, Chart, finish_chart, open_figure
-from lightpaff.report.measured import ARM_ORDER
+from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_figure
+from lightpaff.report.measured import in_order
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Arm, Comparison, Curve, ReportData, TaskFacts
 
@@ -86,11 +86,12 @@ def _draw_curves(title: str, lines: list[tuple[Curve, list[int], list[float]]]) 
         axes = figure.subplots()
         seeds = len({curve.seed for curve, _, _ in lines})
         marker = "o" if "validation" in title else None
-        for curve, steps, values in sorted(lines, key=lambda line: -ARM_ORDER.index(line[0].arm)):
+        order = in_order(curve.arm for curve, _, _ in lines)
+        for curve, steps, values in sorted(lines, key=lambda line: -order.index(line[0].arm)):
             axes.plot(
                 *(steps, values),
-                color=ARM_COLOURS[curve.arm],
-                linestyle=_LINE_STYLES[curve.arm],
+                color=arm_colour(curve.arm),
+                linestyle=_LINE_STYLES.get(curve.arm, "-."),
                 linewidth=1.8 if seeds == 1 else 1.2,
                 marker=marker,
                 markersize=3.5,
@@ -113,7 +114,7 @@ def _draw_comparisons(task: TaskFacts, found: list[Comparison]) -> Chart:
     with open_figure(5.4, 0.8 + 0.36 * len(found)) as figure:
         axes = figure.subplots()
         for place, one in enumerate(found):
-            colour = ARM_COLOURS[one.first_arm]
+            colour = arm_colour(one.first_arm)
             axes.plot(
                 [metric.scale * one.low, metric.scale * one.high], [place, place], color=colour, linewidth=3, alpha=0.5
             )

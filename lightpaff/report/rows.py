@@ -13,7 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lightpaff.errors import UserError
 
-Arm = Literal["teacher", "student", "control", "tfidf"]
+Arm = str
+"""`teacher`, `student`, `control`, `tfidf`, or a name that the recipe gives."""
 Stage = Literal["pre-training", "fine-tuning"]
 
 Content = TypeVar("Content")

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from lightpaff.report import formats
-from lightpaff.report.canvas import ARM_COLOURS, Chart, finish_chart, open_figure
+from lightpaff.report.canvas import Chart, arm_colour, finish_chart, open_figure
 from lightpaff.report.measured import measured_models
 from lightpaff.report.metrics import METRICS, ShownMetric
 from lightpaff.report.online import OnlineModel, online_models, online_score
@@ -55,7 +55,7 @@ def _draw_quality_against_latency(data: ReportData, task: TaskFacts) -> Chart | 
     if len(timed) < 2:
         return None
     has_several = len({model.runtime for model, _, _ in timed}) > 1
-    names = [formats.ARM_NAMES[model.arm] + (f", {model.runtime}" if has_several else "") for model, _, _ in timed]
+    names = [formats.arm_name(model.arm) + (f", {model.runtime}" if has_several else "") for model, _, _ in timed]
     discs = [
         _Disc(name, model.arm, milliseconds, metric.scale * value, model.bytes or 0)
         for name, (model, milliseconds, value) in zip(names, timed, strict=True)
@@ -88,8 +88,8 @@ def _draw_quality_online(data: ReportData, task: TaskFacts) -> Chart | None:
         axes.set_xscale("log")
         for disc in discs:
             ends = [disc.milliseconds, max(disc.tail_ms or 0, disc.milliseconds)]
-            axes.plot(ends, [disc.score] * 2, color=ARM_COLOURS[disc.arm], linewidth=1.4)
-            axes.plot(ends[1:], [disc.score], color=ARM_COLOURS[disc.arm], marker="|", markersize=8)
+            axes.plot(ends, [disc.score] * 2, color=arm_colour(disc.arm), linewidth=1.4)
+            axes.plot(ends[1:], [disc.score], color=arm_colour(disc.arm), marker="|", markersize=8)
         _draw_discs(axes, discs)
         axes.margins(x=0.08)
         _limit_scores(axes, [disc.score for disc in discs])
@@ -115,7 +115,7 @@ def _name_better_side(metric: ShownMetric) -> str:
 
 def _draw_discs(axes: Any, discs: Sequence[_Disc]) -> None:
     for disc in discs:
-        colour, area = ARM_COLOURS[disc.arm], _marker_area(disc, discs)
+        colour, area = arm_colour(disc.arm), _marker_area(disc, discs)
         if disc.is_hollow:
             axes.scatter([disc.milliseconds], [disc.score], s=max(area, 40), facecolors="none", edgecolors=colour)
             continue
@@ -124,7 +124,7 @@ def _draw_discs(axes: Any, discs: Sequence[_Disc]) -> None:
 
 
 def _draw_word_counts(axes: Any, score: float) -> None:
-    colour = ARM_COLOURS["tfidf"]
+    colour = arm_colour("tfidf")
     axes.axhline(score, color=colour, linestyle=":", linewidth=1.4)
     place = ("axes fraction", "data")
     axes.annotate("TF-IDF", (0.99, score), xycoords=place, ha="right", va="bottom", color=colour)
@@ -157,7 +157,7 @@ def _label_discs(figure: Figure, axes: Any, discs: Sequence[_Disc]) -> None:
             textcoords="offset points",
             ha="right" if is_right else "left",
             va="center",
-            color=ARM_COLOURS[disc.arm],
+            color=arm_colour(disc.arm),
         )
         gap = 8 + np.sqrt(_marker_area(disc, discs)) / 2
         for height in (gap, -gap, gap + 12, -gap - 12, gap + 24, -gap - 24):

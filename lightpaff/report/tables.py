@@ -146,7 +146,7 @@ def agreement_table(data: ReportData) -> Table:
     lines = [
         Line(
             [
-                Cell(formats.ARM_NAMES[found.arm], _describe_place(data, found.task, found.split)),
+                Cell(formats.arm_name(found.arm), _describe_place(data, found.task, found.split)),
                 _cell(found.agreement, formats.percent),
                 _cell(found.mean_kl, lambda value: f"{value:.3f}"),
                 _cell(found.calibration_error, formats.percent),
@@ -171,7 +171,7 @@ def compute_table(data: ReportData) -> Table:
         own, asking = sum(line.training_flops for line in members), sum(line.teacher_flops for line in members)
         several = f"{len(members)} seeds" if len(members) > 1 else None
         cells = [
-            Cell(formats.ARM_NAMES[arm], ", ".join(filter(None, [stage, task, several]))),
+            Cell(formats.arm_name(arm), ", ".join(filter(None, [stage, task, several]))),
             Cell(formats.flops(own)),
             Cell(formats.flops(asking) if asking else UNKNOWN),
             Cell(formats.flops(own + asking)),
@@ -193,7 +193,7 @@ def _build_table(
 ) -> Table:
     lines = [
         Line(
-            [Cell(formats.ARM_NAMES[model.arm], model.runtime), *(make_cell(model) for make_cell in columns.values())],
+            [Cell(formats.arm_name(model.arm), model.runtime), *(make_cell(model) for make_cell in columns.values())],
             model.arm,
         )
         for model in models

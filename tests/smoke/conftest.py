@@ -33,7 +33,7 @@ def check_report() -> Callable[[dict[str, Any], dict[str, Any]], None]:
     """Check of (report, recipe): every arm has every metric on every split, with an interval and what the arm costs."""
 
     def check(report: dict[str, Any], recipe: dict[str, Any]) -> None:
-        small = {"student"} | ({"control"} if recipe.get("control", True) else set())
+        small = {"student", *recipe.get("arms", {})} | ({"control"} if recipe.get("control", True) else set())
         for task, facts in zip(recipe["tasks"], report["tasks"], strict=True):
             rows = [row for row in report["rows"] if row["task"] == task["name"]]
             splits = ["validation", "test"] if "test" in task else ["validation"]

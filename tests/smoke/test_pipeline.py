@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -322,6 +323,41 @@ def test_teacher_learns(ready_recipe: Any, run_recipe: Callable[[Any], dict[str,
     [student] = values_of(report, arm="student", metric="accuracy")
     assert teacher >= 0.9
     assert student >= 0.8
+
+
+def test_an_arm_is_a_name_and_the_keys_that_it_overrides(
+    tiny_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]
+) -> None:
+    """The paper's ablation: distilled in one stage only."""
+    tiny_recipe.set(
+        "arms",
+        {
+            "pre-training only": {"fine_tuning.distillation.weight": 0},
+            "fine-tuning only": {"pretraining.distillation.weight": 0},
+            "longer by reverse KL": {
+                "fine_tuning.training.steps": 9,
+                "fine_tuning.distillation.divergence": "reverse_kl",
+            },
+        },
+    )
+    report = run_recipe(tiny_recipe)
+    arms = ["teacher", "student", "control", "pre-training only", "fine-tuning only", "longer by reverse KL"]
+    assert list(dict.fromkeys(row["arm"] for row in report["rows"] if row["arm"] != "tfidf")) == arms
+    assert {line["arm"] for line in report["agreement"]} == set(arms)
+    compared = {(line["first_arm"], line["second_arm"]) for line in report["comparisons"]}
+    assert {pair for arm in arms[3:] for pair in (("student", arm), (arm, "control"))} <= compared
+    heard = {(c["arm"], c["stage"]): bool(c["divergence"]) for c in report["curves"] if c["arm"] != "teacher"}
+    assert {key for key, is_heard in heard.items() if is_heard} == {
+        *((arm, "pre-training") for arm in ("student", "pre-training only", "longer by reverse KL")),
+        *((arm, "fine-tuning") for arm in ("student", "fine-tuning only", "longer by reverse KL")),
+    }
+    steps = {c["arm"]: c["steps"][-1] for c in report["curves"] if c["stage"] == "fine-tuning"}
+    assert {arm: steps[arm] for arm in arms[1:]} == dict.fromkeys(arms[1:5], 5) | {arms[5]: 9}
+    # What arms have in common is done once; the longer one sees rows of which the teacher was not asked for the others.
+    kinds = Counter(path.name.split("-")[0] for path in (tiny_recipe.folder / "runs" / "steps").glob("[a-z]*-*"))
+    assert (kinds["pretrain"], kinds["finetune"], kinds["capture"]) == (3, 6, 2)
+    page = (tiny_recipe.output / "report" / "index.html").read_text()
+    assert all(arm in page for arm in arms[3:])
 
 
 def test_python_interface(finished_run: Any) -> None:

@@ -64,6 +64,24 @@ def test_defaults_are_filled_in(recipe_file: Path) -> None:
     assert recipe.tasks[0].columns.text == "sentence"
 
 
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("{teacher: {}}", "'teacher' cannot be a name; take letters, digits"),
+        ("{a/b: {}}", "'a/b' cannot be a name"),
+        (
+            "{small: {student.layers: 1}}",
+            "arms.small: 'student.layers' is the same in all arms; give ",
+        ),
+        ("{loud: {fine_tuning.distillation.weight: 2}}", "arms.loud: fine_tuning.distillation.weight: .* found 2"),
+        ("{odd: {fine_tuning.distillation.wait: 1}}", "arms.odd: fine_tuning.distillation.wait: .* found 1"),
+    ],
+)
+def test_arms_that_are_none_are_refused(recipe_file: Path, arms: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Recipe.load(recipe_file, [f"arms={arms}"])
+
+
 def test_the_metrics_of_a_regression_are_correlations(recipe_file: Path) -> None:
     assert Recipe.load(recipe_file, ["tasks.0.objective=regress"]).tasks[0].metric_names == ["pearson", "spearman"]
     assert Recipe.load(recipe_file, ["tasks.0.metrics=[matthews]"]).tasks[0].metric_names == ["matthews"]
