@@ -32,7 +32,7 @@ from transformers import PreTrainedConfig
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.contenders import Contender
 from lightpaff.deployment.measuring import MeasureSettings, describe_machine, measure
-from lightpaff.deployment.runtimes import RUNTIMES
+from lightpaff.deployment.runtimes import runtime_of
 from lightpaff.deployment.shape_building import build_contender, open_contender
 from lightpaff.deployment.shape_grid import name_shape
 from lightpaff.deployment.shape_measuring import REFERENCE, Reference, measure_config, measure_contender
@@ -247,7 +247,7 @@ def make_plan(directory: Path, config: PreTrainedConfig, length: int, arguments:
     card, work = ExportCard.read(directory), work_of(config)
     plan = MeasuringPlan(
         work=work,
-        runtime=RUNTIMES[card.format],
+        runtime=runtime_of(card.format),
         quantisation=card.quantisation,
         length=length,
         new_tokens=0 if work == "classes" else arguments.new_tokens,

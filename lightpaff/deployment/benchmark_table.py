@@ -8,13 +8,12 @@ from rich.text import Text
 
 from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
-from lightpaff.deployment.runtimes import Runtime
+from lightpaff.deployment.runtimes import RUNTIMES, Runtime
 from lightpaff.report import formats
 from lightpaff.report.markdown import render_table
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_RUNTIME_NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 _WORDS = {
     "classes": "",
     "next_tokens": ", and {new_tokens} tokens more",
@@ -97,7 +96,7 @@ def _times(ratio: float) -> str:
 
 def describe_runtime(runtime: Runtime, quantisation: str) -> str:
     """Such as "ONNX Runtime int8"."""
-    return f"{_RUNTIME_NAMES[runtime]} {'float32' if quantisation == 'none' else quantisation}"
+    return f"{RUNTIMES[runtime].title} {'float32' if quantisation == 'none' else quantisation}"
 
 
 def _priced(shapes: list[Shape]) -> Shape:

@@ -1,6 +1,5 @@
 """Who takes part in a benchmark: models in directories, each with the runtime that can run it."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -10,21 +9,9 @@ from typing import Any, Literal
 
 from lightpaff.deployment.card import CARD, ExportCard, Quantisation
 from lightpaff.deployment.pieces import PIECES
-from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work
+from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work, runtime_of
 from lightpaff.errors import UserError
 
-_PACKAGES: dict[Runtime, tuple[str, ...]] = {
-    "pytorch": ("torch", "transformers"),
-    "onnx": ("onnxruntime", "tokenizers"),
-    "openvino": ("openvino", "tokenizers"),
-    "ctranslate2": ("ctranslate2", "tokenizers"),
-}
-_MODEL_FILES: dict[Runtime, tuple[str, ...]] = {
-    "pytorch": ("*.safetensors",),
-    "onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"),
-    "openvino": ("*.xml", "*.bin"),
-    "ctranslate2": ("*.bin",),
-}
 _WORK_OF_HEADS: tuple[Work, ...] = ("classes", "next_tokens", "target_tokens")
 """An architecture has one of these heads; an encoder whose directory lacks it gets one at random."""
 
@@ -58,11 +45,7 @@ class Contender:
 
 def installed_runtimes() -> set[Runtime]:
     """The runtimes whose packages are installed; nothing is imported."""
-    return {
-        runtime
-        for runtime, packages in _PACKAGES.items()
-        if all(importlib.util.find_spec(package) is not None for package in packages)
-    }
+    return {runtime for runtime, row in RUNTIMES.items() if row.is_installed()}
 
 
 def find_contenders(
@@ -97,14 +80,14 @@ def find_contenders(
             if contender.runtime in usable:
                 contenders.append(contender)
             else:
-                packages = " and ".join(_PACKAGES[contender.runtime])
+                packages = " and ".join(RUNTIMES[contender.runtime].runs_with)
                 notes.append(f"{name} is left out: its runtime needs {packages}, not all of which are installed")
     return contenders, notes
 
 
 def _export(name: str, directory: Path, threads: int) -> Contender:
     card = ExportCard.read(directory)
-    runtime = RUNTIMES[card.format]
+    runtime = runtime_of(card.format)
     return Contender(
         name=name,
         directory=directory,
@@ -140,9 +123,10 @@ def _plain_model(name: str, directory: Path, threads: int, precision: Literal["n
 
 
 def _bytes_of(directory: Path, runtime: Runtime) -> int:
-    files = {file for pattern in _MODEL_FILES[runtime] for file in directory.glob(pattern)}
+    patterns = RUNTIMES[runtime].weights
+    files = {file for pattern in patterns for file in directory.glob(pattern)}
     if not files:
-        raise UserError(f"{directory}: holds none of {', '.join(_MODEL_FILES[runtime])}; save or export the model anew")
+        raise UserError(f"{directory}: holds none of {', '.join(patterns)}; save or export the model anew")
     return sum(file.stat().st_size for file in files)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.runtimes import RUNTIMES, WORKS, open_runner
+from lightpaff.deployment.runtimes import open_export
 from lightpaff.evaluation.generation import Search
 from lightpaff.objectives.batch import Batch
 
@@ -25,8 +25,7 @@ class ExportAnswers:
     """
 
     def __init__(self, directory: Path) -> None:
-        card = ExportCard.read(directory)
-        self._runner: Any = open_runner(directory, RUNTIMES[card.format], WORKS[card.kind])
+        self._runner: Any = open_export(ExportCard.read(directory), directory)
 
     def logits(self, batch: Batch) -> Tensor:
         """Of a classifier, whose targets are the rows."""

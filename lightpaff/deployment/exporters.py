@@ -3,26 +3,12 @@
 Imports a format's packages only when they are asked for.
 """
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedConfig
 
 from lightpaff.deployment.card import Format, Quantisation
-
-_EXPORTERS: dict[Format, tuple[str, str]] = {
-    "onnx": ("export_onnx", "export_onnx"),
-    "openvino": ("export_openvino", "export_openvino"),
-    "ctranslate2": ("export_ctranslate2", "export_ctranslate2"),
-    "transformers": ("export_transformers", "export_transformers"),
-}
-_REFUSALS: dict[Format, tuple[str, str]] = {
-    "onnx": ("export_onnx", "refusal"),
-    "ctranslate2": ("export_ctranslate2", "refusal"),
-}
-"""Where a format has architectures, shapes or sizes that it does not take."""
+from lightpaff.deployment.runtimes import RUNTIMES, find_in_room, runtime_of
 
 
 def export_model(
@@ -41,7 +27,7 @@ def export_model(
         UserError: the format does not take the model.
     """
     options = {"decoder_start": decoder_start} if format_ == "ctranslate2" else {}
-    _find(_EXPORTERS[format_])(model_directory, destination, quantisation, **options)
+    find_in_room(RUNTIMES[runtime_of(format_)].exporter)(model_directory, destination, quantisation, **options)
 
 
 def refusal_of(format_: Format, config: PreTrainedConfig) -> str:
@@ -49,11 +35,5 @@ def refusal_of(format_: Format, config: PreTrainedConfig) -> str:
 
     The packages that the export needs are installed.
     """
-    why: str = _find(_REFUSALS[format_])(config) if format_ in _REFUSALS else ""
-    return why
-
-
-def _find(place: tuple[str, str]) -> Callable[..., Any]:
-    module, name = place
-    found: Callable[..., Any] = getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)
-    return found
+    refusal = RUNTIMES[runtime_of(format_)].refusal
+    return str(find_in_room(refusal)(config)) if refusal else ""

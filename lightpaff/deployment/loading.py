@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import ExportCard, Kind
 from lightpaff.deployment.classifier import Classifier, Scorer
-from lightpaff.deployment.runtimes import RUNTIMES, open_runner
+from lightpaff.deployment.runtimes import open_export
 from lightpaff.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Cont
 
 
 def _load_classifier(card: ExportCard, directory: Path, threads: int) -> Classifier:
-    runner = open_runner(directory, RUNTIMES[card.format], "classes", threads)
+    runner = open_export(card, directory, threads)
     return Classifier(runner, _open_tokenizer(directory), card)
 
 
 def _load_scorer(card: ExportCard, directory: Path, threads: int) -> Scorer:
-    runner = open_runner(directory, RUNTIMES[card.format], "classes", threads)
+    runner = open_export(card, directory, threads)
     return Scorer(runner, _open_tokenizer(directory), card)
 
 

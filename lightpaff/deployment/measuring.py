@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from lightpaff.deployment.contenders import Contender
-from lightpaff.deployment.runtimes import Runtime, Work
+from lightpaff.deployment.runtimes import Runtime, Work, packages_of_runtimes
 from lightpaff.deployment.worker_process import Timing, WorkerProcess
 from lightpaff.errors import UserError
 from lightpaff.evaluation.latency import Latency, SpeedRatio, speed_ratio
@@ -34,8 +34,6 @@ _WARM_UP_RUNS = 3
 _WARM_UP_SECONDS = 2.0
 _SETTLE_BELOW_MS = 50.0
 """A shorter run notices that the other contenders have had the caches: one that is not timed goes before it."""
-
-_PACKAGES = ("lightpaff", "torch", "transformers", "onnxruntime", "openvino", "ctranslate2", "numpy")
 
 
 @dataclass(frozen=True)
@@ -250,7 +248,7 @@ def describe_machine() -> dict[str, str]:
         if line.startswith("model name")
     ]
     versions = {}
-    for package in _PACKAGES:
+    for package in ("lightpaff", "numpy", *packages_of_runtimes()):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {

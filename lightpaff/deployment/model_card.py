@@ -9,6 +9,7 @@ import yaml
 
 from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
 from lightpaff.deployment.pieces import PIECES
+from lightpaff.deployment.runtimes import RUNTIMES, runtime_of
 from lightpaff.files import write_whole
 
 _PIPELINE_TAGS: dict[Kind, str] = {
@@ -16,18 +17,6 @@ _PIPELINE_TAGS: dict[Kind, str] = {
     "scores": "text-classification",
     "next_tokens": "text-generation",
     "target_tokens": "translation",
-}
-_LIBRARIES: dict[Format, str] = {
-    "onnx": "onnx",
-    "openvino": "openvino",
-    "ctranslate2": "ctranslate2",
-    "transformers": "transformers",
-}
-_FORMATS: dict[Format, str] = {
-    "onnx": "ONNX, for ONNX Runtime",
-    "openvino": "OpenVINO's intermediate representation",
-    "ctranslate2": "CTranslate2",
-    "transformers": "safetensors, for transformers",
 }
 _KINDS: dict[Kind, str] = {
     "classes": "a classifier of texts",
@@ -170,8 +159,8 @@ def write_model_card(
         f"---\n{_front_matter(card)}---",
         f"# {title}",
         f"This is {_KINDS[card.kind]}, distilled by LightPAFF: a small student that learnt from a large teacher's "
-        f"predictions in pre-training and in fine-tuning. The files are {_FORMATS[card.format]}; the weights are "
-        f"{_WEIGHTS[card.quantisation]}.",
+        f"predictions in pre-training and in fine-tuning. The files are {RUNTIMES[runtime_of(card.format)].files}; "
+        f"the weights are {_WEIGHTS[card.quantisation]}.",
         _facts_table(card, facts),
         *(["## Measured", table_markdown.strip()] if table_markdown.strip() else []),
         "## Use",
@@ -182,7 +171,7 @@ def write_model_card(
 
 def _front_matter(card: ExportCard) -> str:
     content = {
-        "library_name": _LIBRARIES[card.format],
+        "library_name": card.format,
         "pipeline_tag": _PIPELINE_TAGS[card.kind],
         "tags": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
     }

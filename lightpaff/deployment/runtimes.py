@@ -1,21 +1,15 @@
-"""Every runtime by its word, and what opens a model in it. Imports a runtime only when it is asked for."""
+"""Every runtime: one row says all that differs between them. Imports a runtime only when it is asked for."""
 
 import importlib
+import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightpaff.deployment.card import Format
+from lightpaff.deployment.card import ExportCard, Format, Quantisation
 
 Runtime = Literal["pytorch", "onnx", "openvino", "ctranslate2"]
 Work = Literal["classes", "next_tokens", "target_tokens"]
-
-RUNTIMES: dict[Format, Runtime] = {
-    "transformers": "pytorch",
-    "onnx": "onnx",
-    "openvino": "openvino",
-    "ctranslate2": "ctranslate2",
-}
-"""Which runtime reads a format."""
 
 WORKS: dict[str, Work] = {
     "classes": "classes",
@@ -25,16 +19,116 @@ WORKS: dict[str, Work] = {
 }
 """Which work a kind of export does."""
 
-_RUNNERS: dict[tuple[Runtime, Work], tuple[str, str]] = {
-    ("pytorch", "classes"): ("pytorch_runtime", "PyTorchClassRunner"),
-    ("pytorch", "next_tokens"): ("pytorch_runtime", "PyTorchTokenRunner"),
-    ("pytorch", "target_tokens"): ("pytorch_runtime", "PyTorchTextRunner"),
-    ("onnx", "classes"): ("onnx_runtime", "OnnxClassRunner"),
-    ("onnx", "next_tokens"): ("onnx_runtime", "OnnxTokenRunner"),
-    ("openvino", "classes"): ("openvino_runtime", "OpenVinoClassRunner"),
-    ("ctranslate2", "next_tokens"): ("ctranslate2_runtime", "Ctranslate2TokenRunner"),
-    ("ctranslate2", "target_tokens"): ("ctranslate2_runtime", "Ctranslate2TextRunner"),
+
+@dataclass(frozen=True)
+class RuntimeRow:
+    """What runs models, and what writes them for it.
+
+    Attributes:
+        title: what it is called.
+        format: of the exports that it reads.
+        files: what these files are, in words.
+        runners: what opens a model, by the work that it does: `module.Class` of this room.
+        exporter: what writes a model: `module.function`.
+        refusal: what says why a model of some config cannot be written; empty where every model can.
+        quantisations: that can be written, the fastest first.
+        runs_with: the packages that running takes.
+        made_with: the packages that writing takes, whose versions decide what is written.
+        weights: the patterns of the files that hold them.
+    """
+
+    title: str
+    format: Format
+    files: str
+    runners: dict[Work, str]
+    exporter: str
+    quantisations: tuple[Quantisation, ...]
+    runs_with: tuple[str, ...]
+    made_with: tuple[str, ...]
+    weights: tuple[str, ...]
+    refusal: str = ""
+
+    def is_installed(self, to_export: bool = False) -> bool:
+        """The packages that running takes are there, and those that writing takes; nothing is imported."""
+        return not missing_packages((*self.runs_with, *(self.made_with if to_export else ())))
+
+
+RUNTIMES: dict[Runtime, RuntimeRow] = {
+    "onnx": RuntimeRow(
+        title="ONNX Runtime",
+        format="onnx",
+        files="ONNX, for ONNX Runtime",
+        runners={"classes": "onnx_runtime.OnnxClassRunner", "next_tokens": "onnx_runtime.OnnxTokenRunner"},
+        exporter="export_onnx.export_onnx",
+        refusal="export_onnx.refusal",
+        quantisations=("int8", "none"),
+        runs_with=("onnxruntime", "tokenizers"),
+        made_with=("onnx", "onnxruntime", "onnxscript", "torch", "transformers"),
+        weights=("*.onnx", "*.onnx.data", "*.onnx_data"),
+    ),
+    "openvino": RuntimeRow(
+        title="OpenVINO",
+        format="openvino",
+        files="OpenVINO's intermediate representation",
+        runners={"classes": "openvino_runtime.OpenVinoClassRunner"},
+        exporter="export_openvino.export_openvino",
+        quantisations=("bf16", "none"),
+        runs_with=("openvino", "tokenizers"),
+        made_with=("onnx", "onnxscript", "openvino", "torch", "transformers"),
+        weights=("*.xml", "*.bin"),
+    ),
+    "ctranslate2": RuntimeRow(
+        title="CTranslate2",
+        format="ctranslate2",
+        files="CTranslate2",
+        runners={
+            "next_tokens": "ctranslate2_runtime.Ctranslate2TokenRunner",
+            "target_tokens": "ctranslate2_runtime.Ctranslate2TextRunner",
+        },
+        exporter="export_ctranslate2.export_ctranslate2",
+        refusal="export_ctranslate2.refusal",
+        quantisations=("int8", "bf16", "none"),
+        runs_with=("ctranslate2", "tokenizers"),
+        made_with=("ctranslate2", "torch", "transformers"),
+        weights=("*.bin",),
+    ),
+    "pytorch": RuntimeRow(
+        title="PyTorch",
+        format="transformers",
+        files="safetensors, for transformers",
+        runners={
+            "classes": "pytorch_runtime.PyTorchClassRunner",
+            "next_tokens": "pytorch_runtime.PyTorchTokenRunner",
+            "target_tokens": "pytorch_runtime.PyTorchTextRunner",
+        },
+        exporter="export_transformers.export_transformers",
+        quantisations=("none", "bf16"),
+        runs_with=("torch", "transformers"),
+        made_with=("torch", "transformers"),
+        weights=("*.safetensors",),
+    ),
 }
+"""For every work the fastest comes first."""
+
+
+def runtime_of(format_: Format) -> Runtime:
+    """Which runtime reads a format."""
+    return next(runtime for runtime, row in RUNTIMES.items() if row.format == format_)
+
+
+def runtimes_for(work: Work) -> list[Runtime]:
+    """Those that do a work, the fastest first."""
+    return [runtime for runtime, row in RUNTIMES.items() if work in row.runners]
+
+
+def packages_of_runtimes() -> list[str]:
+    """All that running takes in any of them."""
+    return sorted({package for row in RUNTIMES.values() for package in row.runs_with})
+
+
+def missing_packages(packages: tuple[str, ...]) -> list[str]:
+    """Those that are not installed; nothing is imported."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def open_runner(directory: Path, runtime: Runtime, work: Work, threads: int = 0, **options: Any) -> Any:
@@ -48,5 +142,15 @@ def open_runner(directory: Path, runtime: Runtime, work: Work, threads: int = 0,
     Raises:
         UserError: the directory holds no such model.
     """
-    module, name = _RUNNERS[runtime, work]
-    return getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)(directory, threads, **options)
+    return find_in_room(RUNTIMES[runtime].runners[work])(directory, threads, **options)
+
+
+def open_export(card: ExportCard, directory: Path, threads: int = 0) -> Any:
+    """Open an export in its runtime, for its work; see `open_runner`."""
+    return open_runner(directory, runtime_of(card.format), WORKS[card.kind], threads)
+
+
+def find_in_room(place: str) -> Any:
+    """A class or function of this room, by `module.name`."""
+    module, name = place.split(".")
+    return getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)

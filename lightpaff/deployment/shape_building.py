@@ -12,10 +12,10 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lightpaff.deployment.card import ExportCard, Format
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.exporters import export_model
-from lightpaff.deployment.runtimes import RUNTIMES, Runtime, Work
+from lightpaff.deployment.runtimes import RUNTIMES, Work
 from lightpaff.deployment.shape_plan import MeasuringPlan, classes_of
 from lightpaff.models.architecture import TARGET_TOKENS
 from lightpaff.models.initialisation import create_student
@@ -107,14 +107,11 @@ def _never_end(model: PreTrainedModel, end: int) -> None:
             table.weight[end] = 0
 
 
-_FORMATS: dict[Runtime, Format] = {runtime: format_ for format_, runtime in RUNTIMES.items() if runtime != "pytorch"}
-
-
 def _export(model: Path, destination: Path, plan: MeasuringPlan, longest: int | None) -> Path:
     """The directory to measure: for PyTorch, the model's own."""
     if plan.runtime == "pytorch":
         return model
-    format_ = _FORMATS[plan.runtime]
+    format_ = RUNTIMES[plan.runtime].format
     destination.mkdir()
     export_model(format_, model, destination, plan.quantisation, decoder_start=None)
     shutil.copy(model / "tokenizer.json", destination)

@@ -17,8 +17,9 @@ from transformers import PreTrainedConfig
 
 from lightpaff.deployment.contenders import Contender
 from lightpaff.deployment.measuring import MeasureSettings, describe_machine, measure
+from lightpaff.deployment.runtimes import RUNTIMES
 from lightpaff.deployment.shape_building import build_contender
-from lightpaff.deployment.shape_plan import EXPORTING_PACKAGES, MeasuringPlan
+from lightpaff.deployment.shape_plan import MeasuringPlan
 from lightpaff.deployment.shape_search import Timing
 from lightpaff.models.families import architecture_of
 from lightpaff.models.shapes import config_identity
@@ -69,7 +70,7 @@ def describe_measurement(
     identity = config_identity(config)
     for name in architecture_of(config).dropouts:
         identity.pop(name, None)
-    packages = ("lightpaff", *EXPORTING_PACKAGES[plan.runtime])
+    packages = ("lightpaff", *RUNTIMES[plan.runtime].made_with)
     return {
         "procedure": _PROCEDURE,
         "config": identity,

@@ -1,15 +1,13 @@
 """What shapes are measured as: a runtime, a precision, a length and so on, chosen from what is installed."""
 
-import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
 from lightpaff.deployment.card import Quantisation
-from lightpaff.deployment.contenders import installed_runtimes
 from lightpaff.deployment.exporters import refusal_of
-from lightpaff.deployment.runtimes import Runtime, Work
+from lightpaff.deployment.runtimes import RUNTIMES, Runtime, Work, runtimes_for
 from lightpaff.errors import UserError
 from lightpaff.models.families import architecture_of
 from lightpaff.models.shapes import longest_input
@@ -17,26 +15,6 @@ from lightpaff.models.shapes import longest_input
 _CLASSES = 2
 """Of a random classifier; how many there are changes nothing."""
 
-EXPORTING_PACKAGES: dict[Runtime, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers"),
-    "openvino": ("onnx", "onnxscript", "openvino", "torch", "transformers"),
-    "ctranslate2": ("ctranslate2",),
-    "pytorch": ("torch", "transformers"),
-}
-"""What exporting to a runtime needs, and whose versions decide how fast an export is."""
-_QUANTISATIONS: dict[Runtime, tuple[Quantisation, ...]] = {
-    "onnx": ("int8", "none"),
-    "openvino": ("bf16", "none"),
-    "ctranslate2": ("int8", "bf16", "none"),
-    "pytorch": ("none", "bf16"),
-}
-"""What an export can be in, the fastest first."""
-_RUNTIMES: dict[Work, tuple[Runtime, ...]] = {
-    "classes": ("onnx", "openvino", "pytorch"),
-    "next_tokens": ("onnx", "ctranslate2", "pytorch"),
-    "target_tokens": ("ctranslate2", "pytorch"),
-}
-"""Which runtimes do a work, the fastest first."""
 _LEAST_BYTES: dict[tuple[Runtime, Quantisation], int] = {("pytorch", "bf16"): 4}
 """A parameter's, where it is not what `_BYTES` says: in PyTorch bf16 is autocast."""
 _BYTES: dict[Quantisation, int] = {"none": 4, "bf16": 2, "int8": 1}
@@ -86,22 +64,18 @@ def classes_of(work: Work, config: PreTrainedConfig) -> int:
 
 def exporting_runtimes() -> set[Runtime]:
     """The runtimes that are installed together with what exports to them need."""
-    return {
-        runtime
-        for runtime in installed_runtimes()
-        if all(importlib.util.find_spec(package) is not None for package in EXPORTING_PACKAGES[runtime])
-    }
+    return {runtime for runtime, row in RUNTIMES.items() if row.is_installed(to_export=True)}
 
 
 def find_refusals(work: Work, students: Collection[PreTrainedConfig], installed: Collection[Runtime]) -> Refusals:
     """Why those of the installed runtimes that take none of the students do not take one of them."""
-    reasons = {runtime: _why_none(runtime, students) for runtime in _RUNTIMES[work] if runtime in installed}
+    reasons = {runtime: _why_none(runtime, students) for runtime in runtimes_for(work) if runtime in installed}
     return {runtime: why for runtime, why in reasons.items() if why}
 
 
 def refusal_in(runtime: Runtime, config: PreTrainedConfig) -> str:
     """Why an installed runtime does not take a model of the config; empty where nothing speaks against it."""
-    return "" if runtime == "pytorch" else refusal_of(runtime, config)
+    return refusal_of(RUNTIMES[runtime].format, config)
 
 
 def _why_none(runtime: Runtime, students: Collection[PreTrainedConfig]) -> str:
@@ -133,8 +107,8 @@ def choose_runtime(
     """
     fit = [
         one
-        for one in _RUNTIMES[work]
-        if one not in refusals and (quantisation is None or quantisation in _QUANTISATIONS[one])
+        for one in runtimes_for(work)
+        if one not in refusals and (quantisation is None or quantisation in RUNTIMES[one].quantisations)
     ]
     remedy = 'pip install "lightpaff[export]"'
     if runtime is None:
@@ -144,16 +118,16 @@ def choose_runtime(
             wanted = " or ".join(one for one in fit if one != "pytorch") or "--runtime pytorch"
             raise UserError(f"no runtime to measure in: {wanted} is needed; {remedy}, or take --runtime pytorch")
         runtime = found
-    if runtime not in _RUNTIMES[work]:
-        raise UserError(f"--runtime {runtime}: does not run such models; take {' or '.join(_RUNTIMES[work])}")
+    if runtime not in runtimes_for(work):
+        raise UserError(f"--runtime {runtime}: does not run such models; take {' or '.join(runtimes_for(work))}")
     if runtime not in installed:
         raise UserError(f"--runtime {runtime}: is not installed; {remedy}")
     if runtime in refusals:
         raise UserError(f"--runtime {runtime}: takes none of the students ({refusals[runtime]}); take another")
-    if quantisation is not None and quantisation not in _QUANTISATIONS[runtime]:
-        known = " or ".join(_QUANTISATIONS[runtime])
+    if quantisation is not None and quantisation not in RUNTIMES[runtime].quantisations:
+        known = " or ".join(RUNTIMES[runtime].quantisations)
         raise UserError(f"--quantise {quantisation}: {runtime} has no such models; take {known}")
-    return runtime, quantisation or _QUANTISATIONS[runtime][0]
+    return runtime, quantisation or RUNTIMES[runtime].quantisations[0]
 
 
 def check_length(config: PreTrainedConfig, plan: MeasuringPlan) -> None:

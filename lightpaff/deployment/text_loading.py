@@ -5,17 +5,16 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from lightpaff.deployment.card import CARD, ExportCard, Format
+from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import TextRunner, TokenRunner
-from lightpaff.deployment.runtimes import RUNTIMES, open_runner
+from lightpaff.deployment.runtimes import RUNTIMES, WORKS, open_export, runtimes_for
 from lightpaff.deployment.texts import read_prompts, read_texts
 from lightpaff.errors import UserError, one_line
 
 TOKENIZER = "tokenizer.json"
 
 _TEXTS_TOGETHER = 16
-_FORMATS: dict[str, tuple[Format, ...]] = {"next_tokens": ("onnx", "ctranslate2"), "target_tokens": ("ctranslate2",)}
 
 
 class Continuer:
@@ -111,7 +110,7 @@ def load_continuer(card: ExportCard, directory: Path, threads: int = 0) -> Conti
         UserError: it is in a format that has no decoders, or its files cannot be read.
     """
     _check_format(card, directory)
-    runner = open_runner(directory, RUNTIMES[card.format], "next_tokens", threads)
+    runner = open_export(card, directory, threads)
     return Continuer(runner, _open_tokenizer(directory), card.max_length)
 
 
@@ -136,7 +135,7 @@ def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:
 
 
 def _check_format(card: ExportCard, directory: Path) -> None:
-    known = _FORMATS[card.kind]
+    known = [RUNTIMES[runtime].format for runtime in runtimes_for(WORKS[card.kind]) if runtime != "pytorch"]
     if card.format not in known:
         raise UserError(
             f"{directory}: is an export for {card.format}, and such models are used here from {' or '.join(known)} "

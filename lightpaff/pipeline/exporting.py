@@ -4,7 +4,6 @@ An export is a step like any other; its check runs the export over the validatio
 writes outputs that are scored as those of every model are.
 """
 
-import importlib.util
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -14,9 +13,10 @@ import torch
 from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import tokenizer_between
-from lightpaff.deployment.card import ExportCard, Format
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_answers import ExportAnswers
 from lightpaff.deployment.exporters import export_model, refusal_of
+from lightpaff.deployment.runtimes import RUNTIMES, missing_packages, runtime_of
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
@@ -42,13 +42,6 @@ _ROUNDING = 0.005
 """Honest float32 exports differ by 1e-6 to 1e-4 of the largest logit (tests/parity)."""
 _LARGEST_LOSS = 1e9
 """JSON has no infinity."""
-
-_PACKAGES: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
-    "openvino": ("onnx", "onnxscript", "openvino", "torch"),
-    "ctranslate2": ("ctranslate2", "torch"),
-    "transformers": ("transformers", "torch"),
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +74,13 @@ class SplitCheck:
 
 def why_not(request: Export, config: PreTrainedConfig) -> str:
     """Why an export cannot be made, before anything is trained; empty where nothing speaks against it."""
-    if missing := [package for package in _PACKAGES[request.to] if importlib.util.find_spec(package) is None]:
+    if missing := missing_packages(_packages(request)):
         return f'{missing[0]} is not installed: pip install "lightpaff[export]"'
     return refusal_of(request.to, config)
+
+
+def _packages(request: Export) -> tuple[str, ...]:
+    return RUNTIMES[runtime_of(request.to)].made_with
 
 
 def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Export) -> Step:
@@ -107,7 +104,7 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         "request": request.model_dump(exclude={"tolerance"}),
         "start": model.identity,
         "generation": task.generation.model_dump(),
-        "versions": versions_of(_PACKAGES[request.to]),
+        "versions": versions_of(_packages(request)),
     }
     name = f"export the student of {task.name} to {request.name}"
     return Step(name, "export", settings, (rows, *model.inputs), shop.root, work)
@@ -135,7 +132,7 @@ def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: 
     settings = {
         # Exports run on the processor, wherever the student was trained.
         "processor": describe_processor(torch.device("cpu")),
-        "versions": versions_of(_PACKAGES[request.to]),
+        "versions": versions_of(_packages(request)),
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation", "metrics"}),
     }
     name = f"check the export to {request.name} on {task.name}"
@@ -227,6 +224,6 @@ def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Exp
         longest_input=longest_input(read_config(model.path)),
         truncation_side=str(vocabulary.tokenizer.truncation_side),
         source_sha256=sha256_of_file(model.path / "model.safetensors"),
-        made_with=versions_of(("lightpaff", *_PACKAGES[request.to])),
+        made_with=versions_of(("lightpaff", *_packages(request))),
         **TASK_OBJECTIVES[task.objective].describe_export(task, rows.directory, data, vocabulary),
     )

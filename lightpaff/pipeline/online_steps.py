@@ -11,6 +11,7 @@ import torch
 
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
+from lightpaff.deployment.runtimes import packages_of_runtimes
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
@@ -24,7 +25,6 @@ ONLINE = "online.json"
 _SECONDS = 12.0
 _BATCH_SIZES = (1, 32)
 _INPUTS_DRAWN = 512
-_RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino", "ctranslate2")
 
 
 def online_step(
@@ -52,7 +52,7 @@ def online_step(
     settings = {
         "processor": describe_processor(torch.device("cpu")),
         "threads": threads,
-        "versions": versions_of(_RUNTIMES),
+        "versions": versions_of(packages_of_runtimes()),
         "models": {name: start.identity for name, start in models.items()},
         "exports": list(exports),
         "generation": task.generation.model_dump(),

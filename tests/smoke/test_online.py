@@ -148,7 +148,7 @@ def test_an_export_whose_runtime_is_not_installed(
 ) -> None:
     from lightpaff.pipeline import exporting
 
-    monkeypatch.setitem(exporting._PACKAGES, "onnx", ("onnx", "no_such_runtime"))
+    monkeypatch.setattr(exporting, "_packages", lambda request: ("onnx", "no_such_runtime"))
     tiny_recipe.content["exports"] = [{"to": "onnx"}]
     outcome = run_cli("plan", tiny_recipe.write(), "--output", tiny_recipe.output)
     assert outcome.code == 2
