@@ -300,6 +300,7 @@ def _seeded_and_single_threaded() -> None:
 
 @pytest.fixture(scope="session")
 def _quick_latency() -> Iterator[None]:
+    from lightpaff.deployment import measuring
     from lightpaff.objectives import clm
     from lightpaff.pipeline import measuring_steps, online_steps
 
@@ -307,6 +308,9 @@ def _quick_latency() -> Iterator[None]:
         patch.setattr(measuring_steps, "_SECONDS", 0.2)
         patch.setattr(measuring_steps, "measure_latency", partial(measuring_steps.measure_latency, least_rounds=4))
         patch.setattr(online_steps, "_SECONDS", 0.0)
+        # tests/unit/deployment/test_measuring.py has several.
+        patch.setattr(online_steps, "PROCESSES", 1)
+        patch.setattr(measuring, "PROCESSES", 1)
         patch.setattr(clm, "_NEW_TOKENS", 4)
         yield
 

@@ -8,7 +8,7 @@ from lightpaff.data.cleaning import clean_text
 from lightpaff.data.documents import iterate_documents, text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows, source_identity
 from lightpaff.data.text_pairs import read_pair
-from lightpaff.recipe import Columns
+from lightpaff.recipe_sections import Columns
 
 _PAIRS = "translate"
 _DOCUMENTS = "clm"

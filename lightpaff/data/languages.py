@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightpaff.errors import UserError
-from lightpaff.recipe import Languages
+from lightpaff.recipe_sections import Languages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

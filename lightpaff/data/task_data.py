@@ -17,7 +17,7 @@ from lightpaff.data.numbers import canonical_number, is_number
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
-from lightpaff.recipe import Task
+from lightpaff.recipe_sections import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ from lightpaff.data.languages import has_own_languages, language_id, tokenizer_b
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, in_batches, write_token_table
 from lightpaff.errors import UserError
-from lightpaff.recipe import Columns, Task
+from lightpaff.recipe_sections import Columns, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from lightpaff.recipe import Shape
+from lightpaff.recipe_sections import Shape
 
 _DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96)

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 
 from lightpaff.deployment.shape_grid import name_shape
 from lightpaff.errors import UserError
-from lightpaff.recipe import Shape
+from lightpaff.recipe_sections import Shape
 from lightpaff.report import formats
 
 MOST_MEASURED = 12

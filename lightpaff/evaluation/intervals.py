@@ -32,7 +32,7 @@ from scipy.stats import norm, t
 
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Floats, Outputs
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 RESAMPLES = 10_000
 _PERCENTILES = (2.5, 97.5)

@@ -17,7 +17,7 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.comparison import Comparison
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 _LARGEST_EXPONENT = 115.0
 """A perplexity of 1e50 is as bad as any, and its powers, in the variance over seeds, are still numbers."""

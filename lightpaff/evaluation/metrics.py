@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from lightpaff.errors import UserError
 from lightpaff.evaluation.comparison import Comparison
 from lightpaff.files import write_whole
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 LOGITS = "logits_NV"
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightpaff.evaluation.comparison import Comparison
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -28,7 +28,7 @@ from lightpaff.evaluation.bleu_tokenizers import bleu_tokenizer
 from lightpaff.evaluation.comparison import Comparison
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 _CORPUS_METRICS: dict[Metric, Callable[[str], CorpusMetric]] = {
     # force: no advice on standard error about text that looks tokenised.

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightpaff.models.headed import HeadLayout
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 MASKED_TOKENS = "masked_tokens"
 CLASSES = "classes"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from lightpaff.errors import UserError
 from lightpaff.models.alphabet import choose_alphabet, copy_lines, normalize_counts
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 SPECIAL_TOKENS = {
     "pad_token": "<pad>",

@@ -7,7 +7,7 @@ from transformers import Qwen2Tokenizer
 
 from lightpaff.errors import UserError
 from lightpaff.models.alphabet import cut_texts
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 END_OF_TEXT = "<|endoftext|>"
 # GPT-2 has none, but batches of different lengths need one that is not also a target.

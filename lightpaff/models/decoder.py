@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lightpaff.models.architecture import NEXT_TOKENS, Architecture, Head, LayerList, SizeNames
 from lightpaff.models.headed import HeadLayout
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 
 def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -23,7 +23,7 @@ from transformers import (
 
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, Architecture, Head, LayerList, SizeNames
 from lightpaff.models.headed import HeadLayout
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 
 def without_unknown_segments(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedMode
 
 from lightpaff.models.architecture import TARGET_TOKENS, Architecture, Head, LayerList, SizeNames
 from lightpaff.models.headed import HeadLayout
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 
 def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:

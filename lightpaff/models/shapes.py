@@ -18,7 +18,7 @@ from lightpaff.models.building import build_model
 from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of
 from lightpaff.models.fetching import without_origin
 from lightpaff.models.opening import configure_head
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 _USUAL_FEED_FORWARD = 4
 """Times the hidden size, where a config leaves the feed-forward size out (GPT-2)."""

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lightpaff.models import byte_fallback, byte_level, unigram, wordpiece
-from lightpaff.recipe import Family, FromScratch
+from lightpaff.recipe_sections import Family, FromScratch
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lightpaff.models.byte_fallback import (
     language_tokens,
     room_for_pieces,
 )
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 # Special tokens, languages and bytes begin with it, and Unigram would find them in texts like other pieces.
 _OPENING = "<"

@@ -8,7 +8,7 @@ from typing import IO
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lightpaff.models.alphabet import choose_alphabet, copy_lines, normalize_counts
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",

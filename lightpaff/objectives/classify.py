@@ -29,7 +29,7 @@ from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Task
+from lightpaff.recipe_sections import Task
 
 TOKENS_PREDICTED_TOGETHER = 16384
 _LABELS = "labels.json"

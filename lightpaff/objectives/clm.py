@@ -35,7 +35,7 @@ from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Pretraining, Task
+from lightpaff.recipe_sections import Pretraining, Task
 
 _STARTS = "document_starts"
 _WORDS = "words"

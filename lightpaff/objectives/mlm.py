@@ -16,7 +16,7 @@ from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Pretraining
+from lightpaff.recipe_sections import Pretraining
 
 _MASKED_SHARE = 0.8
 _RANDOM_SHARE = 0.1

@@ -25,7 +25,7 @@ from lightpaff.errors import UserError
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Pretraining
+from lightpaff.recipe_sections import Pretraining
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,7 +17,7 @@ from lightpaff.objectives import classify, clm, mlm, mssm, translate
 from lightpaff.objectives.answers import Answerer
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Pretraining, Task
+from lightpaff.recipe_sections import Pretraining, Task
 
 
 class PretrainingObjective(Protocol):

@@ -31,7 +31,7 @@ from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Task
+from lightpaff.recipe_sections import Task
 
 _ROWS_WRITTEN_TOGETHER = 4096
 _SOURCE_TOKENS_TOGETHER = 8192

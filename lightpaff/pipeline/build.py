@@ -22,7 +22,7 @@ from lightpaff.pipeline.training_steps import (
     sequences_step,
     training_of,
 )
-from lightpaff.recipe import Task, Training
+from lightpaff.recipe_sections import Task, Training
 from lightpaff.report.rows import Stage
 
 

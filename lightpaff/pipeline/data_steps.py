@@ -12,7 +12,8 @@ from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.progress import progress_bar
-from lightpaff.recipe import Recipe, Task
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Task
 
 SEQUENCES = "sequences.arrow"
 CARD = "card.json"

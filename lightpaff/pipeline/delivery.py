@@ -23,7 +23,7 @@ from lightpaff.pipeline.exporting import (
 )
 from lightpaff.pipeline.graph import DoneStep, Step, run_step
 from lightpaff.pipeline.training_steps import TRAINING, Start, Workshop
-from lightpaff.recipe import Export, Family
+from lightpaff.recipe_sections import Export, Family
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 

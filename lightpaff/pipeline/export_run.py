@@ -15,7 +15,8 @@ from lightpaff.pipeline.delivery import deliver_export, export_directory, make_e
 from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.run import RECIPE, RUN, prepare
 from lightpaff.pipeline.training_steps import Workshop
-from lightpaff.recipe import FAMILIES, Export, Recipe
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import FAMILIES, Export
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 

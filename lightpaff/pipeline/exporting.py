@@ -30,7 +30,7 @@ from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
-from lightpaff.recipe import Export, Metric, Task
+from lightpaff.recipe_sections import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
 
 EXPORT = "export"

@@ -25,7 +25,8 @@ from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.graph import Step, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
 from lightpaff.progress import console
-from lightpaff.recipe import Family, Recipe, Source, Task
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Family, Source, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from lightpaff.pipeline.environment import describe_processor, describe_runtime,
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console
-from lightpaff.recipe import Task
+from lightpaff.recipe_sections import Task
 
 LATENCY = "latency.json"
 _SECONDS = 20.0

@@ -19,7 +19,7 @@ from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
-from lightpaff.recipe import Task
+from lightpaff.recipe_sections import Task
 
 ONLINE = "online.json"
 _SECONDS = 12.0

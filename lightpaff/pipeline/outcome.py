@@ -46,7 +46,8 @@ from lightpaff.pipeline.training_steps import (
     task_objective,
 )
 from lightpaff.pipeline.workload import flops_of, workload_of
-from lightpaff.recipe import Distillation, Recipe
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Distillation
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import (
     AgreementLine,

@@ -11,7 +11,7 @@ from lightpaff.models.opening import split_model
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.pipeline.workload import data_of
-from lightpaff.recipe import Distillation
+from lightpaff.recipe_sections import Distillation
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
 from lightpaff.training.loop import LossModule
 from lightpaff.training.optimiser import create_optimiser

@@ -46,7 +46,8 @@ from lightpaff.pipeline.shapes_timing import ShapeTimer, open_timer
 from lightpaff.pipeline.shapes_writing import check_recipe, write_shape
 from lightpaff.progress import Advance, progress_bar
 from lightpaff.progress import console as progress_console
-from lightpaff.recipe import Recipe, Shape
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Shape
 from lightpaff.report import formats
 
 SHAPES = "shapes"

@@ -8,7 +8,8 @@ from transformers import PreTrainedConfig
 from lightpaff.errors import UserError
 from lightpaff.files import whole_file
 from lightpaff.models.families import check_family
-from lightpaff.recipe import Recipe, Shape
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Shape
 
 _FIELDS = ("layers", "decoder_layers", "hidden_size", "heads", "feed_forward")
 _START = "initialisation"

@@ -11,7 +11,7 @@ from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, source_identity
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.recipe import Family, FromScratch
+from lightpaff.recipe_sections import Family, FromScratch
 
 _TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture", "tokenizer"}
 

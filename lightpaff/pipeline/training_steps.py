@@ -34,7 +34,8 @@ from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
 from lightpaff.pipeline.environment import describe_maker, what_decides_bits
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.inputs import Inputs
-from lightpaff.recipe import Distillation, Languages, Recipe, Task, Training
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Distillation, Languages, Task, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob, count_steps, train

@@ -25,7 +25,7 @@ from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
-from lightpaff.recipe import Distillation, Training
+from lightpaff.recipe_sections import Distillation, Training
 from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lightpaff.models.projection import factors, product_dtype, project
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe import Divergence
+from lightpaff.recipe_sections import Divergence
 from lightpaff.targets.soft_targets import Projected, SoftTargets
 from lightpaff.training.divergences import DIVERGENCES, Term
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe import Divergence
+from lightpaff.recipe_sections import Divergence
 from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.training.loss import LossSums, require_teacher
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
-from lightpaff.recipe import Distillation
+from lightpaff.recipe_sections import Distillation
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
-from lightpaff.recipe import Metric, Task
+from lightpaff.recipe_sections import Metric, Task
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
 

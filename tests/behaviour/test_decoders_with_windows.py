@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightpaff.deployment import loading
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 from tests.conftest import TINY_DECODER_RECIPE, Outcome, TinyRecipe, write_language_data
 
 WINDOW = 4

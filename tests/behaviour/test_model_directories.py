@@ -25,7 +25,7 @@ from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import lacks_head, open_headed, read_config
 from lightpaff.models.shapes import student_config
 from lightpaff.pipeline.run import prepare
-from lightpaff.recipe import Student
+from lightpaff.recipe_sections import Student
 
 WEIGHTS = "model.safetensors"
 Change = Callable[..., Any]

@@ -32,7 +32,7 @@ from lightpaff.deployment.pieces import PieceTokenizer
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError
 from lightpaff.models.vocabulary import load_tokenizer, tokenizer_identity
-from lightpaff.recipe import Languages
+from lightpaff.recipe_sections import Languages
 from tests.conftest import TINY_ENCODER_DECODER_RECIPE, Outcome, TinyRecipe, write_language_data
 
 sentencepiece = pytest.importorskip("sentencepiece")

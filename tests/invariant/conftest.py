@@ -35,7 +35,7 @@ from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
-from lightpaff.recipe import Distillation, Training
+from lightpaff.recipe_sections import Distillation, Training
 from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob

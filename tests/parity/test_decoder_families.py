@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer, PreTra
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.decoder import ARCHITECTURES
 from lightpaff.models.headed import HeadedModel
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 VOCABULARY = 61
 END = 1

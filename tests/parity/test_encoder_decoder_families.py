@@ -17,7 +17,7 @@ from lightpaff.models.architecture import TARGET_TOKENS
 from lightpaff.models.building import build_model
 from lightpaff.models.encoder_decoder import ARCHITECTURES
 from lightpaff.models.headed import HeadedModel
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 VOCABULARY = 61
 PADDING = 0

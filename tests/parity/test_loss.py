@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe import Divergence
+from lightpaff.recipe_sections import Divergence
 from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets
 from lightpaff.training import loss, reference_loss
 from lightpaff.training.loss import LossSums

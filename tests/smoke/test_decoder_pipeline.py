@@ -212,7 +212,7 @@ def save_gpt2(folder: Path, corpus: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from lightpaff.models.tokenizers import train_tokenizer
-    from lightpaff.recipe import FromScratch
+    from lightpaff.recipe_sections import FromScratch
 
     sizes = FromScratch(
         architecture="gpt2", layers=2, hidden_size=32, heads=2, feed_forward=64, vocabulary_size=280, max_length=64

@@ -181,7 +181,7 @@ def save_bart(folder: Path, texts: list[str]) -> None:
     from transformers import BartConfig, BartForConditionalGeneration
 
     from lightpaff.models.tokenizers import train_tokenizer
-    from lightpaff.recipe import FromScratch
+    from lightpaff.recipe_sections import FromScratch
 
     sizes = FromScratch(
         architecture="bart", layers=2, hidden_size=32, heads=2, feed_forward=64, vocabulary_size=300, max_length=64

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightpaff.errors import UserError
-from lightpaff.recipe import FAMILIES, Recipe, fingerprint_of
+from lightpaff.recipe import Recipe, fingerprint_of
+from lightpaff.recipe_sections import FAMILIES
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 CONTENT: dict[str, Any] = {

@@ -10,7 +10,7 @@ from lightpaff.data.languages import (
     tokenizer_between,
 )
 from lightpaff.errors import UserError
-from lightpaff.recipe import Languages
+from lightpaff.recipe_sections import Languages
 
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<en>", "<de>", "en", "fr", "fox"]
 

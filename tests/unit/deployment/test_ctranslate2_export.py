@@ -14,7 +14,7 @@ from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TextRunner, Ctra
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine"] * 3
 _ROTARY = {

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
-from lightpaff.recipe import Shape
+from lightpaff.recipe_sections import Shape
 
 BERT_BASE = Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072)
 MASS = Shape(layers=6, decoder_layers=6, hidden_size=1024, heads=16, feed_forward=4096)

@@ -15,7 +15,7 @@ from lightpaff.deployment.shape_search import (
     search_shapes,
 )
 from lightpaff.errors import UserError
-from lightpaff.recipe import Shape
+from lightpaff.recipe_sections import Shape
 
 TEACHERS = {
     "BERT-base": (Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072), 30_522),

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lightpaff.deployment.shape_search import Budget, Candidate, MeasuredShape, Timing
 from lightpaff.deployment.shape_table import ShapeSearch, draw_shapes, render_shapes, to_json_lines
-from lightpaff.recipe import Shape
+from lightpaff.recipe_sections import Shape
 
 TEACHER = Candidate(Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072), 100_000_000, 85_000_000, 1)
 

@@ -10,7 +10,7 @@ from lightpaff.evaluation.intervals import (
     paired_difference,
 )
 from lightpaff.evaluation.metrics import Predictions
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 
 def random_predictions(rows: int, classes: int, seed: int, skill: float = 1.0) -> Predictions:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from lightpaff.evaluation.metrics import Predictions
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 
 def answers(classes: list[int], labels: list[int], number_of_classes: int = 2) -> Predictions:

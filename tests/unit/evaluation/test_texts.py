@@ -13,7 +13,7 @@ from sacrebleu.metrics.chrf import CHRF
 from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
 from lightpaff.evaluation.texts import GeneratedTexts, read_texts, write_texts
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 
 WORDS = ["the", "cat", "cats", "sat", "on", "a", "mat", ",", "Größe", "is", "42", "running", "."]
 PUBLIC = {"bleu": BLEU, "chrf": CHRF}

@@ -13,7 +13,7 @@ from lightpaff.files import sha256_of_file
 from lightpaff.models.fetching import fetch_model
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "Foxes and dogs: 12 of them, naïve ones"] * 4
 HEADS = 2

@@ -18,7 +18,7 @@ from lightpaff.models.initialisation import create_student, evenly_spaced
 from lightpaff.models.opening import open_headed
 from lightpaff.models.shapes import scratch_config, student_config
 from lightpaff.models.weights import WEIGHTS
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 VOCABULARY = 23
 

@@ -24,7 +24,7 @@ from lightpaff.models.opening import (
 )
 from lightpaff.models.shapes import scratch_config
 from lightpaff.models.weights import WEIGHTS, tensor_names
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 
 VOCABULARY = 23
 HEADS = (MASKED_TOKENS, CLASSES)

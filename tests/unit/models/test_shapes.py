@@ -21,7 +21,7 @@ from lightpaff.models.shapes import (
     student_config,
     training_flops_per_token,
 )
-from lightpaff.recipe import FromScratch, Shape
+from lightpaff.recipe_sections import FromScratch, Shape
 
 VOCABULARY = 101
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(VOCABULARY - 5))]

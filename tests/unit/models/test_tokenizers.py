@@ -16,7 +16,7 @@ from lightpaff.errors import UserError
 from lightpaff.models import wordpiece
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer
-from lightpaff.recipe import FAMILIES, Family, FromScratch
+from lightpaff.recipe_sections import FAMILIES, Family, FromScratch
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, quickly.",
@@ -29,7 +29,7 @@ ALL = [(family, name) for family, words in FAMILIES.items() for name in words.ar
 TRAIN_AND_PRINT = """
 import json, sys
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 texts, settings, family = json.loads(sys.stdin.read())
 tokenizer = train_tokenizer(iter(texts), FromScratch(**settings), family, ["en", "de"])
 print(tokenizer.backend_tokenizer.to_str())

@@ -16,7 +16,8 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer
-from lightpaff.recipe import FAMILIES, FromScratch, Recipe
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import FAMILIES, FromScratch
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, quickly.",
@@ -31,7 +32,7 @@ SIZES = {"layers": 1, "hidden_size": 8, "heads": 1, "feed_forward": 8}
 TRAIN_AND_PRINT = """
 import json, sys
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe import FromScratch
+from lightpaff.recipe_sections import FromScratch
 texts, settings = json.loads(sys.stdin.read())
 tokenizer = train_tokenizer(iter(texts), FromScratch(**settings), "encoder-decoder", ["en", "de"])
 tokenizer.save_pretrained(sys.argv[1])

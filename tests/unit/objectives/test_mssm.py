@@ -20,7 +20,7 @@ from lightpaff.errors import UserError
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.mssm import MaskedSequenceToSequence, arrange, find_mask_id, open_corpus
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe import Pretraining
+from lightpaff.recipe_sections import Pretraining
 
 PAD, START, END, UNKNOWN, MASK, ENGLISH, GERMAN = range(7)
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<en>", "<de>"]

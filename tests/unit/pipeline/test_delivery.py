@@ -15,7 +15,7 @@ from lightpaff.evaluation.metrics import Predictions
 from lightpaff.pipeline import exporting
 from lightpaff.pipeline.delivery import CheckedExport, plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step
-from lightpaff.recipe import Export
+from lightpaff.recipe_sections import Export
 
 
 def predictions(right: int, rows: int, wrong_again: int = 0) -> Predictions:

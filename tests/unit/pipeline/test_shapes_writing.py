@@ -8,7 +8,8 @@ from transformers import BartConfig, BertConfig
 from lightpaff.errors import UserError
 from lightpaff.pipeline.shapes_run import parse_latency, parse_size
 from lightpaff.pipeline.shapes_writing import check_recipe, edit_student, write_shape
-from lightpaff.recipe import Recipe, Shape
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Shape
 
 TEACHER = Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072)
 CHOICE = Shape(layers=3, hidden_size=512, heads=8, feed_forward=2048)

