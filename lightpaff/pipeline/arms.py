@@ -33,6 +33,11 @@ class Arm:
         return self.overrides.get(_FINE_TUNING_WEIGHT) == 0
 
 
+def spoken(name: str) -> str:
+    """An arm in a sentence: those that the recipe names in quotes."""
+    return f"the {name}" if name in (TEACHER, STUDENT, CONTROL) else f"'{name}'"
+
+
 def arms_of(recipe: Recipe) -> list[Arm]:
     """The teacher, the student, and what else the recipe compares with them."""
     named = {STUDENT: {}, **({CONTROL: _control_of(recipe)} if recipe.control else {}), **recipe.arms}

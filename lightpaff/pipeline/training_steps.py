@@ -29,7 +29,7 @@ from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation, write_rows, write_targets
-from lightpaff.pipeline.arms import Arm
+from lightpaff.pipeline.arms import Arm, spoken
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
 from lightpaff.pipeline.environment import describe_maker, what_decides_bits
 from lightpaff.pipeline.graph import Step, Workplace
@@ -226,7 +226,7 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
         "teacher": teacher.identity if teacher else None,
     }
     inputs = (corpus, *start.inputs, *(teacher.inputs if teacher else ()))
-    return Step(f"pre-train the {arm.name}", "pretrain", settings, inputs, shop.root, work)
+    return Step(f"pre-train {spoken(arm.name)}", "pretrain", settings, inputs, shop.root, work)
 
 
 def corpus_objective(shop: Workshop, corpus: Step) -> Objective:
@@ -286,7 +286,8 @@ def finetune_step(
         "advice": _advice_identity(task, advice),
     }
     inputs = (rows, *start.inputs, *(advice.inputs if advice else ()))
-    return Step(f"fine-tune the {arm.name} on {task.name}, seed {seed}", "finetune", settings, inputs, shop.root, work)
+    name = f"fine-tune {spoken(arm.name)} on {task.name}, seed {seed}"
+    return Step(name, "finetune", settings, inputs, shop.root, work)
 
 
 def training_of(arm: Arm) -> Training:
@@ -406,7 +407,7 @@ def predict_step(shop: Workshop, arm: str, task: Task, rows: Step, model: Start,
         # The rows are an input.
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation"}),
     }
-    name = f"predict with the {arm} on {task.name}, seed {seed}"
+    name = f"predict with {spoken(arm)} on {task.name}, seed {seed}"
     return Step(name, "predict", settings, (rows, *model.inputs), shop.root, work)
 
 
