@@ -29,7 +29,7 @@ from lightpaff.recipe_sections import (
 _TAKEN_ARMS = ("teacher", "student", "control", "tfidf")
 _ARM_NAME = re.compile(r"[\w .-]{1,40}")
 _OF_AN_ARM = tuple(
-    f"{stage}.{section}." for stage in ("pretraining", "fine_tuning") for section in ("training", "distillation")
+    f"{stage}.{section}" for stage in ("pretraining", "fine_tuning") for section in ("training", "distillation")
 )
 
 
@@ -130,14 +130,17 @@ class Recipe(Section):
                     f"{', '.join(_TAKEN_ARMS)}"
                 )
             for key in overrides:
-                if not key.startswith(_OF_AN_ARM):
-                    raise ValueError(f"arms.{name}: '{key}' is the same in all arms; give {' or '.join(_OF_AN_ARM)}...")
+                if key.rpartition(".")[0] not in _OF_AN_ARM:
+                    raise ValueError(
+                        f"arms.{name}: '{key}' is the same in all arms; give single keys of {', '.join(_OF_AN_ARM)}"
+                    )
             try:
                 self.overridden(overrides)
             except ValidationError as error:
                 found = error.errors()[0]
                 place = ".".join(map(str, found["loc"]))
-                raise ValueError(f"arms.{name}: {place}: {found['msg']}; found {found['input']!r}") from error
+                told = "" if isinstance(found["input"], dict) else f"; found {found['input']!r}"
+                raise ValueError(f"arms.{name}: {place}: {found['msg'].removeprefix('Value error, ')}{told}") from error
         return self
 
     def overridden(self, overrides: dict[str, Any]) -> "Recipe":

@@ -72,8 +72,10 @@ def test_defaults_are_filled_in(recipe_file: Path) -> None:
         ("{a/b: {}}", "'a/b' cannot be a name"),
         (
             "{small: {student.layers: 1}}",
-            "arms.small: 'student.layers' is the same in all arms; give ",
+            "arms.small: 'student.layers' is the same in all arms; give single keys of",
         ),
+        ("{deep: {fine_tuning.training.steps.x: 1}}", "arms.deep: 'fine_tuning.training.steps.x' is the same in all"),
+        ("{two: {fine_tuning.training.steps: 5}}", "arms.two: fine_tuning.training: give exactly one of steps, tokens"),
         ("{loud: {fine_tuning.distillation.weight: 2}}", "arms.loud: fine_tuning.distillation.weight: .* found 2"),
         ("{odd: {fine_tuning.distillation.wait: 1}}", "arms.odd: fine_tuning.distillation.wait: .* found 1"),
     ],
