@@ -142,6 +142,9 @@ def _summary(finished: Finished) -> dict[str, str]:
     }
     if recipe.control:
         facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
+    for name, overrides in recipe.arms.items():
+        told = ", ".join(f"{key}: {value}" for key, value in overrides.items())
+        facts[name] = f"the student with {told}" if told else "the student once more"
     failures = [failure for task in finished.online for failure in task.failures]
     if told := "; ".join([*([finished.exports.note] if finished.exports.note else []), *failures]):
         facts["exports"] = told
