@@ -1,7 +1,7 @@
 """The encoder family: where BERT-like models of transformers split, what their configs call things.
 
-Its heads are `masked_tokens` (a token at every masked position) and `classes` (one value per example, read at its
-first token: classification, and regression as one class).
+Its heads are `masked_tokens` (a token at every masked position), `classes` (one value per example, read at its first
+token: classification, and regression as one class) and `token_classes` (a class for every token that is asked for).
 
 Shapes: B examples, S tokens, P target positions, V classes, D hidden.
 """
@@ -16,12 +16,21 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, Architecture, Head, LayerList, SizeNames
+from lightpaff.models.architecture import (
+    CLASSES,
+    MASKED_TOKENS,
+    TOKEN_CLASSES,
+    Architecture,
+    Head,
+    LayerList,
+    SizeNames,
+)
 from lightpaff.models.headed import HeadLayout
 from lightpaff.recipe_sections import FromScratch, Shape
 
@@ -71,6 +80,12 @@ def _masked_tokens(
 
 def _classes(layout: HeadLayout, parameters: tuple[str, ...], stored: tuple[str, ...] | None = None) -> Head:
     return Head(AutoModelForSequenceClassification, layout, parameters, stored or parameters, predicts_tokens=False)
+
+
+def _token_classes(*steps: str, foreign: str | None = None, parameters: tuple[str, ...] = ("classifier.",)) -> Head:
+    layout = _layout(*steps, projection="classifier")
+    stored = (*parameters[:-1], "classifier.weight")
+    return Head(AutoModelForTokenClassification, layout, parameters, stored, foreign, predicts_tokens=False)
 
 
 def _all_positions(config: PreTrainedConfig) -> int:
@@ -156,6 +171,7 @@ _ROBERTA = Architecture(
             ("classifier.",),
             stored=("classifier.dense.", "classifier.out_proj."),
         ),
+        TOKEN_CLASSES: _token_classes("dropout"),
     },
     layers=(LayerList("roberta.encoder.layer"),),
     dropouts=_BERT_DROPOUTS,
@@ -176,6 +192,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 _layout("bert.pooler.dense", "bert.pooler.activation", "dropout", projection="classifier"),
                 ("bert.pooler.", "classifier."),
             ),
+            TOKEN_CLASSES: _token_classes("dropout", foreign="bert.pooler."),
         },
         layers=(LayerList("bert.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
@@ -204,6 +221,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 _layout("pooler.dropout", "pooler.dense", nn.functional.gelu, "dropout", projection="classifier"),
                 ("pooler.", "classifier."),
             ),
+            TOKEN_CLASSES: _token_classes("dropout", foreign="pooler."),
         },
         layers=(LayerList("deberta.encoder.layer"),),
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
@@ -231,6 +249,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 ("classifier.",),
                 stored=("classifier.dense.", "classifier.out_proj."),
             ),
+            TOKEN_CLASSES: _token_classes("dropout"),
         },
         layers=(LayerList("electra.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
@@ -249,6 +268,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 _layout("pre_classifier", nn.functional.relu, "dropout", projection="classifier"),
                 ("pre_classifier.", "classifier."),
             ),
+            TOKEN_CLASSES: _token_classes("dropout", foreign="pre_classifier."),
         },
         layers=(LayerList("distilbert.transformer.layer"),),
         dropouts=("dropout", "attention_dropout", "seq_classif_dropout"),
@@ -267,6 +287,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             CLASSES: _classes(
                 _layout("head", "drop", projection="classifier", trunk=_run_pooled_trunk), ("head.", "classifier.")
             ),
+            TOKEN_CLASSES: _token_classes("head", "drop", parameters=("head.", "classifier.")),
         },
         layers=(LayerList("model.layers"),),
         dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"),

@@ -13,10 +13,13 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError, one_line
-from lightpaff.models.architecture import CLASSES, Head
+from lightpaff.models.architecture import CLASSES, TOKEN_CLASSES, Head
 from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names
+
+NAMED_CLASSES = (CLASSES, TOKEN_CLASSES)
+"""The heads whose classes have names in the config."""
 
 # Buffers that older versions of transformers stored, and that hold nothing learnt.
 _HARMLESS = re.compile(
@@ -62,7 +65,7 @@ def open_headed(
         UserError: the directory is no such model, its trunk is incomplete or its head has other classes.
     """
     config = read_config(path)
-    if head == CLASSES and not lacks_head(path, head):
+    if head in NAMED_CLASSES and not lacks_head(path, head):
         _check_stored_classes(path, config, classes, labels)
     configure_head(config, head, classes, labels)
     set_dropout(config, dropout)
@@ -133,17 +136,18 @@ def check_directory(path: Path, head: str) -> None:
         UserError: as `open_headed`.
     """
     config = read_config(path)
-    classes = len(config.id2label) if head == CLASSES else config.vocab_size
+    classes = len(config.id2label) if head in NAMED_CLASSES else config.vocab_size
     open_headed(path, head, classes, device="cpu", attention="eager")
 
 
 def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: list[str] | None = None) -> None:
     """Write the classes of the head into the config; a head that predicts tokens has its vocab_size."""
-    if head != CLASSES:
+    if head not in NAMED_CLASSES:
         return
     assert labels is None or len(labels) == classes
     config.num_labels = classes
-    config.problem_type = "regression" if classes == 1 else "single_label_classification"
+    if head == CLASSES:
+        config.problem_type = "regression" if classes == 1 else "single_label_classification"
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: id_ for id_, label in enumerate(labels)}

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, TOKEN_CLASSES
 from lightpaff.models.encoder import ARCHITECTURES
 from lightpaff.models.families import attention_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import open_headed, split_model
 
-HEADS = (MASKED_TOKENS, CLASSES)
+HEADS = (MASKED_TOKENS, CLASSES, TOKEN_CLASSES)
 VOCABULARY = 37
 PADDING = 0
 LABELS = ["bad", "fair", "good"]
@@ -86,7 +86,7 @@ def make_config(architecture: str, **settings: Any) -> PreTrainedConfig:
 
 
 def make_model(architecture: str, head: str, attention: str = "eager", **settings: Any) -> PreTrainedModel:
-    if head == CLASSES:
+    if head != MASKED_TOKENS:
         settings |= {"num_labels": len(LABELS)}
     auto_class = ARCHITECTURES[architecture].heads[head].auto_class
     config = make_config(architecture, **settings)
@@ -120,7 +120,7 @@ def plain_logits(model: PreTrainedModel, inputs: dict[str, Tensor], head: str) -
 
 
 def classes_of(head: str) -> int:
-    return len(LABELS) if head == CLASSES else VOCABULARY
+    return VOCABULARY if head == MASKED_TOKENS else len(LABELS)
 
 
 @pytest.mark.parametrize(("attention", "dtype", "tolerance"), PRECISIONS)
@@ -159,20 +159,25 @@ def test_gradients_equal_the_plain_models(architecture: str, head: str) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dropout_of_the_head_falls_where_transformers_lets_it_fall(architecture: str) -> None:
-    model, inputs = make_model(architecture, CLASSES), make_inputs()
+@pytest.mark.parametrize(
+    ("architecture", "head"), [(name, head) for name in ARCHITECTURES for head in (CLASSES, TOKEN_CLASSES)]
+)
+def test_dropout_of_the_head_falls_where_transformers_lets_it_fall(architecture: str, head: str) -> None:
+    model, inputs = make_model(architecture, head), make_inputs()
     # Only the head's dropout is on: the trunk would draw random numbers too.
-    drop = model.get_submodule(HEAD_DROPOUTS[architecture])
+    tag_dropout = "drop" if architecture == "modernbert" else "dropout"
+    drop = model.get_submodule(HEAD_DROPOUTS[architecture] if head == CLASSES else tag_dropout)
     assert isinstance(drop, torch.nn.Dropout)
     drop.train().p = 0.5
-    headed = split_model(model, CLASSES, len(LABELS))
+    headed = split_model(model, head, len(LABELS))
+    # Every token, where tokens have classes: the plain model draws for all of them.
+    positions_P = target_positions(inputs, head) if head == CLASSES else torch.arange(inputs["input_ids"].numel())
     torch.manual_seed(1)
-    expected_BV = plain_logits(model, inputs, CLASSES)
+    expected_PV = model(**inputs).logits.flatten(0, -2)
     torch.manual_seed(1)
-    found_BV = headed.logits(inputs, target_positions(inputs, CLASSES))
-    torch.testing.assert_close(found_BV, expected_BV, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(expected_BV, plain_logits(model, inputs, CLASSES))
+    found_PV = headed.logits(inputs, positions_P)
+    torch.testing.assert_close(found_PV, expected_PV, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(expected_PV, model(**inputs).logits.flatten(0, -2))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
