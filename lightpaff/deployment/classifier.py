@@ -3,7 +3,7 @@
 Shapes: B rows, S tokens, V classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from tokenizers import Encoding, Tokenizer
 
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.runner import ClassRunner, Ids
-from lightpaff.deployment.texts import Texts, read_pairs, read_texts
+from lightpaff.deployment.texts import Pair, Texts, read_pairs, read_texts
 
 _TEXTS_TOGETHER = 16
 
@@ -41,8 +41,8 @@ class Classifier:
     """
 
     def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
-        self._logits = _TextLogits(runner, tokenizer, card)
-        self._labels = card.labels
+        self._logits = TextLogits(runner, tokenizer, card)
+        self._labels, self._read = card.labels, read_pairs if card.pairs else read_texts
 
     def __call__(self, texts: Texts) -> list[Answer]:
         """The answer for each text, or each pair.
@@ -50,7 +50,8 @@ class Classifier:
         Raises:
             UserError: one of them is no text, or no pair where the model reads pairs.
         """
-        return [Answer(self._labels[int(row.argmax())], float(_softmax(row).max())) for row in self._logits(texts)]
+        found = self._logits(self._read(texts))
+        return [Answer(self._labels[int(row.argmax())], float(softmax(row).max())) for _, row in found]
 
 
 class Scorer:
@@ -63,7 +64,8 @@ class Scorer:
     """
 
     def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
-        self._logits = _TextLogits(runner, tokenizer, card)
+        self._logits = TextLogits(runner, tokenizer, card)
+        self._read = read_pairs if card.pairs else read_texts
 
     def __call__(self, texts: Texts) -> list[float]:
         """The score of each text, or each pair.
@@ -71,17 +73,20 @@ class Scorer:
         Raises:
             UserError: as a classifier.
         """
-        return [float(row[0]) for row in self._logits(texts)]
+        return [float(row[0]) for _, row in self._logits(self._read(texts))]
 
 
-class _TextLogits:
+class TextLogits:
+    """What an exported model gives for texts that are cut as its card says; the arguments are those of a classifier."""
+
     def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
         self._runner, self._tokenizer, self._card = runner, tokenizer, card
         tokenizer.enable_truncation(card.max_length, direction=card.truncation_side)
 
-    def __call__(self, texts: Texts) -> Iterator[NDArray[np.float32]]:
-        """logits_V of each text, in order; texts of like length are run together, so that little is padding."""
-        encodings = self._tokenizer.encode_batch(read_pairs(texts) if self._card.pairs else read_texts(texts))
+    def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Iterator[tuple[Encoding, NDArray[np.float32]]]:
+        """Each text's tokens and logits (V, or tokens and padding x V), in order; texts of like length are run
+        together, so that little is padding."""
+        encodings = self._tokenizer.encode_batch(texts)
         by_length = sorted(range(len(encodings)), key=lambda number: len(encodings[number].ids))
         found: dict[int, NDArray[np.float32]] = {}
         for first in range(0, len(by_length), _TEXTS_TOGETHER):
@@ -91,7 +96,7 @@ class _TextLogits:
             mask_BS = _pad_right([[1] * len(encoding.ids) for encoding in together])
             segments_BS = _pad_right([_segments(encoding) for encoding in together]) if self._card.segments else None
             found |= dict(zip(numbers, self._runner.logits(ids_BS, mask_BS, segments_BS), strict=True))
-        return (found[number] for number in range(len(encodings)))
+        return ((encoding, found[number]) for number, encoding in enumerate(encodings))
 
 
 def _pad_right(rows: list[list[int]]) -> Ids:
@@ -109,7 +114,8 @@ def _segments(encoding: Encoding) -> list[int]:
     return [int(place >= first_length) for place in range(len(parts))]
 
 
-def _softmax(logits_V: NDArray[np.float32]) -> NDArray[np.float64]:
+def softmax(logits_V: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The probabilities, in float64."""
     exponentials_V = np.exp(logits_V.astype(np.float64) - logits_V.max())
     probabilities_V: NDArray[np.float64] = exponentials_V / exponentials_V.sum()
     return probabilities_V

@@ -12,8 +12,8 @@ from lightpaff.deployment.pieces import PIECES
 from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work, runtime_of
 from lightpaff.errors import UserError
 
-_WORK_OF_HEADS: tuple[Work, ...] = ("classes", "next_tokens", "target_tokens")
-"""An architecture has one of these heads; an encoder whose directory lacks it gets one at random."""
+_WORK_OF_HEADS: tuple[Work, ...] = ("next_tokens", "target_tokens")
+"""An architecture that writes has one of these heads; an encoder whose directory lacks its head gets one at random."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _export(name: str, directory: Path, threads: int) -> Contender:
 def _plain_model(name: str, directory: Path, threads: int, precision: Literal["none", "bf16"]) -> Contender:
     # Where only exports take part, transformers need not be there.
     from lightpaff.models.families import architecture_of
-    from lightpaff.models.opening import read_config
+    from lightpaff.models.opening import finetuned_head, read_config
     from lightpaff.models.weights import float32_bytes
 
     config = read_config(directory)
@@ -116,7 +116,7 @@ def _plain_model(name: str, directory: Path, threads: int, precision: Literal["n
         threads=threads,
         bytes=float32_bytes(directory),
         quantisation=precision,
-        work=next(work for work in _WORK_OF_HEADS if work in architecture.heads),
+        work=next((work for work in _WORK_OF_HEADS if work in architecture.heads), WORKS[finetuned_head(config)]),
         longest=architecture.longest_input(config),
         vocabulary=int(config.vocab_size),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.runtimes import open_export
+from lightpaff.deployment.runtimes import WORKS, open_export
 from lightpaff.evaluation.generation import Search
 from lightpaff.objectives.batch import Batch
 
@@ -25,15 +25,19 @@ class ExportAnswers:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._runner: Any = open_export(ExportCard.read(directory), directory)
+        card = ExportCard.read(directory)
+        self._work = WORKS[card.kind]
+        self._runner: Any = open_export(card, directory)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Of a classifier, whose targets are the rows."""
+        """Of a classifier, whose targets are the rows, or of a tagger."""
         inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        logits_BV: NDArray[np.float32] = self._runner.logits(
+        logits: NDArray[np.float32] = self._runner.logits(
             inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
         )
-        return torch.from_numpy(logits_BV)
+        if self._work == "token_classes":
+            logits = logits.reshape(-1, logits.shape[-1])[batch.positions_P.numpy()]
+        return torch.from_numpy(logits)
 
     def nll(self, batch: Batch) -> NDArray[np.float64]:
         """Of a decoder, where each row's targets are its last tokens."""

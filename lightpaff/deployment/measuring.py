@@ -397,7 +397,7 @@ def _to_measurement(
         batch_size=cell.batch_size,
         length=cell.length,
         mean_length=float(np.mean(lengths)),
-        new_tokens=0 if contender.work == "classes" else settings.new_tokens,
+        new_tokens=0 if contender.work in ("classes", "token_classes") else settings.new_tokens,
         written=own.written,
         beams=settings.beams if contender.work == "target_tokens" else 1,
         rounds=latency.rounds,

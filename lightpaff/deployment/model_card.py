@@ -15,12 +15,14 @@ from lightpaff.files import write_whole
 _PIPELINE_TAGS: dict[Kind, str] = {
     "classes": "text-classification",
     "scores": "text-classification",
+    "token_classes": "token-classification",
     "next_tokens": "text-generation",
     "target_tokens": "translation",
 }
 _KINDS: dict[Kind, str] = {
     "classes": "a classifier of texts",
     "scores": "a model that gives a text one number",
+    "token_classes": "a tagger, which gives every word a class",
     "next_tokens": "a decoder, which continues texts",
     "target_tokens": "an encoder-decoder, which writes a text for a text",
 }
@@ -173,7 +175,7 @@ def _front_matter(card: ExportCard) -> str:
     content = {
         "library_name": card.format,
         "pipeline_tag": _PIPELINE_TAGS[card.kind],
-        "tags": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
+        "token_classes": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
     }
     return yaml.safe_dump(content, sort_keys=False)
 

@@ -1,4 +1,4 @@
-"""Encoders with a classification head as ONNX graphs.
+"""Encoders with a head for classes, of rows or of tokens, as ONNX graphs.
 
 Every architecture's attention is written as ONNX Runtime's fused one, `com.microsoft.MultiHeadAttention`, by giving
 transformers an attention of our own: nothing has to be recognised in the graph afterwards.
@@ -11,24 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES
-from lightpaff.models.families import architecture_of, attention_of
-from lightpaff.models.opening import quiet_transformers, read_config
+from lightpaff.models.families import architecture_of, attention_of, head_of
+from lightpaff.models.opening import finetuned_head, quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
 
 _ATTENTION = "lightpaff_onnx"
 
 
 def write_classifier(model_directory: Path, destination: Path) -> None:
-    """Write a classifier or scorer in float32 to the file `destination`.
+    """Write a classifier, scorer or tagger in float32 to the file `destination`.
 
     Its inputs are int64 of B x S: `input_ids`, `attention_mask` and, for a model with more than one segment,
-    `token_type_ids`; its output is `logits` of B x V, float32. B is any number, S up to the model's longest input.
+    `token_type_ids`; its output is `logits` of B x V, of a tagger B x S x V, float32. B is any number, S up to the
+    model's longest input.
 
     Args:
         model_directory: as `save_pretrained` writes it.
@@ -54,19 +55,20 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        logits_BV: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits_BV
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
 
 
 def _open_classifier(path: Path) -> PreTrainedModel:
     config = read_config(path)
     if CLASSES not in architecture_of(config).heads:
         raise UserError(f"{path}: a {config.model_type} does not classify; export it to another format")
+    head = head_of(config, finetuned_head(config))
     tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
     AttentionInterface.register(_ATTENTION, _fused_attention)
     AttentionMaskInterface.register(_ATTENTION, eager_mask)
     with quiet_transformers():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = head.auto_class.from_pretrained(
             path,
             dtype=torch.float32,
             use_safetensors=True,

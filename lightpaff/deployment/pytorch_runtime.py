@@ -20,9 +20,9 @@ from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
-from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS, TOKEN_CLASSES
 from lightpaff.models.encoder import without_unknown_segments
-from lightpaff.models.opening import open_headed, read_config
+from lightpaff.models.opening import NAMED_CLASSES, open_headed, read_config
 
 Precision = Literal["float32", "bf16"]
 """Of the arithmetic: bf16 is autocast."""
@@ -40,8 +40,10 @@ class PyTorchClassRunner:
         UserError: the directory holds no such model.
     """
 
+    head = CLASSES
+
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, CLASSES, threads)
+        self._model = _open(directory, self.head, threads)
         self._precision = precision
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
@@ -52,6 +54,12 @@ class PyTorchClassRunner:
         with torch.inference_mode(), _arithmetic(self._precision):
             logits_BV: Tensor = self._model(**without_unknown_segments(self._model, inputs)).logits
         return _as_array(logits_BV)
+
+
+class PyTorchTagRunner(PyTorchClassRunner):
+    """The same of a tagger."""
+
+    head = TOKEN_CLASSES
 
 
 class PyTorchTokenRunner:
@@ -118,7 +126,7 @@ class PyTorchTextRunner:
 def _open(directory: Path, head: str, threads: int) -> PreTrainedModel:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     config = read_config(directory)
-    classes = config.num_labels if head == CLASSES else config.vocab_size
+    classes = config.num_labels if head in NAMED_CLASSES else config.vocab_size
     return open_headed(directory, head, classes, device="cpu", attention="sdpa").model.eval()
 
 

@@ -13,7 +13,7 @@ Ids = NDArray[np.int64]
 
 
 class ClassRunner(Protocol):
-    """A loaded classifier or scorer."""
+    """A loaded classifier, scorer or tagger; of a tagger, the logits are B x S x V."""
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
         """logits_BV; `mask_BS` is 1 where there is a token, padding is on the right."""

@@ -9,11 +9,12 @@ from typing import Any, Literal
 from lightpaff.deployment.card import ExportCard, Format, Quantisation
 
 Runtime = Literal["pytorch", "onnx", "openvino", "ctranslate2"]
-Work = Literal["classes", "next_tokens", "target_tokens"]
+Work = Literal["classes", "token_classes", "next_tokens", "target_tokens"]
 
 WORKS: dict[str, Work] = {
     "classes": "classes",
     "scores": "classes",
+    "token_classes": "token_classes",
     "next_tokens": "next_tokens",
     "target_tokens": "target_tokens",
 }
@@ -58,7 +59,11 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         title="ONNX Runtime",
         format="onnx",
         files="ONNX, for ONNX Runtime",
-        runners={"classes": "onnx_runtime.OnnxClassRunner", "next_tokens": "onnx_runtime.OnnxTokenRunner"},
+        runners={
+            "classes": "onnx_runtime.OnnxClassRunner",
+            "token_classes": "onnx_runtime.OnnxClassRunner",
+            "next_tokens": "onnx_runtime.OnnxTokenRunner",
+        },
         exporter="export_onnx.export_onnx",
         refusal="export_onnx.refusal",
         quantisations=("int8", "none"),
@@ -70,7 +75,10 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         title="OpenVINO",
         format="openvino",
         files="OpenVINO's intermediate representation",
-        runners={"classes": "openvino_runtime.OpenVinoClassRunner"},
+        runners={
+            "classes": "openvino_runtime.OpenVinoClassRunner",
+            "token_classes": "openvino_runtime.OpenVinoClassRunner",
+        },
         exporter="export_openvino.export_openvino",
         quantisations=("bf16", "none"),
         runs_with=("openvino", "tokenizers"),
@@ -98,6 +106,7 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         files="safetensors, for transformers",
         runners={
             "classes": "pytorch_runtime.PyTorchClassRunner",
+            "token_classes": "pytorch_runtime.PyTorchTagRunner",
             "next_tokens": "pytorch_runtime.PyTorchTokenRunner",
             "target_tokens": "pytorch_runtime.PyTorchTextRunner",
         },

@@ -112,6 +112,7 @@ def _prepare_writing(runner: TextRunner, question: Question) -> Run:
 
 _PREPARATIONS: dict[Work, Callable[[Any, Question], Run]] = {
     "classes": _prepare_classifying,
+    "token_classes": _prepare_classifying,
     "next_tokens": _prepare_continuing,
     "target_tokens": _prepare_writing,
 }

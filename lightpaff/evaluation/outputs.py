@@ -49,3 +49,12 @@ class Outputs(Protocol):
     def units_N(self) -> Integers:
         """The unit of each row, counted from 0: rows of one unit are not independent, and are resampled together."""
         ...
+
+
+class ChoosingOutputs(Outputs, Protocol):
+    """Outputs that choose a checkpoint; of equal scores the lower loss decides."""
+
+    @property
+    def loss(self) -> float:
+        """The mean of -log P(gold class) in nats, or a mean squared error."""
+        ...

@@ -87,6 +87,12 @@ def open_headed(
     return split_model(model, head, classes)
 
 
+def finetuned_head(config: PreTrainedConfig) -> str:
+    """For what an encoder was fine-tuned, as its config says; one that does not say classifies."""
+    names = config.architectures or [""]
+    return TOKEN_CLASSES if names[0].endswith("ForTokenClassification") else CLASSES
+
+
 def lacks_head(path: Path, head: str) -> bool:
     """Whether the directory's weights are without (a part of) this head. Reads tensor names only.
 

@@ -1,6 +1,6 @@
 """Models are asked batch by batch, whatever they run in: what they can be asked, and the one walk over a data set.
 
-Shapes: N examples, P target positions, V classes.
+Shapes: N examples, P target positions, T target positions of all examples, V classes.
 """
 
 import contextlib
@@ -17,6 +17,9 @@ from lightpaff.evaluation.generation import Search
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
+
+TOKENS_PREDICTED_TOGETHER = 16384
+"""Where logits are few."""
 
 
 class Answerer(Protocol):
@@ -42,14 +45,30 @@ def ask_logits(
     description: str | None = None,
     example_ids: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """The logits for every example of `data`, one target each, in order: float32 N x V, on the CPU.
+    """The logits at the targets of every example of `data`, in order: float32 T x V, on the CPU.
 
-    With a description, progress is shown under it; with example ids, the other rows are NaN.
+    With a description, progress is shown under it; with example ids, the others' are NaN.
     """
-    logits_NV = torch.full((len(data.lengths_N), data.number_of_classes), torch.nan)
+    targets_N = torch.from_numpy(data.targets_N.astype(np.int64))
+    logits_TV = torch.full((int(targets_N.sum()), data.number_of_classes), torch.nan)
     for ids in walk(data, tokens_at_once, description, example_ids=example_ids):
-        logits_NV[torch.from_numpy(ids)] = answerer.logits(data.batch(ids, draw=0))
-    return logits_NV
+        batch = data.batch(ids, draw=0)
+        logits_TV[target_rows(targets_N, batch)] = answerer.logits(batch)
+    return logits_TV
+
+
+def target_rows(targets_N: Tensor, batch: Batch) -> Tensor:
+    """Where the targets of a batch lie among those of all examples: int64, P; does not wait for the device.
+
+    Args:
+        targets_N: int64, the target positions of each example, on the batch's device.
+        batch: of these examples.
+    """
+    counts_B = targets_N[batch.example_ids_B]
+    starts_B = (targets_N.cumsum(0) - targets_N)[batch.example_ids_B]
+    place_P = torch.arange(len(batch.positions_P), device=targets_N.device)
+    shift_B = starts_B - (counts_B.cumsum(0) - counts_B)
+    return place_P + shift_B.repeat_interleave(counts_B, output_size=len(place_P))
 
 
 def ask_nll(

@@ -3,39 +3,57 @@
 Shapes: B examples, S tokens, N rows, V classes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from numpy.typing import NDArray
 
-from lightpaff.data.draws import generator
 from lightpaff.data.split_warnings import warn_of_one_class, warn_of_repeated
 from lightpaff.data.task_data import TaskRows, find_labels, read_examples, read_unlabelled, write_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TokenTable
 from lightpaff.errors import UserError
-from lightpaff.evaluation.metrics import Predictions, read_logits, write_logits
+from lightpaff.evaluation.metrics import Predictions, read_logits
 from lightpaff.evaluation.outputs import Outputs
-from lightpaff.files import write_json_whole
-from lightpaff.models.encoder import without_unknown_segments
-from lightpaff.objectives.answers import Answerer, ask_logits
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
+
+# What is as in every objective with few classes is offered under the same names.
+from lightpaff.objectives.few_classes import (
+    answer as answer,
+)
+from lightpaff.objectives.few_classes import (
+    answer_tokens as answer_tokens,
+)
+from lightpaff.objectives.few_classes import (
+    describe_timing as describe_timing,
+)
+from lightpaff.objectives.few_classes import (
+    describe_use as describe_use,
+)
+from lightpaff.objectives.few_classes import (
+    for_validation as for_validation,
+)
+from lightpaff.objectives.few_classes import (
+    logits_file,
+    read_labels,
+    write_labels,
+)
+from lightpaff.objectives.few_classes import (
+    run as run,
+)
+from lightpaff.objectives.few_classes import (
+    timing_inputs as timing_inputs,
+)
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
 
-TOKENS_PREDICTED_TOGETHER = 16384
-_LABELS = "labels.json"
-
-soft_targets: Literal["once", "live"] = "once"
-chosen_by: Literal["metrics", "likelihood"] = "metrics"
 counted = "rows"
 has_baseline = True
 
@@ -99,7 +117,7 @@ def prepare_rows(
         UserError: for rows that cannot be used, naming file and row.
     """
     labels = [] if task.objective == "regress" else find_labels(task, sources.train)
-    write_json_whole(result / _LABELS, labels)
+    write_labels(result, labels)
     cards = []
     for split in SPLITS:
         if sources.of(split):
@@ -131,51 +149,15 @@ def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed:
     )
 
 
-def read_labels(rows: Path) -> list[str]:
-    """The classes of a prepared task, in order; none for a regression."""
-    labels: list[str] = json.loads((rows / _LABELS).read_text())
-    return labels
-
-
-def for_validation(task: Task) -> Task:
-    """As it is."""
-    return task
-
-
-def answer(
-    answerer: Answerer, data: Objective, task: Task, vocabulary: Vocabulary, path: Path, description: str
-) -> None:
-    """Logits of every row, in float32."""
-    write_logits(_logits_file(path), ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, description).numpy())
-
-
 def read_outputs(path: Path, data: Objective) -> Predictions:
     """The logits with the gold labels."""
+    return outputs_of(read_logits(logits_file(path)), data)
+
+
+def outputs_of(logits_NV: NDArray[np.float32], data: Objective) -> Predictions:
+    """The same."""
     assert isinstance(data, Classification)
-    return Predictions(read_logits(_logits_file(path)), data.labels_N, data.groups_N)
-
-
-def describe_timing(task: Task) -> str:
-    """Of the report."""
-    return "one row at a time"
-
-
-def timing_inputs(data: Objective, count: int, turn: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """`count` rows drawn at random: the lengths are the task's own."""
-    ids = generator("order", 0, turn, count).integers(len(data.lengths_N), size=count)
-    return data.batch(np.sort(ids), draw=0).to(device).inputs
-
-
-def answer_tokens(task: Task) -> int:
-    """Nothing is written."""
-    return 0
-
-
-def run(
-    model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary, inputs: dict[str, torch.Tensor]
-) -> object:
-    """One forward pass."""
-    return model(**without_unknown_segments(model, inputs)).logits
+    return Predictions(logits_NV, data.labels_N, data.groups_N)
 
 
 def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -189,17 +171,9 @@ def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabul
     }
 
 
-def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:
-    """There is nothing to say."""
-
-
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:
     """None."""
     return {}
-
-
-def _logits_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.safetensors")
 
 
 def _write_split(

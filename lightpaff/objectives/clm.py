@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,8 +47,6 @@ _TOKENS_SCORED_TOGETHER = 8192
 _PROMPT_TOKENS = 32
 _NEW_TOKENS = 32
 
-soft_targets: Literal["once", "live"] = "live"
-chosen_by: Literal["metrics", "likelihood"] = "likelihood"
 counted = "windows"
 has_baseline = False
 

@@ -5,15 +5,17 @@ An objective is a file of this room, from rows to scores; nothing else asks whic
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lightpaff.data.corpus import Arrangement
 from lightpaff.data.task_sources import TaskSources
-from lightpaff.evaluation.outputs import Outputs
-from lightpaff.objectives import classify, clm, mlm, mssm, translate
+from lightpaff.evaluation.outputs import ChoosingOutputs, Outputs
+from lightpaff.objectives import classify, clm, mlm, mssm, tag, translate
 from lightpaff.objectives.answers import Answerer
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
@@ -36,16 +38,10 @@ class TaskObjective(Protocol):
     """Stage two: what a file offers that prepares a task, asks models and scores what they answer.
 
     Attributes:
-        soft_targets: the teacher is asked `once` for every training row, or `live` at every batch, where its answers
-            (targets x vocabulary) are too many to keep.
-        chosen_by: the best checkpoint is that with the best first metric, or with the best likelihood of the gold
-            targets, where metrics cost much.
         counted: what scores and intervals are over.
         has_baseline: TF-IDF with a linear model can do the task.
     """
 
-    soft_targets: Literal["once", "live"]
-    chosen_by: Literal["metrics", "likelihood"]
     counted: str
     has_baseline: bool
 
@@ -109,14 +105,21 @@ class TaskObjective(Protocol):
         ...
 
 
+class FewClasses(TaskObjective, Protocol):
+    """One whose logits are few enough to keep: the teacher is asked once for every training row, and the best
+    checkpoint is that with the best first metric. Of the others the teacher is asked at every batch, and the best
+    checkpoint is that with the best likelihood of the gold targets."""
+
+    def outputs_of(self, logits_TV: NDArray[np.float32], data: Objective) -> ChoosingOutputs:
+        """The logits at all targets of the data, with its gold answers."""
+        ...
+
+
 PRETRAINING_OBJECTIVES: dict[str, PretrainingObjective] = {"mlm": mlm, "clm": clm, "mssm": mssm}
 
-TASK_OBJECTIVES: dict[str, TaskObjective] = {
-    "classify": classify,
-    "regress": classify,
-    "clm": clm,
-    "translate": translate,
-}
+WITH_FEW_CLASSES: dict[str, FewClasses] = {"classify": classify, "regress": classify, "tag": tag}
+
+TASK_OBJECTIVES: dict[str, TaskObjective] = {**WITH_FEW_CLASSES, "clm": clm, "translate": translate}
 
 
 def draw_timed_rows(task: Task, data: Objective, count: int, turn: int) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ Shapes: B examples, S tokens of the source, T tokens of the target, P target pos
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +37,6 @@ _ROWS_WRITTEN_TOGETHER = 4096
 _SOURCE_TOKENS_TOGETHER = 8192
 """Over the beams: a row counts once a beam."""
 
-soft_targets: Literal["once", "live"] = "live"
-chosen_by: Literal["metrics", "likelihood"] = "likelihood"
 counted = "rows"
 has_baseline = False
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.graph import Step
@@ -199,7 +199,7 @@ def _advice(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) ->
         return None
     sequences = sequences_step(shop, task, rows, teacher) if task.sequence_distillation else None
     listens = arm.recipe.fine_tuning.distillation.weight > 0
-    is_live = TASK_OBJECTIVES[task.objective].soft_targets == "live"
+    is_live = task.objective not in WITH_FEW_CLASSES
     if not listens and sequences is None:
         return None
     captured = capture_step(shop, arm, task, rows, teacher) if listens and not is_live else None

@@ -3,7 +3,7 @@
 Where its config names them, the names tell (`opening.open_headed` refuses another order). Where it says LABEL_0 or
 names of its own, its answers tell.
 
-Shapes: N rows, V classes.
+Shapes: N labelled rows or words, P target positions, T of all rows, V classes.
 """
 
 import numpy as np
@@ -13,8 +13,9 @@ from scipy.stats import binomtest
 from lightpaff.data.draws import generator
 from lightpaff.errors import UserError
 from lightpaff.models.opening import read_config
-from lightpaff.objectives.answers import ask_logits
-from lightpaff.objectives.classify import TOKENS_PREDICTED_TOGETHER, read_labels
+from lightpaff.objectives.answers import TOKENS_PREDICTED_TOGETHER, ask_logits
+from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.pipeline.build import TaskSteps
 from lightpaff.pipeline.training_steps import Start, Workshop, open_for_task, task_objective
@@ -30,7 +31,7 @@ def check_class_order(shop: Workshop, steps: TaskSteps, teacher: Start) -> None:
     Raises:
         UserError: names that order; or the model cannot be opened for the task.
     """
-    if steps.task.objective != "classify":
+    if steps.task.objective not in ("classify", "tag"):
         return
     labels = read_labels(steps.rows.directory)
     model = open_for_task(shop, steps.task, steps.rows, teacher.path, None, 0)
@@ -42,16 +43,17 @@ def check_class_order(shop: Workshop, steps: TaskSteps, teacher: Start) -> None:
     gold = data.gold_ids
     asked = np.sort(generator("order", 0, 0, len(gold)).permutation(gold)[:_ROWS_ASKED])
     answerer = ModelAnswers(model, shop.hardware.device)
-    logits_NV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, "ask the teacher for its classes", asked)
-    answers_N = logits_NV[asked].argmax(dim=1).numpy()
-    gold_N = data.batch(asked, draw=0).labels_P.numpy()
+    logits_TV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, "ask the teacher for its classes", asked)
+    gold_P = data.batch(asked, draw=0).labels_P.numpy()
+    answers_P = logits_TV[~logits_TV[:, 0].isnan()].argmax(dim=1).numpy()
+    gold_N, answers_N = gold_P[gold_P != NO_GOLD_LABEL], answers_P[gold_P != NO_GOLD_LABEL]
     order = better_order(answers_N, gold_N, len(labels))
     if order is None:
         return
     right, other = ((np.array(numbers)[answers_N] == gold_N).mean() for numbers in (range(len(labels)), order))
     raise UserError(
         f"tasks.{steps.task.name}.teacher: {teacher.path} calls its classes {', '.join(stored)}, and its answers fit "
-        f"{other:.0%} of {len(asked)} labelled rows if they stand for {', '.join(labels[number] for number in order)}, "
+        f"{other:.0%} of {len(gold_N)} labels if they stand for {', '.join(labels[number] for number in order)}, "
         f"{right:.0%} as they stand now ({', '.join(labels)}); set tasks.{steps.task.name}.labels to "
         f"[{', '.join(labels[number] for number in order)}]"
     )

@@ -9,7 +9,7 @@ from lightpaff.data.languages import has_own_languages, tokenizer_between
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.task_sources import TaskSources
 from lightpaff.errors import UserError
-from lightpaff.models.architecture import CLASSES
+from lightpaff.models.architecture import CLASSES, TOKEN_CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
@@ -277,6 +277,10 @@ def _find_task_teachers(
     return teachers
 
 
+_TASK_HEADS = {"tag": (TOKEN_CLASSES, "token classification")}
+"""Of an encoder's task, where that is not a class a row."""
+
+
 def _fetch_task_teacher(
     family: Family, task: Task, source: str, tokenizer: "PreTrainedTokenizerBase", downloads: Path
 ) -> FetchedModel:
@@ -284,15 +288,18 @@ def _fetch_task_teacher(
     _require_usable(fetched, family, f"tasks.{task.name}.teacher")
     own, config = load_tokenizer(fetched.path, family), read_config(fetched.path)
     compare_vocabularies(tokenizer, own, ("the teacher", f"tasks.{task.name}.teacher"), family)
-    head, called = (CLASSES, "classification") if family == "encoder" else (PRETRAINING_HEADS[family], "language model")
+    head, called = (PRETRAINING_HEADS[family], "language model")
+    if family == "encoder":
+        head, called = _TASK_HEADS.get(task.objective, (CLASSES, "classification"))
     if lacks_head(fetched.path, head):
         raise UserError(
             f"tasks.{task.name}.teacher: {fetched.origin} comes without a {called} head, so it is not "
             "fine-tuned; leave the key out to fine-tune the teacher here"
         )
     number_of_classes(tokenizer, config)
+    if family == "encoder":
+        check_directory(fetched.path, head)
     if head == CLASSES:
-        check_directory(fetched.path, CLASSES)
         _check_problem(config, task, f"tasks.{task.name}.teacher: {fetched.origin}")
     return fetched
 

@@ -17,11 +17,12 @@ from lightpaff.evaluation.calibration import expected_calibration_error
 from lightpaff.evaluation.intervals import bootstrap_interval, paired_difference
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
+from lightpaff.evaluation.tags import TagPredictions
 from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
-from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
@@ -182,7 +183,7 @@ def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
         task.objective,
         task.metric_names[0],
         evaluation_splits(task)[-1],
-        classes=len(read_labels(steps.rows.directory)) if task.objective == "classify" else None,
+        classes=len(read_labels(steps.rows.directory)) if task.objective in ("classify", "tag") else None,
         timed=objective.describe_timing(task),
         counted=objective.counted,
         notes={**objective.notes(task, teacher), **_whose_f1(steps), **_units(teacher)},
@@ -448,15 +449,15 @@ def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
 def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
     """How far student and control say what the teacher says: means over the fine-tuning seeds."""
     split = evaluation_splits(steps.task)[-1]
-    is_classification = steps.task.objective == "classify"
-    teacher = read_predictions(shop, steps, _teacher_step(steps), split)
-    if not isinstance(teacher, Predictions):
+    is_classification = steps.task.objective != "regress"
+    teacher = _classified(read_predictions(shop, steps, _teacher_step(steps), split))
+    if teacher is None:
         return
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
     for arm in dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER):
         read = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
-        own = [outputs for outputs in read if isinstance(outputs, Predictions)]
+        own = [classified for outputs in read if (classified := _classified(outputs)) is not None]
         if own:
             yield AgreementLine(
                 steps.task.name,
@@ -468,6 +469,12 @@ def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
                     statistics.fmean(expected_calibration_error(seed) for seed in own) if is_classification else None
                 ),
             )
+
+
+def _classified(outputs: Outputs) -> Predictions | None:
+    """Rows, or words, with their logits; None where there are none."""
+    outputs = outputs.words if isinstance(outputs, TagPredictions) else outputs
+    return outputs if isinstance(outputs, Predictions) else None
 
 
 def _speed_ratio(finished: Finished, steps: TaskSteps) -> SpeedRatio:

@@ -16,15 +16,14 @@ from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.evaluation.metrics import write_logits
 from lightpaff.files import write_json_whole
-from lightpaff.models.architecture import CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS
 from lightpaff.models.fetching import FetchedModel
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import carry_pooler, create_student
-from lightpaff.models.opening import open_headed, quiet_transformers
+from lightpaff.models.opening import NAMED_CLASSES, open_headed, quiet_transformers
 from lightpaff.models.shapes import config_identity
-from lightpaff.objectives.answers import ask_logits
-from lightpaff.objectives.classify import TOKENS_PREDICTED_TOGETHER, read_labels
+from lightpaff.objectives.answers import TOKENS_PREDICTED_TOGETHER, ask_logits
+from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
@@ -263,7 +262,7 @@ def finetune_step(
             model=open_for_task(shop, task, rows, start.path, training, seed),
             data=data,
             example_ids=ids,
-            teacher=_teacher_of(shop, task, rows, advice, len(data.lengths_N)),
+            teacher=_teacher_of(shop, task, rows, advice, data.targets_N),
             settings=with_steps_over(budget, training, data),
             distillation=distillation,
             seed=seed,
@@ -307,9 +306,9 @@ def training_objective(shop: Workshop, task: Task, rows: Step, advice: Advice | 
     return data.with_teacher_targets(outputs, task.sequence_distillation.ratio, seed)
 
 
-def _teacher_of(shop: Workshop, task: Task, rows: Step, advice: Advice | None, examples: int) -> Teacher:
+def _teacher_of(shop: Workshop, task: Task, rows: Step, advice: Advice | None, targets_N: np.ndarray) -> Teacher:
     if advice is not None and advice.captured is not None:
-        return StoredTeacher(advice.captured.directory / SOFT_TARGETS, examples, shop.hardware.device)
+        return StoredTeacher(advice.captured.directory / SOFT_TARGETS, targets_N, shop.hardware.device)
     if advice is not None and advice.live is not None:
         return LiveTeacher(open_for_task(shop, task, rows, advice.live.path, None, 0))
     return NoTeacher()
@@ -340,8 +339,8 @@ def capture_step(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Star
         ids = _seen_ids(training, seeds, data)
         with shop.hardware.autocast():
             answerer = ModelAnswers(model, shop.hardware.device)
-            logits_NV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, step.name, ids)
-        write_logits(place.result / SOFT_TARGETS, logits_NV.numpy())
+            logits_TV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, step.name, ids)
+        write_logits(place.result / SOFT_TARGETS, logits_TV.numpy())
         return {"rows": len(ids)}
 
     # With a whole epoch every row is seen, and the captured answers serve any budget.
@@ -421,7 +420,7 @@ def open_for_task(
 ) -> HeadedModel:
     """Open a model with the head of a task."""
     data = task_objective(shop, task, rows, "validation")
-    labels = read_labels(rows.directory) if data.head == CLASSES else []
+    labels = read_labels(rows.directory) if data.head in NAMED_CLASSES else []
     return shop.open(path, data.head, data.number_of_classes, training, labels or None, seed)
 
 

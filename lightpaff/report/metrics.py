@@ -75,6 +75,7 @@ class ShownMetric:
 METRICS: dict[str, ShownMetric] = {
     "accuracy": ShownMetric("accuracy"),
     "f1": ShownMetric("F1"),
+    "entity_f1": ShownMetric("entity F1"),
     "matthews": ShownMetric("Matthews correlation"),
     "pearson": ShownMetric("Pearson correlation"),
     "spearman": ShownMetric("Spearman correlation"),

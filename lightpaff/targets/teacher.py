@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lightpaff.errors import UserError
 from lightpaff.evaluation.metrics import read_logits
 from lightpaff.models.headed import HeadedModel
+from lightpaff.objectives.answers import target_rows
 from lightpaff.objectives.batch import Batch
 from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets
 
@@ -42,20 +44,26 @@ class LiveTeacher:
 
 
 class StoredTeacher:
-    """Logits captured once an example, reused in each epoch: for classification, where nothing is drawn.
+    """Logits captured once a target, reused in each epoch: where nothing is drawn and the classes are few.
+
+    Args:
+        path: what `write_logits` wrote: T x V.
+        targets_N: the target positions of each example; they sum to T.
+        device: where the batches are.
 
     Raises:
-        UserError: when the file is no store, or not of `examples` examples.
+        UserError: when the file is no store, or not of so many targets.
     """
 
-    def __init__(self, path: Path, examples: int, device: torch.device) -> None:
-        self._logits_NV = torch.from_numpy(read_logits(path)).to(device)
-        if len(self._logits_NV) != examples:
+    def __init__(self, path: Path, targets_N: np.ndarray, device: torch.device) -> None:
+        self._logits_TV = torch.from_numpy(read_logits(path)).to(device)
+        self._targets_N = torch.from_numpy(targets_N.astype(np.int64)).to(device)
+        if len(self._logits_TV) != (targets := int(targets_N.sum())):
             raise UserError(
-                f"{path}: holds soft targets of {len(self._logits_NV)} examples, but the data has {examples}; "
+                f"{path}: holds soft targets of {len(self._logits_TV)} positions, but the data has {targets}; "
                 "delete its folder and run again"
             )
 
     def targets(self, batch: Batch) -> Dense:
-        """The stored logits of the batch's examples."""
-        return Dense(self._logits_NV.index_select(0, batch.example_ids_B))
+        """The stored logits of the batch's targets."""
+        return Dense(self._logits_TV.index_select(0, target_rows(self._targets_N, batch)))

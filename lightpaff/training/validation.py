@@ -4,21 +4,18 @@ Shapes: N examples.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from lightpaff.data.batch_order import sequential_batches
-from lightpaff.evaluation.metrics import Predictions
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.answers import ask_logits
-from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.table import TASK_OBJECTIVES
-from lightpaff.recipe_sections import Metric, Task
+from lightpaff.objectives.table import WITH_FEW_CLASSES
+from lightpaff.recipe_sections import Task
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
 
@@ -33,10 +30,9 @@ def validate_task(
     data: Objective, task: Task, tokens_at_once: int, hardware: Hardware, model: HeadedModel
 ) -> dict[str, float]:
     """The task's metrics, or the likelihood of its targets, as the objective is chosen by."""
-    if TASK_OBJECTIVES[task.objective].chosen_by == "likelihood":
-        return validate_tokens(data, np.arange(len(data.lengths_N)), tokens_at_once, hardware, model)
-    assert isinstance(data, Classification)
-    return validate_classes(data, task.metric_names, tokens_at_once, hardware, model)
+    if task.objective in WITH_FEW_CLASSES:
+        return validate_classes(data, task, tokens_at_once, hardware, model)
+    return validate_tokens(data, np.arange(len(data.lengths_N)), tokens_at_once, hardware, model)
 
 
 @torch.no_grad()
@@ -62,16 +58,15 @@ def validate_tokens(
 
 
 def validate_classes(
-    data: Classification, metrics: Sequence[Metric], tokens_at_once: int, hardware: Hardware, model: HeadedModel
+    data: Objective, task: Task, tokens_at_once: int, hardware: Hardware, model: HeadedModel
 ) -> dict[str, float]:
     """The task's metrics on the validation rows; the first one is the score. The loss is the mean negative log
     likelihood of the gold classes in nats, or the mean squared error of the scores."""
     with hardware.autocast():
-        logits_NV = ask_logits(ModelAnswers(model, hardware.device), data, tokens_at_once)
-    predictions = Predictions(logits_NV.numpy(), data.labels_N)
-    values: dict[str, float] = {name: predictions.score(name) for name in metrics}
+        logits_TV = ask_logits(ModelAnswers(model, hardware.device), data, tokens_at_once)
+    outputs = WITH_FEW_CLASSES[task.objective].outputs_of(logits_TV.numpy(), data)
+    values: dict[str, float] = {name: outputs.score(name) for name in task.metric_names}
     # Metrics look at the order of the logits, and would give a diverged model a number.
-    is_finite = bool(logits_NV.isfinite().all())
-    if not is_finite:
+    if not logits_TV.isfinite().all():
         return {"score": math.nan, "loss": math.nan, **values}
-    return {"score": values[metrics[0]], "loss": predictions.loss, **values}
+    return {"score": values[task.metric_names[0]], "loss": outputs.loss, **values}

@@ -13,7 +13,7 @@ import pytest
 
 from lightpaff import Recipe
 from lightpaff.data.task_data import TaskRows
-from lightpaff.objectives.classify import read_labels
+from lightpaff.objectives.few_classes import read_labels
 from lightpaff.pipeline.run import prepare
 
 Rows = list[dict[str, Any]]

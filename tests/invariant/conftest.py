@@ -273,7 +273,7 @@ def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype) -
         return LiveTeacher(teacher)
     path = folder / "soft_targets.safetensors"
     write_logits(path, ask_logits(ModelAnswers(teacher, CPU), data, 64).numpy())
-    return StoredTeacher(path, EXAMPLES, CPU)
+    return StoredTeacher(path, data.targets_N, CPU)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ ReadReport = Callable[[Path], dict[str, Any]]
 METRICS = {
     "classify": {"accuracy", "f1"},
     "regress": {"pearson", "spearman"},
+    "tag": {"entity_f1", "accuracy"},
     "clm": {"word_perplexity", "perplexity"},
     "translate": {"bleu", "chrf"},
 }

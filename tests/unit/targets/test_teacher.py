@@ -53,7 +53,7 @@ def model() -> HeadedModel:
 def test_a_stored_teacher_says_what_a_live_one_says(data: Classification, model: HeadedModel, tmp_path: Path) -> None:
     path = tmp_path / "soft_targets.safetensors"
     write_logits(path, ask_logits(ModelAnswers(model, CPU), data, 30).numpy())
-    stored, live = StoredTeacher(path, EXAMPLES, CPU), LiveTeacher(model)
+    stored, live = StoredTeacher(path, ONE_EACH, CPU), LiveTeacher(model)
     for ids in ([0], [10, 3, 7], list(range(EXAMPLES)), [4, 4]):
         batch = data.batch(np.array(ids), draw=5)
         logits_PV = stored.targets(batch).logits_PV
@@ -111,9 +111,9 @@ def test_a_store_comes_back(tmp_path: Path) -> None:
 def test_a_store_of_other_data_is_refused(tmp_path: Path, examples: int) -> None:
     write_logits(tmp_path / "store", np.zeros((EXAMPLES, V), np.float32))
     with pytest.raises(
-        UserError, match=f"store: holds soft targets of {EXAMPLES} examples, but the data has {examples};"
+        UserError, match=f"store: holds soft targets of {EXAMPLES} positions, but the data has {examples};"
     ) as caught:
-        StoredTeacher(tmp_path / "store", examples, CPU)
+        StoredTeacher(tmp_path / "store", np.ones(examples, np.int64), CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -133,4 +133,4 @@ def test_what_is_no_store_is_refused(tmp_path: Path, damage: Callable[[Path], No
     write_logits(path, np.zeros((EXAMPLES, V), np.float32))
     damage(path)
     with pytest.raises(UserError, match="store: is no store of soft targets; delete its folder and run again"):
-        StoredTeacher(path, EXAMPLES, CPU)
+        StoredTeacher(path, ONE_EACH, CPU)

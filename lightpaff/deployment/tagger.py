@@ -1,0 +1,91 @@
+"""Exported taggers as functions of text. Imports neither torch nor transformers.
+
+Shapes: S tokens, W words with a token, V classes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from lightpaff.data.words import Span, first_pieces, join_words, split_words
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.classifier import TextLogits, softmax
+from lightpaff.deployment.runner import ClassRunner
+from lightpaff.errors import UserError
+from lightpaff.evaluation.tags import entities_of, mark_entities
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Words = str | Sequence[str]
+"""A text, or its words where they are cut already."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """An entity, or a word with its tag.
+
+    Attributes:
+        label: its type, or the tag.
+        text: the characters from `start` to `end`.
+        start, end: in the text as it was given; of words, in the text with one space between them.
+        probability: that the model gives the tags of its words, 0 to 1: their mean.
+    """
+
+    label: str
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+class Tagger:
+    """Finds entities in texts, or tags their words, with an exported tagger.
+
+    Args:
+        runner: of the model.
+        tokenizer: of the model; its truncation is set here.
+        card: of the export: its tags, and how many tokens are read.
+    """
+
+    def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
+        self._logits = TextLogits(runner, tokenizer, card)
+        self._labels, self._are_entities = card.labels, mark_entities(card.labels)
+
+    def __call__(self, texts: str | Sequence[Words]) -> list[list[Tagged]]:
+        """The entities of each text, in order, or every word where the tags mark no entities.
+
+        Raises:
+            UserError: one of the texts is neither a text nor a list of words.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        cut = [_cut(text, number) for number, text in enumerate(given, start=1)]
+        found = self._logits([text for text, _ in cut])
+        return [
+            self._tagged(text, spans, first_pieces(encoding.offsets, spans), logits_SV)
+            for (text, spans), (encoding, logits_SV) in zip(cut, found, strict=True)
+        ]
+
+    def _tagged(self, text: str, spans: list[Span], starts: list[int], logits_SV: np.ndarray) -> list[Tagged]:
+        read = [(span, start) for span, start in zip(spans, starts, strict=True) if start >= 0]
+        probability_WV = [softmax(logits_SV[start]) for _, start in read]
+        tags = [self._labels[int(probability_V.argmax())] for probability_V in probability_WV]
+        groups = entities_of(tags) if self._are_entities else [(tag, word, word) for word, tag in enumerate(tags)]
+        tagged = []
+        for label, first, last in groups:
+            start, end = read[first][0][0], read[last][0][1]
+            probability = float(np.mean([row_V.max() for row_V in probability_WV[first : last + 1]]))
+            tagged.append(Tagged(label, text[start:end], start, end, probability))
+        return tagged
+
+
+def _cut(text: object, number: int) -> tuple[str, list[Span]]:
+    if isinstance(text, str):
+        # One character for one, so that places stay what they are.
+        plain = _SURROGATE.sub("\ufffd", text)
+        return plain, split_words(plain)
+    if isinstance(text, Sequence) and not isinstance(text, bytes) and all(isinstance(word, str) for word in text):
+        return join_words([_SURROGATE.sub("\ufffd", word) for word in text])
+    raise UserError(f"texts: number {number} is {text!r}; give a string, or a list of words")
