@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from lightpaff.deployment.card import ExportCard, Format, Quantisation
 from lightpaff.deployment.int8_graph import quantise_graph
@@ -68,13 +68,13 @@ BATCHES = [(1, 1), (1, 40), (3, 17), (8, 5)]
 class Exported:
     """One architecture: its model, and its graph."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
+    def __init__(self, architecture: str, folder: Path, auto_class: Any = AutoModelForSequenceClassification) -> None:
         self.architecture, self.folder = architecture, folder
         config = AutoConfig.for_model(
             architecture, vocab_size=VOCABULARY, num_labels=LABELS, **ARCHITECTURES[architecture]
         )
         torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+        model = auto_class.from_config(config, attn_implementation="eager").eval()
         with torch.no_grad():
             # Fresh biases are 0 and norms 1: a forgotten one would not show.
             for parameter in model.parameters():
@@ -195,3 +195,19 @@ def test_attention_is_fused_and_8_bits_are_everywhere(exported: Exported) -> Non
     assert products["MatMulInteger"] + products["MatMulNBits"] >= 4 * layers
     embedding = next(tensor for tensor in quantised.initializer if VOCABULARY in tensor.dims and tensor.dims[-1] > 1)
     assert embedding.data_type == onnx.TensorProto.INT8
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES if name != "bert")],
+)
+def test_a_tagger_has_logits_for_every_token(architecture: str, tmp_path: Path) -> None:
+    exported = Exported(architecture, tmp_path, AutoModelForTokenClassification)
+    runner = OnnxClassRunner(exported.onnx, threads=1)
+    for rows, tokens in BATCHES:
+        ids_BS, mask_BS, segments_BS = make_batch(rows, tokens)
+        found_BSV = runner.logits(ids_BS, mask_BS, segments_BS)
+        assert found_BSV.shape == (rows, tokens, LABELS)
+        is_read_BS = mask_BS.astype(bool)
+        expected_BSV = exported.expected(ids_BS, mask_BS, segments_BS)
+        np.testing.assert_allclose(found_BSV[is_read_BS], expected_BSV[is_read_BS], rtol=1e-4, atol=1e-4)

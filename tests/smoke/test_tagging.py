@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from lightpaff.deployment import load
 from lightpaff.errors import UserError
 
-from ..conftest import GOOD, OTHER  # noqa: TID252
+GOOD = ["bright", "clever", "funny", "gentle", "grand"]
+OTHER = ["bada", "kenor", "mipel", "torsim", "lunvot", "bavot"]
 
 
 def _write(file: Path, rows: int, seed: int) -> None:

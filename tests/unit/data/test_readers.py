@@ -265,3 +265,29 @@ def test_refuses_broken_json_lines(write_file: WriteFile, line: str, message: st
 )
 def test_refuses_broken_tables(write_file: WriteFile, name: str, content: str, message: str) -> None:
     assert message in refusal_of(write_file(name, content))
+
+
+def test_a_conll_file_is_a_sentence_a_row(tmp_path: Path) -> None:
+    file = tmp_path / "news.conll"
+    file.write_text("-DOCSTART- -X- O\n\nEU NNP B-org\n# NN O\n\n\nPeter\tNNP\tB-per\n")
+    assert list(read_rows(str(file), None, "news")) == [
+        (3, {"tokens": ["EU", "#"], "tags": ["B-org", "O"]}),
+        (7, {"tokens": ["Peter"], "tags": ["B-per"]}),
+    ]
+
+
+def test_a_conll_word_may_hold_white_space_where_tabs_separate(tmp_path: Path) -> None:
+    file = tmp_path / "news.txt"
+    file.write_text("1 000\tO\r\n\r\nEU\tB-org")
+    assert [row for _, row in read_rows(str(file), "conll", "news")] == [
+        {"tokens": ["1 000"], "tags": ["O"]},
+        {"tokens": ["EU"], "tags": ["B-org"]},
+    ]
+
+
+@pytest.mark.parametrize("content", ["EU B-org\nrejects\n", "EU B-org\nrejects VBZ O\n", "EU\nrejects\n"])
+def test_a_conll_line_has_as_many_columns_as_the_others(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "news.conll"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"news: line \d has \d columns, and a conll file has a word and its tag"):
+        list(read_rows(str(file), None, "news"))

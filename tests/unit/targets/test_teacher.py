@@ -23,6 +23,7 @@ from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher
 
 CPU = torch.device("cpu")
 EXAMPLES, V = 11, 3
+ONE_EACH = np.ones(EXAMPLES, np.int64)
 
 
 @pytest.fixture(scope="module")
