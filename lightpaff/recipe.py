@@ -76,7 +76,7 @@ class Recipe(Section):
             if task.objective not in words.tasks:
                 raise ValueError(
                     f"the objective of the task {task.name} is {task.objective}, but the family {self.family} has "
-                    f"{' and '.join(words.tasks)}; take one of these, or another family"
+                    f"{', '.join(words.tasks)}; take one of these, or another family"
                 )
         their_own = {
             "student.decoder_layers": self.student.decoder_layers,

@@ -14,6 +14,7 @@ from lightpaff.recipe_sections import FromScratch, Shape
 MASKED_TOKENS = "masked_tokens"
 CLASSES = "classes"
 TOKEN_CLASSES = "token_classes"
+SPANS = "spans"
 NEXT_TOKENS = "next_tokens"
 TARGET_TOKENS = "target_tokens"
 
@@ -84,7 +85,7 @@ class Architecture:
     """One model type of transformers.
 
     Attributes:
-        heads: by name: `masked_tokens`, `classes`, `token_classes`, `next_tokens`, `target_tokens`.
+        heads: by name: `masked_tokens`, `classes`, `token_classes`, `spans`, `next_tokens`, `target_tokens`.
         layers: its lists of layers.
         dropouts: the names of its dropout probabilities in its config.
         longest_input: how many tokens its positions reach; None where they have no end.

@@ -1,7 +1,8 @@
 """The encoder family: where BERT-like models of transformers split, what their configs call things.
 
 Its heads are `masked_tokens` (a token at every masked position), `classes` (one value per example, read at its first
-token: classification, and regression as one class) and `token_classes` (a class for every token that is asked for).
+token: classification, and regression as one class), `token_classes` (a class for every token that is asked for) and
+`spans` (the token at which an answer starts, and that at which it ends).
 
 Shapes: B examples, S tokens, P target positions, V classes, D hidden.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedConfig,
@@ -25,6 +27,7 @@ from transformers import (
 from lightpaff.models.architecture import (
     CLASSES,
     MASKED_TOKENS,
+    SPANS,
     TOKEN_CLASSES,
     Architecture,
     Head,
@@ -86,6 +89,11 @@ def _token_classes(*steps: str, foreign: str | None = None, parameters: tuple[st
     layout = _layout(*steps, projection="classifier")
     stored = (*parameters[:-1], "classifier.weight")
     return Head(AutoModelForTokenClassification, layout, parameters, stored, foreign, predicts_tokens=False)
+
+
+def _spans(*steps: str, projection: str = "qa_outputs", parameters: tuple[str, ...] = ("qa_outputs.",)) -> Head:
+    layout = replace(_layout(*steps, projection=projection), spans=True)
+    return Head(AutoModelForQuestionAnswering, layout, parameters, parameters, predicts_tokens=False)
 
 
 def _all_positions(config: PreTrainedConfig) -> int:
@@ -172,6 +180,7 @@ _ROBERTA = Architecture(
             stored=("classifier.dense.", "classifier.out_proj."),
         ),
         TOKEN_CLASSES: _token_classes("dropout"),
+        SPANS: _spans(),
     },
     layers=(LayerList("roberta.encoder.layer"),),
     dropouts=_BERT_DROPOUTS,
@@ -193,6 +202,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 ("bert.pooler.", "classifier."),
             ),
             TOKEN_CLASSES: _token_classes("dropout", foreign="bert.pooler."),
+            SPANS: _spans(),
         },
         layers=(LayerList("bert.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
@@ -222,6 +232,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 ("pooler.", "classifier."),
             ),
             TOKEN_CLASSES: _token_classes("dropout", foreign="pooler."),
+            SPANS: _spans(),
         },
         layers=(LayerList("deberta.encoder.layer"),),
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
@@ -250,6 +261,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 stored=("classifier.dense.", "classifier.out_proj."),
             ),
             TOKEN_CLASSES: _token_classes("dropout"),
+            SPANS: _spans(),
         },
         layers=(LayerList("electra.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
@@ -269,9 +281,10 @@ ARCHITECTURES: dict[str, Architecture] = {
                 ("pre_classifier.", "classifier."),
             ),
             TOKEN_CLASSES: _token_classes("dropout", foreign="pre_classifier."),
+            SPANS: _spans("dropout"),
         },
         layers=(LayerList("distilbert.transformer.layer"),),
-        dropouts=("dropout", "attention_dropout", "seq_classif_dropout"),
+        dropouts=("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
         longest_input=_all_positions,
         sizes=SizeNames(layers=("n_layers",), hidden_size=("dim",), heads=("n_heads",), feed_forward=("hidden_dim",)),
     ),
@@ -288,6 +301,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 _layout("head", "drop", projection="classifier", trunk=_run_pooled_trunk), ("head.", "classifier.")
             ),
             TOKEN_CLASSES: _token_classes("head", "drop", parameters=("head.", "classifier.")),
+            SPANS: _spans("head", "drop", projection="classifier", parameters=("head.", "classifier.")),
         },
         layers=(LayerList("model.layers"),),
         dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"),

@@ -15,6 +15,9 @@ from transformers import PreTrainedModel
 
 from lightpaff.models.projection import project
 
+NEVER = -1e4
+"""A logit without any probability, still a number: the difference of two is 0."""
+
 
 @dataclass(frozen=True)
 class HeadLayout:
@@ -26,12 +29,27 @@ class HeadLayout:
         projection: the attribute path of the `nn.Linear` from features_PD to logits.
         bias: the attribute path of a tensor (V or 1 x V) that is the projection's bias where the `nn.Linear` has none
             of its own: BART's and Marian's `final_logits_bias`.
+        spans: each output of the projection chooses among the tokens of its row, instead of the outputs being the
+            classes at a token: where an answer starts, and where it ends.
     """
 
     trunk: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
     pre_head: Callable[[PreTrainedModel, Tensor], Tensor]
     projection: str
     bias: str | None = None
+    spans: bool = False
+
+
+def span_logits(logits_BS2: Tensor, mask_BS: Tensor, classes: int) -> Tensor:
+    """Where spans start and end as two classes a row, each among its tokens: 2B x V, start and end in turn.
+
+    Args:
+        logits_BS2: of every token.
+        mask_BS: 1 where there is a token; padding, and what is beyond S, is never chosen.
+        classes: V, at least S.
+    """
+    logits_B2S = logits_BS2.masked_fill(mask_BS[..., None] == 0, NEVER).transpose(1, 2)
+    return nn.functional.pad(logits_B2S.flatten(0, 1), (0, classes - logits_BS2.shape[1]), value=NEVER)
 
 
 class HeadedModel(nn.Module):
@@ -39,7 +57,8 @@ class HeadedModel(nn.Module):
 
     Attributes:
         model: the transformers model; `model.save_pretrained` saves everything.
-        classes: V, the real classes; rows of a padded output layer beyond it are left out.
+        classes: V, the real classes; rows of a padded output layer beyond it are left out. Of spans, the tokens that a
+            row has at most.
     """
 
     model: PreTrainedModel
@@ -49,7 +68,7 @@ class HeadedModel(nn.Module):
         self.model = model
         self.layout = layout
         self.classes = classes
-        rows = self._projection().out_features
+        rows = classes if layout.spans else self._projection().out_features
         assert 0 < classes <= rows, f"{classes} classes do not fit an output layer of {rows} rows"
 
     def features(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
@@ -76,9 +95,22 @@ class HeadedModel(nn.Module):
             bias = attrgetter(self.layout.bias)(self.model).flatten()
         return None if bias is None else bias[: self.classes]
 
+    def output_layer(
+        self, inputs: dict[str, Tensor], positions_P: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What the logits are made of: features_PD, weight_VD and bias_V. Of spans the logits themselves, for every row
+        one of its start and one of its end: 2B x V, without a weight."""
+        if not self.layout.spans:
+            return self.features(inputs, positions_P), self.weight_VD, self.bias_V
+        hidden_BSD = self.layout.pre_head(self.model, self.layout.trunk(self.model, inputs))
+        projection = self._projection()
+        logits_T2 = project(hidden_BSD.flatten(0, 1), projection.weight, projection.bias)
+        logits_BS2 = logits_T2.view(*hidden_BSD.shape[:2], 2)
+        return span_logits(logits_BS2, inputs["attention_mask"], self.classes), None, None
+
     def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
         """The logits of the real classes at the target positions: logits_PV, never rounded to bf16."""
-        return project(self.features(inputs, positions_P), self.weight_VD, self.bias_V)
+        return project(*self.output_layer(inputs, positions_P))
 
     def _projection(self) -> nn.Linear:
         projection = attrgetter(self.layout.projection)(self.model)

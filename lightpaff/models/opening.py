@@ -13,13 +13,16 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError, one_line
-from lightpaff.models.architecture import CLASSES, TOKEN_CLASSES, Head
+from lightpaff.models.architecture import CLASSES, SPANS, TOKEN_CLASSES, Head
 from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names
 
 NAMED_CLASSES = (CLASSES, TOKEN_CLASSES)
 """The heads whose classes have names in the config."""
+
+_FINETUNED = {"ForTokenClassification": TOKEN_CLASSES, "ForQuestionAnswering": SPANS}
+_START_AND_END = 2
 
 # Buffers that older versions of transformers stored, and that hold nothing learnt.
 _HARMLESS = re.compile(
@@ -89,8 +92,8 @@ def open_headed(
 
 def finetuned_head(config: PreTrainedConfig) -> str:
     """For what an encoder was fine-tuned, as its config says; one that does not say classifies."""
-    names = config.architectures or [""]
-    return TOKEN_CLASSES if names[0].endswith("ForTokenClassification") else CLASSES
+    name = (config.architectures or [""])[0]
+    return next((head for ending, head in _FINETUNED.items() if name.endswith(ending)), CLASSES)
 
 
 def lacks_head(path: Path, head: str) -> bool:
@@ -148,6 +151,8 @@ def check_directory(path: Path, head: str) -> None:
 
 def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: list[str] | None = None) -> None:
     """Write the classes of the head into the config; a head that predicts tokens has its vocab_size."""
+    if head == SPANS:
+        config.num_labels = _START_AND_END
     if head not in NAMED_CLASSES:
         return
     assert labels is None or len(labels) == classes

@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def project(features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """features_PD @ weight_VD.T + bias_V: logits_PV in float32 (float64 for float64 features).
+def project(features_PD: Tensor, weight_VD: Tensor | None, bias_V: Tensor | None) -> Tensor:
+    """features_PD @ weight_VD.T + bias_V: logits_PV in float32 (float64 for float64 features). Without a weight, the
+    features are the logits.
 
     Under bf16 autocast the factors are rounded to bf16, and sums are kept in float32.
     """
     is_rounded = product_dtype(features_PD) == torch.bfloat16
     features_PD, weight_VD, bias_V = factors(features_PD, weight_VD, bias_V)
+    if weight_VD is None:
+        return features_PD
     with torch.autocast(features_PD.device.type, enabled=False):
         if features_PD.dtype == torch.bfloat16:
             product_PV = torch.mm(features_PD, weight_VD.T, out_dtype=torch.float32)
@@ -29,9 +32,13 @@ def project(features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Te
             return functional.linear(features_PD, weight_VD, bias_V)
 
 
-def factors(features_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def factors(
+    features_PD: Tensor, weight_VD: Tensor | None, bias_V: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The arguments of `project` in the types that it multiplies: who calls it for chunk after chunk casts once."""
     exact = torch.promote_types(features_PD.dtype, torch.float32)
+    if weight_VD is None:
+        return features_PD.to(exact), None, None
     is_rounded = product_dtype(features_PD) == torch.bfloat16
     dtype = torch.bfloat16 if is_rounded and features_PD.is_cuda else exact
     return features_PD.to(dtype), weight_VD.to(dtype), None if bias_V is None else bias_V.to(exact)

@@ -39,8 +39,7 @@ class LiveTeacher:
     def targets(self, batch: Batch) -> Projected:
         """The features and the projection; the logits are made chunk by chunk by the loss."""
         with torch.no_grad():
-            features_PD = self._model.features(batch.inputs, batch.positions_P)
-        return Projected(features_PD, self._model.weight_VD, self._model.bias_V)
+            return Projected(*self._model.output_layer(batch.inputs, batch.positions_P))
 
 
 class StoredTeacher:

@@ -141,11 +141,12 @@ class LossModule(nn.Module):
         self.gold_scale = gold_scale
 
     def forward(self, batch: Batch, soft_targets: SoftTargets | None, distillation: Distillation) -> LossSums:
-        features_PD = self.model.features(batch.inputs, batch.positions_P)
-        layer = (features_PD, self.model.weight_VD, self.model.bias_V)
+        layer = self.model.output_layer(batch.inputs, batch.positions_P)
         told = (batch.labels_P, soft_targets, distillation.weight)
         if self.model.classes == 1:
-            return score_loss(*layer, *told, gold_scale=self.gold_scale)
+            features_PD, weight_1D, bias_1 = layer
+            assert weight_1D is not None
+            return score_loss(features_PD, weight_1D, bias_1, *told, gold_scale=self.gold_scale)
         return distillation_loss(
             *layer,
             *told,

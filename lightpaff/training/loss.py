@@ -49,7 +49,7 @@ class LossSums:
 
 def distillation_loss(
     features_PD: Tensor,
-    weight_VD: Tensor,
+    weight_VD: Tensor | None,
     bias_V: Tensor | None,
     labels_P: Tensor,
     soft_targets: SoftTargets | None,
@@ -66,7 +66,7 @@ def distillation_loss(
 
     Args:
         features_PD: what the student's output layer takes, at the target positions.
-        weight_VD: the output layer's weight; a slice or a tied embedding is fine.
+        weight_VD: the output layer's weight; a slice or a tied embedding is fine. None: the features are the logits.
         bias_V: its bias, or None.
         labels_P: int64 gold classes, `NO_GOLD_LABEL` where there is none.
         soft_targets: the teacher's logits at the same positions; no gradient goes there. None is plain training.
@@ -86,7 +86,7 @@ def distillation_loss(
     count = gold_count if soft_targets is None else torch.full_like(gold_count, len(labels_P))
     if not torch.is_grad_enabled():
         # Function.needs_input_grad does not know of no_grad: parameters would get gradients that nobody reads.
-        features_PD, weight_VD, bias_V = features_PD.detach(), weight_VD.detach(), _detached(bias_V)
+        features_PD, weight_VD, bias_V = features_PD.detach(), _detached(weight_VD), _detached(bias_V)
     settings = _Settings((1 - weight) * gold_scale, weight, temperature, chunk_size, DIVERGENCES[divergence])
     total, nll, found = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
     return LossSums(total, nll, found, count, gold_count)
@@ -127,7 +127,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         features_PD: Tensor,
-        weight_VD: Tensor,
+        weight_VD: Tensor | None,
         bias_V: Tensor | None,
         labels_P: Tensor,
         soft_targets: SoftTargets | None,
@@ -135,7 +135,7 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         exact_dtype = _exact_dtype(features_PD)
         if isinstance(soft_targets, Projected):
-            soft_targets = Projected(*factors(*vars(soft_targets).values()))
+            soft_targets = soft_targets.as_factors()
         products = _Products(features_PD, weight_VD, bias_V, ctx.needs_input_grad[:3])
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
         divergence = torch.zeros_like(nll)
@@ -154,7 +154,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 products.add_gradient(start, stop, terms.gradient_CV)
         total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * divergence
         ctx.save_for_backward(products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V)
-        ctx.dtypes = (features_PD.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
+        ctx.dtypes = tuple(None if given is None else given.dtype for given in (features_PD, weight_VD, bias_V))
         ctx.mark_non_differentiable(nll, divergence)
         return total, nll, divergence
 
@@ -173,7 +173,7 @@ class _Products:
     def __init__(
         self,
         features_PD: Tensor,
-        weight_VD: Tensor,
+        weight_VD: Tensor | None,
         bias_V: Tensor | None,
         needed: tuple[bool, ...],
     ) -> None:
@@ -182,11 +182,13 @@ class _Products:
         dtype = product_dtype(features_PD)
         # What the gradients' products take, rounded once: autocast would do it again in every chunk.
         self.factor_PD = features_PD.to(dtype) if any(needed) else features_PD
-        self.factor_VD = weight_VD.to(dtype) if any(needed) else weight_VD
+        self.factor_VD = weight_VD.to(dtype) if any(needed) and weight_VD is not None else weight_VD
         needs_features, needs_weight, needs_bias = needed
         exact_dtype = _exact_dtype(features_PD)
         self.grad_features_PD = torch.empty_like(features_PD) if needs_features else None
-        self.grad_weight_VD = torch.zeros_like(weight_VD, dtype=exact_dtype) if needs_weight else None
+        self.grad_weight_VD = (
+            torch.zeros_like(weight_VD, dtype=exact_dtype) if weight_VD is not None and needs_weight else None
+        )
         self.grad_bias_V = torch.zeros_like(bias_V, dtype=exact_dtype) if bias_V is not None and needs_bias else None
 
     def logits(self, start: int, stop: int) -> Tensor:
@@ -197,6 +199,10 @@ class _Products:
         """Carry the gradient at those logits to the inputs that need one."""
         if self.grad_bias_V is not None:
             self.grad_bias_V += gradient_CV.sum(0)
+        if self.factor_VD is None:
+            if self.grad_features_PD is not None:
+                self.grad_features_PD[start:stop] = gradient_CV
+            return
         product_CV = gradient_CV.to(self.factor_VD.dtype)
         if self.grad_features_PD is not None:
             self.grad_features_PD[start:stop] = product_CV @ self.factor_VD

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, TOKEN_CLASSES
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, SPANS, TOKEN_CLASSES
 from lightpaff.models.encoder import ARCHITECTURES
 from lightpaff.models.families import attention_of
-from lightpaff.models.headed import HeadedModel
+from lightpaff.models.headed import NEVER, HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import open_headed, split_model
 
-HEADS = (MASKED_TOKENS, CLASSES, TOKEN_CLASSES)
+HEADS = (MASKED_TOKENS, CLASSES, TOKEN_CLASSES, SPANS)
+LONGEST = 13
 VOCABULARY = 37
 PADDING = 0
 LABELS = ["bad", "fair", "good"]
@@ -86,7 +87,7 @@ def make_config(architecture: str, **settings: Any) -> PreTrainedConfig:
 
 
 def make_model(architecture: str, head: str, attention: str = "eager", **settings: Any) -> PreTrainedModel:
-    if head != MASKED_TOKENS:
+    if head in (CLASSES, TOKEN_CLASSES):
         settings |= {"num_labels": len(LABELS)}
     auto_class = ARCHITECTURES[architecture].heads[head].auto_class
     config = make_config(architecture, **settings)
@@ -110,17 +111,25 @@ def target_positions(inputs: dict[str, Tensor], head: str) -> Tensor:
     examples, tokens = inputs["input_ids"].shape
     if head == CLASSES:
         return torch.arange(examples) * tokens
+    if head == SPANS:
+        return (torch.arange(examples) * tokens).repeat_interleave(2)
     return inputs["attention_mask"].flatten().nonzero()[:, 0][1::3]
 
 
 def plain_logits(model: PreTrainedModel, inputs: dict[str, Tensor], head: str) -> Tensor:
     """Every logit of the plain model, then those at the target positions: the naive reference."""
+    if head == SPANS:
+        found = model(**inputs)
+        is_padding_BS = inputs["attention_mask"] == 0
+        pair_B2S = torch.stack([found.start_logits, found.end_logits], dim=1).masked_fill(is_padding_BS[:, None], NEVER)
+        beyond = pair_B2S.new_full((*pair_B2S.shape[:2], LONGEST - pair_B2S.shape[2]), NEVER)
+        return torch.cat([pair_B2S, beyond], dim=2).flatten(0, 1)
     logits: Tensor = model(**inputs).logits
     return logits if head == CLASSES else logits.flatten(0, 1)[target_positions(inputs, head)]
 
 
 def classes_of(head: str) -> int:
-    return VOCABULARY if head == MASKED_TOKENS else len(LABELS)
+    return {MASKED_TOKENS: VOCABULARY, SPANS: LONGEST}.get(head, len(LABELS))
 
 
 @pytest.mark.parametrize(("attention", "dtype", "tolerance"), PRECISIONS)
@@ -137,7 +146,7 @@ def test_logits_equal_the_plain_models(
     assert logits_PV.dtype == dtype
     torch.testing.assert_close(logits_PV, expected_PV, rtol=tolerance, atol=tolerance)
     # The reference itself tells positions apart, so agreement means something.
-    assert expected_PV.std(dim=0).min() > 1e-3
+    assert expected_PV[:, : inputs["input_ids"].shape[1]].std(dim=0).min() > 1e-3
 
 
 @pytest.mark.parametrize("head", HEADS)
