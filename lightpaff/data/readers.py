@@ -23,7 +23,7 @@ import zstandard
 
 from lightpaff.errors import UserError, one_line
 
-Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll"]
+Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll", "squad"]
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
 
@@ -37,6 +37,7 @@ _FORMATS: dict[str, Format] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".conll": "conll",
+    ".json": "squad",
 }
 _FIRST_BYTES = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -51,8 +52,8 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
     Every non-blank line of a txt file is a row with the column `text`. csv and tsv have a header line; all their
     cells are strings, an empty one is None. A csv file may have semicolons, tabs or vertical bars for commas. In tsv
     files a quotation mark is a character like any other. A conll file has a word a line, its tag in the last column,
-    and a blank line behind every sentence, which is a row with the columns `tokens` and `tags`. What is no value is
-    None in every format: null, NaN.
+    and a blank line behind every sentence, which is a row with the columns `tokens` and `tags`. A squad file (of SQuAD
+    1.1 or 2.0) has a row a question, in the Hub's columns. What is no value is None in every format: null, NaN.
 
     Args:
         file: a local path or an fsspec URL; an ending .gz, .zst or .bz2 tells its compression.
@@ -328,6 +329,31 @@ def _read_conll(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
         sentence.append((cells[0], cells[-1]))
 
 
+def _read_squad(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
+    number = 0
+    try:
+        for article in json.load(stream)["data"]:
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    number += 1
+                    answers = asked.get("answers", [])
+                    yield (
+                        number,
+                        {
+                            "id": asked["id"],
+                            "title": article.get("title"),
+                            "context": paragraph["context"],
+                            "question": asked["question"],
+                            "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
+                        },
+                    )
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{origin}: is no SQuAD file, after question {number} ({one_line(error)}); give one, or rows with the "
+            "columns question, context and answers as jsonl"
+        ) from error
+
+
 class _ZstandardFile(io.RawIOBase):
     """A zstandard file of one or more frames; unlike zstandard's own reader it notices a file that was cut short."""
 
@@ -386,4 +412,5 @@ _READERS: dict[Format, Callable[[IO[bytes], str], Iterator[NumberedRow]]] = {
     "tsv": functools.partial(_read_delimited, delimiters="\t", quoting=csv.QUOTE_NONE),
     "parquet": _read_parquet,
     "conll": _read_conll,
+    "squad": _read_squad,
 }

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
@@ -205,8 +204,3 @@ def _class_of(tag: str, class_of: dict[str, int], task: Task) -> int:
         f"tasks.{task.name}: the tag '{tag}' is in no training row; correct the rows, or set tasks.{task.name}.labels "
         f"to [{', '.join([*class_of, tag])}]"
     )
-
-
-def ragged(table: TokenTable) -> list[np.ndarray]:
-    """A column of lists as an array a row, int64."""
-    return [table.tokens(row).astype(np.int64) for row in range(len(table))]

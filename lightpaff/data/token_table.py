@@ -87,3 +87,8 @@ def in_batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
             batch = []
     if batch:
         yield batch
+
+
+def ragged(table: TokenTable) -> list[np.ndarray]:
+    """A column of lists as an array a row, int64."""
+    return [table.tokens(row).astype(np.int64) for row in range(len(table))]

@@ -10,7 +10,7 @@ from lightpaff.files import write_json_whole
 
 Format = Literal["onnx", "openvino", "ctranslate2", "transformers"]
 Quantisation = Literal["none", "bf16", "int8"]
-Kind = Literal["classes", "scores", "token_classes", "next_tokens", "target_tokens"]
+Kind = Literal["classes", "scores", "token_classes", "spans", "next_tokens", "target_tokens"]
 
 CARD = "export.json"
 
@@ -22,9 +22,9 @@ class ExportCard:
     Attributes:
         format: whose files these are.
         quantisation: of the weights: `none` is float32.
-        kind: what the model answers: `classes` (logits of labels), `scores` (one number), `token_classes` (logits
-            of labels for every token), `next_tokens` (a decoder) or
-            `target_tokens` (an encoder-decoder).
+        kind: what the model answers: `classes` (logits of labels), `scores` (one number), `token_classes` (logits of
+            labels for every token), `spans` (for every token whether an answer starts or ends there; with a label where
+            there may be none), `next_tokens` (a decoder) or `target_tokens` (an encoder-decoder).
         labels: the classes in order; empty for the others.
         max_length: the most tokens of a text that it was trained and checked with; longer texts are cut to it.
         longest_input: the most tokens that its positions reach; None where they have no end.

@@ -92,14 +92,15 @@ class TextLogits:
         for first in range(0, len(by_length), _TEXTS_TOGETHER):
             numbers = by_length[first : first + _TEXTS_TOGETHER]
             together = [encodings[number] for number in numbers]
-            ids_BS = _pad_right([encoding.ids for encoding in together])
-            mask_BS = _pad_right([[1] * len(encoding.ids) for encoding in together])
-            segments_BS = _pad_right([_segments(encoding) for encoding in together]) if self._card.segments else None
+            ids_BS = pad_right([encoding.ids for encoding in together])
+            mask_BS = pad_right([[1] * len(encoding.ids) for encoding in together])
+            segments_BS = pad_right([segments_of(encoding) for encoding in together]) if self._card.segments else None
             found |= dict(zip(numbers, self._runner.logits(ids_BS, mask_BS, segments_BS), strict=True))
         return ((encoding, found[number]) for number, encoding in enumerate(encodings))
 
 
-def _pad_right(rows: list[list[int]]) -> Ids:
+def pad_right(rows: list[list[int]]) -> Ids:
+    """Rows of different lengths as one rectangle."""
     # With 0, whatever the padding token is: the mask hides it.
     padded_BS = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
     for row, values in zip(padded_BS, rows, strict=True):
@@ -107,7 +108,7 @@ def _pad_right(rows: list[list[int]]) -> Ids:
     return padded_BS
 
 
-def _segments(encoding: Encoding) -> list[int]:
+def segments_of(encoding: Encoding) -> list[int]:
     """1 from the second text on, as in training, whatever the tokenizer's own segments are."""
     parts = encoding.sequence_ids
     first_length = parts.index(1) if 1 in parts else len(parts)

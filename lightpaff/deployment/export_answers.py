@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.runtimes import WORKS, open_export
+from lightpaff.deployment.runtimes import open_export
 from lightpaff.evaluation.generation import Search
+from lightpaff.models.headed import span_logits
 from lightpaff.objectives.batch import Batch
 
 
@@ -26,16 +27,18 @@ class ExportAnswers:
 
     def __init__(self, directory: Path) -> None:
         card = ExportCard.read(directory)
-        self._work = WORKS[card.kind]
+        self._kind, self._max_length = card.kind, card.max_length
         self._runner: Any = open_export(card, directory)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Of a classifier, whose targets are the rows, or of a tagger."""
+        """Of a classifier, whose targets are the rows, or of what has logits for tokens."""
         inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
         logits: NDArray[np.float32] = self._runner.logits(
             inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
         )
-        if self._work == "token_classes":
+        if self._kind == "spans":
+            return span_logits(torch.from_numpy(logits), batch.inputs["attention_mask"], self._max_length)
+        if self._kind == "token_classes":
             logits = logits.reshape(-1, logits.shape[-1])[batch.positions_P.numpy()]
         return torch.from_numpy(logits)
 

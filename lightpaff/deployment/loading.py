@@ -17,13 +17,14 @@ from lightpaff.deployment.runtimes import open_export
 from lightpaff.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from lightpaff.deployment.extractor import Extractor
     from lightpaff.deployment.tagger import Tagger
     from lightpaff.deployment.text_loading import Continuer, Writer
 
 TOKENIZER = "tokenizer.json"
 
 
-def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Tagger | Continuer | Writer":
+def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Tagger | Extractor | Continuer | Writer":
     """Open a directory that `lightpaff export` wrote, for what its model answers.
 
     Args:
@@ -63,6 +64,12 @@ def _load_tagger(card: ExportCard, directory: Path, threads: int) -> "Tagger":
     return Tagger(open_export(card, directory, threads), _open_tokenizer(directory), card)
 
 
+def _load_extractor(card: ExportCard, directory: Path, threads: int) -> "Extractor":
+    from lightpaff.deployment.extractor import Extractor
+
+    return Extractor(open_export(card, directory, threads), _open_tokenizer(directory), card)
+
+
 def _load_continuer(card: ExportCard, directory: Path, threads: int) -> "Continuer":
     from lightpaff.deployment.text_loading import load_continuer
 
@@ -75,10 +82,13 @@ def _load_writer(card: ExportCard, directory: Path, threads: int) -> "Writer":
     return load_writer(card, directory, threads)
 
 
-_LOADERS: dict[Kind, Callable[[ExportCard, Path, int], "Classifier | Scorer | Tagger | Continuer | Writer"]] = {
+_LOADERS: dict[
+    Kind, Callable[[ExportCard, Path, int], "Classifier | Scorer | Tagger | Extractor | Continuer | Writer"]
+] = {
     "classes": _load_classifier,
     "scores": _load_scorer,
     "token_classes": _load_tagger,
+    "spans": _load_extractor,
     "next_tokens": _load_continuer,
     "target_tokens": _load_writer,
 }

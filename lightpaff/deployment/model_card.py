@@ -16,6 +16,7 @@ _PIPELINE_TAGS: dict[Kind, str] = {
     "classes": "text-classification",
     "scores": "text-classification",
     "token_classes": "token-classification",
+    "spans": "question-answering",
     "next_tokens": "text-generation",
     "target_tokens": "translation",
 }
@@ -23,6 +24,7 @@ _KINDS: dict[Kind, str] = {
     "classes": "a classifier of texts",
     "scores": "a model that gives a text one number",
     "token_classes": "a tagger, which gives every word a class",
+    "spans": "a model that answers questions with parts of a context",
     "next_tokens": "a decoder, which continues texts",
     "target_tokens": "an encoder-decoder, which writes a text for a text",
 }
@@ -140,6 +142,8 @@ def usage_example(card: ExportCard) -> str:
         return _DECODERS[card.format].replace("{longest}", str(min(_WRITTEN, card.max_length)))
     if card.format == "transformers":
         asked = '{"text": "A text to read.", "text_pair": "Another beside it."}' if card.pairs else f'"{text}"'
+        if card.kind == "spans":
+            asked = 'question="Who reads?", context="A model reads."'
         return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=asked)
     return _LIGHTPAFF.format(text='("A text to read.", "Another beside it.")' if card.pairs else f'"{text}"')
 

@@ -17,6 +17,7 @@ from transformers.masking_utils import eager_mask
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES
+from lightpaff.models.encoder import token_logits
 from lightpaff.models.families import architecture_of, attention_of, head_of
 from lightpaff.models.opening import finetuned_head, quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
@@ -25,10 +26,10 @@ _ATTENTION = "lightpaff_onnx"
 
 
 def write_classifier(model_directory: Path, destination: Path) -> None:
-    """Write a classifier, scorer or tagger in float32 to the file `destination`.
+    """Write a classifier, scorer, tagger or extractor of answers in float32 to the file `destination`.
 
     Its inputs are int64 of B x S: `input_ids`, `attention_mask` and, for a model with more than one segment,
-    `token_type_ids`; its output is `logits` of B x V, of a tagger B x S x V, float32. B is any number, S up to the
+    `token_type_ids`; its output is `logits` of B x V, of the last two B x S x V, float32. B is any number, S up to the
     model's longest input.
 
     Args:
@@ -55,8 +56,7 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+        return token_logits(self.model(**dict(zip(self.names, inputs, strict=True))))
 
 
 def _open_classifier(path: Path) -> PreTrainedModel:

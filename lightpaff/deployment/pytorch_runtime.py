@@ -20,9 +20,9 @@ from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
-from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS, TOKEN_CLASSES
-from lightpaff.models.encoder import without_unknown_segments
-from lightpaff.models.opening import NAMED_CLASSES, open_headed, read_config
+from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.encoder import token_logits, without_unknown_segments
+from lightpaff.models.opening import NAMED_CLASSES, finetuned_head, open_headed, read_config
 
 Precision = Literal["float32", "bf16"]
 """Of the arithmetic: bf16 is autocast."""
@@ -40,10 +40,8 @@ class PyTorchClassRunner:
         UserError: the directory holds no such model.
     """
 
-    head = CLASSES
-
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, self.head, threads)
+        self._model = _open(directory, CLASSES, threads)
         self._precision = precision
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
@@ -56,10 +54,20 @@ class PyTorchClassRunner:
         return _as_array(logits_BV)
 
 
-class PyTorchTagRunner(PyTorchClassRunner):
-    """The same of a tagger."""
+class PyTorchTokenClassRunner:
+    """A tagger, or a model that extracts answers; the arguments are those of `PyTorchClassRunner`."""
 
-    head = TOKEN_CLASSES
+    def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
+        self._model = _open(directory, finetuned_head(read_config(directory)), threads)
+        self._precision = precision
+
+    def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
+        """See `ClassRunner`."""
+        inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}
+        if segments_BS is not None:
+            inputs["token_type_ids"] = torch.from_numpy(segments_BS)
+        with torch.inference_mode(), _arithmetic(self._precision):
+            return _as_array(token_logits(self._model(**without_unknown_segments(self._model, inputs))))
 
 
 class PyTorchTokenRunner:

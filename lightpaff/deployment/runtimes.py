@@ -15,6 +15,7 @@ WORKS: dict[str, Work] = {
     "classes": "classes",
     "scores": "classes",
     "token_classes": "token_classes",
+    "spans": "token_classes",
     "next_tokens": "next_tokens",
     "target_tokens": "target_tokens",
 }
@@ -106,7 +107,7 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         files="safetensors, for transformers",
         runners={
             "classes": "pytorch_runtime.PyTorchClassRunner",
-            "token_classes": "pytorch_runtime.PyTorchTagRunner",
+            "token_classes": "pytorch_runtime.PyTorchTokenClassRunner",
             "next_tokens": "pytorch_runtime.PyTorchTokenRunner",
             "target_tokens": "pytorch_runtime.PyTorchTextRunner",
         },

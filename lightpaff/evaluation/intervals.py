@@ -44,6 +44,8 @@ _RANGES: dict[Metric, tuple[float, float]] = {
     "accuracy": (0.0, 1.0),
     "f1": (0.0, 1.0),
     "entity_f1": (0.0, 1.0),
+    "answer_f1": (0.0, 1.0),
+    "exact_match": (0.0, 1.0),
     "matthews": (-1.0, 1.0),
     "pearson": (-1.0, 1.0),
     "spearman": (-1.0, 1.0),

@@ -45,6 +45,14 @@ def without_unknown_segments(model: PreTrainedModel, inputs: dict[str, Tensor]) 
     return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
+def token_logits(output: Any) -> Tensor:
+    """What a transformers model said, of spans as B x S x 2: start and end."""
+    if "logits" in output:
+        logits: Tensor = output.logits
+        return logits
+    return torch.stack([output.start_logits, output.end_logits], dim=-1)
+
+
 def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     hidden_BSD: Tensor = model.base_model(**without_unknown_segments(model, inputs)).last_hidden_state
     return hidden_BSD

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lightpaff.data.corpus import Arrangement
 from lightpaff.data.task_sources import TaskSources
 from lightpaff.evaluation.outputs import ChoosingOutputs, Outputs
-from lightpaff.objectives import classify, clm, mlm, mssm, tag, translate
+from lightpaff.objectives import answer, classify, clm, mlm, mssm, tag, translate
 from lightpaff.objectives.answers import Answerer
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
@@ -117,7 +117,7 @@ class FewClasses(TaskObjective, Protocol):
 
 PRETRAINING_OBJECTIVES: dict[str, PretrainingObjective] = {"mlm": mlm, "clm": clm, "mssm": mssm}
 
-WITH_FEW_CLASSES: dict[str, FewClasses] = {"classify": classify, "regress": classify, "tag": tag}
+WITH_FEW_CLASSES: dict[str, FewClasses] = {"classify": classify, "regress": classify, "tag": tag, "answer": answer}
 
 TASK_OBJECTIVES: dict[str, TaskObjective] = {**WITH_FEW_CLASSES, "clm": clm, "translate": translate}
 

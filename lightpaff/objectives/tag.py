@@ -14,41 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from lightpaff.data.split_warnings import warn_of_repeated
-from lightpaff.data.tagged_words import TaggedRows, find_tags, ragged, read_tagged, write_tagged_split
+from lightpaff.data.tagged_words import TaggedRows, find_tags, read_tagged, write_tagged_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
+from lightpaff.data.token_table import ragged
 from lightpaff.errors import UserError
 from lightpaff.evaluation.metrics import read_logits
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.tags import TagPredictions, mark_entities
+from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
-
-# What is as in every objective with few classes is offered under the same names.
-from lightpaff.objectives.few_classes import (
-    answer as answer,
-)
-from lightpaff.objectives.few_classes import (
-    answer_tokens as answer_tokens,
-)
-from lightpaff.objectives.few_classes import (
-    describe_timing as describe_timing,
-)
-from lightpaff.objectives.few_classes import (
-    describe_use as describe_use,
-)
-from lightpaff.objectives.few_classes import (
-    for_validation as for_validation,
-)
-from lightpaff.objectives.few_classes import (
-    logits_file,
-    read_labels,
-    write_labels,
-)
-from lightpaff.objectives.few_classes import (
-    run as run,
-)
-from lightpaff.objectives.few_classes import (
-    timing_inputs as timing_inputs,
-)
+from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
@@ -56,6 +31,15 @@ from lightpaff.recipe_sections import Task
 
 counted = "rows"
 has_baseline = False
+
+# As in every objective with few classes.
+answer = few_classes.answer
+answer_tokens = few_classes.answer_tokens
+describe_timing = few_classes.describe_timing
+describe_use = few_classes.describe_use
+for_validation = few_classes.for_validation
+run = few_classes.run
+timing_inputs = few_classes.timing_inputs
 
 
 class Tagging:

@@ -9,7 +9,7 @@ from lightpaff.data.languages import has_own_languages, tokenizer_between
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.task_sources import TaskSources
 from lightpaff.errors import UserError
-from lightpaff.models.architecture import CLASSES, TOKEN_CLASSES
+from lightpaff.models.architecture import CLASSES, SPANS, TOKEN_CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
 from lightpaff.models.initialisation import check_sizes
@@ -277,7 +277,7 @@ def _find_task_teachers(
     return teachers
 
 
-_TASK_HEADS = {"tag": (TOKEN_CLASSES, "token classification")}
+_TASK_HEADS = {"tag": (TOKEN_CLASSES, "token classification"), "answer": (SPANS, "question answering")}
 """Of an encoder's task, where that is not a class a row."""
 
 

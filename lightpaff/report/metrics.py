@@ -76,6 +76,8 @@ METRICS: dict[str, ShownMetric] = {
     "accuracy": ShownMetric("accuracy"),
     "f1": ShownMetric("F1"),
     "entity_f1": ShownMetric("entity F1"),
+    "answer_f1": ShownMetric("answer F1"),
+    "exact_match": ShownMetric("exact match"),
     "matthews": ShownMetric("Matthews correlation"),
     "pearson": ShownMetric("Pearson correlation"),
     "spearman": ShownMetric("Spearman correlation"),

@@ -10,11 +10,12 @@ from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_col
 SHORT_ONLINE_COLUMNS = ["size", "median", "times as fast"]
 """What a terminal shows of the online table."""
 
-_SAME = {"classify": "same answers", "tag": "same tags", "translate": "same texts"}
+_SAME = {"classify": "same answers", "tag": "same tags", "answer": "same texts", "translate": "same texts"}
 _DIFFERENCES = {
     "classify": "of a logit",
     "regress": "of a score",
     "tag": "of a logit",
+    "answer": "of a logit",
     "clm": "of a window's log likelihood a token, in nats",
 }
 

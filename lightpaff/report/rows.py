@@ -65,7 +65,7 @@ class TaskFacts(_Checked):
     """What a task is, and which of its rows count."""
 
     name: str
-    objective: Literal["classify", "regress", "tag", "clm", "translate"]
+    objective: Literal["classify", "regress", "tag", "answer", "clm", "translate"]
     metric: str
     """The metric that the headline speaks of."""
     split: str

@@ -13,6 +13,7 @@ METRICS = {
     "classify": {"accuracy", "f1"},
     "regress": {"pearson", "spearman"},
     "tag": {"entity_f1", "accuracy"},
+    "answer": {"answer_f1", "exact_match"},
     "clm": {"word_perplexity", "perplexity"},
     "translate": {"bleu", "chrf"},
 }

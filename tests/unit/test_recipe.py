@@ -214,7 +214,7 @@ FAMILY_MISMATCHES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         task_with(**TRANSLATE),
-        "the objective of the task sentiment is translate, but the family encoder has classify, regress, tag, answer; take one",
+        "the objective of the task sentiment is translate, but the family encoder has classify, regress, tag, answer;",
     ),
     (
         {"family": "decoder", "pretraining": None, "student": {"layers": 2, "decoder_layers": 2}, **task_with(**CLM)},
