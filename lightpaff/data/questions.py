@@ -130,14 +130,19 @@ def write_windows(
 def cut_windows(tokenizer: "Tokenizer", question: str, context: str, max_length: int) -> list["Encoding"]:
     """A question with its context in windows of at most `max_length` tokens, which overlap by a third of that.
 
-    A question takes half a window at most. The tokenizer's truncation is set here.
+    A question takes less than half a window: of a longer one the beginning is read. The tokenizer's truncation is set
+    here.
     """
     tokenizer.no_truncation()
     alone = tokenizer.encode(question, add_special_tokens=False)
-    if len(alone.ids) > max_length // 2:
-        question = question[: alone.offsets[max_length // 2 - 1][1]]
+    # A pair has up to four special tokens.
+    longest = max_length // 2 - 2
+    if len(alone.ids) > longest:
+        question = question[: alone.offsets[longest - 1][1]]
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length, stride=min(max_length // 3, max_length // 2 - 5), strategy="only_second")
+    tokenizer.enable_truncation(
+        max_length, stride=max(0, min(max_length // 3, max_length // 2 - 5)), strategy="only_second"
+    )
     first = tokenizer.encode(question, context)
     return [first, *first.overflowing]
 

@@ -12,7 +12,12 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from lightpaff.deployment.card import ExportCard, Format, Quantisation
 from lightpaff.deployment.int8_graph import quantise_graph
@@ -20,6 +25,7 @@ from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_runtime import MODEL, OnnxClassRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.runner import ClassRunner
+from lightpaff.models.encoder import token_logits
 from lightpaff.models.families import architecture_of
 
 VOCABULARY, LONGEST, LABELS = 97, 40, 3
@@ -70,8 +76,9 @@ class Exported:
 
     def __init__(self, architecture: str, folder: Path, auto_class: Any = AutoModelForSequenceClassification) -> None:
         self.architecture, self.folder = architecture, folder
+        labels = 2 if auto_class is AutoModelForQuestionAnswering else LABELS
         config = AutoConfig.for_model(
-            architecture, vocab_size=VOCABULARY, num_labels=LABELS, **ARCHITECTURES[architecture]
+            architecture, vocab_size=VOCABULARY, num_labels=labels, **ARCHITECTURES[architecture]
         )
         torch.manual_seed(0)
         model = auto_class.from_config(config, attn_implementation="eager").eval()
@@ -90,8 +97,8 @@ class Exported:
         if self.architecture in SEGMENTED:
             inputs["token_type_ids"] = torch.from_numpy(segments_BS)
         with torch.no_grad():
-            logits_BV: NDArray[np.float32] = self.model(**inputs).logits.numpy()
-        return logits_BV
+            logits: NDArray[np.float32] = token_logits(self.model(**inputs)).numpy()
+        return logits
 
 
 # PyTorch's exporter takes its time: make test-slow has every architecture.
@@ -201,13 +208,14 @@ def test_attention_is_fused_and_8_bits_are_everywhere(exported: Exported) -> Non
     "architecture",
     ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES if name != "bert")],
 )
-def test_a_tagger_has_logits_for_every_token(architecture: str, tmp_path: Path) -> None:
-    exported = Exported(architecture, tmp_path, AutoModelForTokenClassification)
+@pytest.mark.parametrize("auto_class", [AutoModelForTokenClassification, AutoModelForQuestionAnswering])
+def test_taggers_and_extractors_have_logits_for_every_token(architecture: str, auto_class: Any, tmp_path: Path) -> None:
+    exported = Exported(architecture, tmp_path, auto_class)
     runner = OnnxClassRunner(exported.onnx, threads=1)
     for rows, tokens in BATCHES:
         ids_BS, mask_BS, segments_BS = make_batch(rows, tokens)
         found_BSV = runner.logits(ids_BS, mask_BS, segments_BS)
-        assert found_BSV.shape == (rows, tokens, LABELS)
+        assert found_BSV.shape == (rows, tokens, LABELS if auto_class is AutoModelForTokenClassification else 2)
         is_read_BS = mask_BS.astype(bool)
         expected_BSV = exported.expected(ids_BS, mask_BS, segments_BS)
         np.testing.assert_allclose(found_BSV[is_read_BS], expected_BSV[is_read_BS], rtol=1e-4, atol=1e-4)

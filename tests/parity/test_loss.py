@@ -433,3 +433,16 @@ def test_float32_gradient_stays_exact_near_the_teacher() -> None:
     (found_V,), (wanted_V,) = gradients_of(sums.total, bias_V), gradients_of(exact.total, exact_bias_V)
     assert relative_error(found_V, wanted_V) < 1e-3
     torch.testing.assert_close(sums.divergence.double(), exact.divergence, rtol=0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 64])
+def test_logits_without_an_output_layer_are_taken_as_they_are(chunk_size: int) -> None:
+    inputs = make_inputs(7, 11)
+    logits_PV = torch.nn.functional.linear(inputs.features_PD, inputs.weight_VD, inputs.bias_V)
+    leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
+    told = (inputs.labels_P, inputs.dense, 0.4, 2.0, chunk_size)
+    found = fused_loss(logits_PV, None, None, *told)
+    expected = fused_loss(*leaves, *told)
+    assert_same_sums(found, expected)
+    for gradient, same in zip(gradients_of(found.total, *leaves), gradients_of(expected.total, *leaves), strict=True):
+        torch.testing.assert_close(gradient, same)
