@@ -89,6 +89,23 @@ from transformers import pipeline
 model = pipeline("{task}", model=".")
 print(model({text}))"""
 
+_TRANSFORMERS_TAGGER = """\
+from transformers import pipeline
+
+model = pipeline("token-classification", model=".", aggregation_strategy="first")
+print(model("A text to read."))"""
+
+_TRANSFORMERS_EXTRACTOR = """\
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForQuestionAnswering.from_pretrained(".")
+tokens = tokenizer("Who reads?", "A model reads.", return_tensors="pt")
+with torch.inference_mode():
+    output = model(**tokens)
+first, last = int(output.start_logits.argmax()), int(output.end_logits.argmax())
+print(tokenizer.decode(tokens.input_ids[0, first : last + 1]))"""
+
 _TRANSFORMERS_WRITER = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -105,6 +122,7 @@ output = model.generate(
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
 _WRITTEN = 32
+_TRANSFORMERS_OF_TOKENS: dict[Kind, str] = {"token_classes": _TRANSFORMERS_TAGGER, "spans": _TRANSFORMERS_EXTRACTOR}
 _DECODERS: dict[Format, str] = {"onnx": _ONNX_DECODER, "ctranslate2": _CTRANSLATE2_DECODER}
 _WRITERS: dict[Format, tuple[str, str, str]] = {
     "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + ', ' [["{}"]],'),
@@ -141,10 +159,12 @@ def usage_example(card: ExportCard) -> str:
     if card.kind == "next_tokens" and card.format in _DECODERS:
         return _DECODERS[card.format].replace("{longest}", str(min(_WRITTEN, card.max_length)))
     if card.format == "transformers":
+        if card.kind in _TRANSFORMERS_OF_TOKENS:
+            return _TRANSFORMERS_OF_TOKENS[card.kind]
         asked = '{"text": "A text to read.", "text_pair": "Another beside it."}' if card.pairs else f'"{text}"'
-        if card.kind == "spans":
-            asked = 'question="Who reads?", context="A model reads."'
         return _TRANSFORMERS.format(task=_PIPELINE_TAGS[card.kind], text=asked)
+    if card.kind == "spans":
+        return _LIGHTPAFF.format(text='("Who reads?", "A model reads.")')
     return _LIGHTPAFF.format(text='("A text to read.", "Another beside it.")' if card.pairs else f'"{text}"')
 
 
@@ -179,7 +199,7 @@ def _front_matter(card: ExportCard) -> str:
     content = {
         "library_name": card.format,
         "pipeline_tag": _PIPELINE_TAGS[card.kind],
-        "token_classes": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
+        "tags": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
     }
     return yaml.safe_dump(content, sort_keys=False)
 

@@ -1,6 +1,6 @@
 """Exported taggers as functions of text. Imports neither torch nor transformers.
 
-Shapes: S tokens, W words with a token, V classes.
+Shapes: S tokens, V classes.
 """
 
 import re
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lightpaff.data.words import Span, first_pieces, join_words, split_words
@@ -55,30 +56,49 @@ class Tagger:
         self._labels, self._are_entities = card.labels, mark_entities(card.labels)
 
     def __call__(self, texts: str | Sequence[Words]) -> list[list[Tagged]]:
-        """The entities of each text, in order, or every word where the tags mark no entities.
+        """The entities of each text, in order, or every word where the tags mark no entities. A text longer than the
+        model reads at once is read in parts.
 
         Raises:
             UserError: one of the texts is neither a text nor a list of words.
         """
         given = [texts] if isinstance(texts, str) else texts
         cut = [_cut(text, number) for number, text in enumerate(given, start=1)]
-        found = self._logits([text for text, _ in cut])
-        return [
-            self._tagged(text, spans, first_pieces(encoding.offsets, spans), logits_SV)
-            for (text, spans), (encoding, logits_SV) in zip(cut, found, strict=True)
-        ]
+        words: list[list[_Word]] = [[] for _ in cut]
+        unread = [(number, 0) for number, (_, spans) in enumerate(cut) if spans]
+        while unread:
+            rests = [_from_word(*cut[number], first) for number, first in unread]
+            found = list(self._logits([text for text, _ in rests]))
+            places, unread = unread, []
+            for (number, first), (_, rest), (encoding, logits_SV) in zip(places, rests, found, strict=True):
+                starts = first_pieces(encoding.offsets, rest)
+                read = [word for word, start in enumerate(starts) if start >= 0]
+                spans = cut[number][1]
+                words[number] += [(spans[first + word], softmax(logits_SV[starts[word]])) for word in read]
+                following = first + read[-1] + 1 if read else len(spans)
+                if encoding.overflowing and following < len(spans):
+                    unread.append((number, following))
+        return [self._group(text, own) for (text, _), own in zip(cut, words, strict=True)]
 
-    def _tagged(self, text: str, spans: list[Span], starts: list[int], logits_SV: np.ndarray) -> list[Tagged]:
-        read = [(span, start) for span, start in zip(spans, starts, strict=True) if start >= 0]
-        probability_WV = [softmax(logits_SV[start]) for _, start in read]
-        tags = [self._labels[int(probability_V.argmax())] for probability_V in probability_WV]
+    def _group(self, text: str, words: list["_Word"]) -> list[Tagged]:
+        tags = [self._labels[int(probability_V.argmax())] for _, probability_V in words]
         groups = entities_of(tags) if self._are_entities else [(tag, word, word) for word, tag in enumerate(tags)]
         tagged = []
         for label, first, last in groups:
-            start, end = read[first][0][0], read[last][0][1]
-            probability = float(np.mean([row_V.max() for row_V in probability_WV[first : last + 1]]))
+            start, end = words[first][0][0], words[last][0][1]
+            probability = float(np.mean([probability_V.max() for _, probability_V in words[first : last + 1]]))
             tagged.append(Tagged(label, text[start:end], start, end, probability))
         return tagged
+
+
+_Word = tuple[Span, NDArray[np.float64]]
+"""Where it is, and the probability of each tag."""
+
+
+def _from_word(text: str, spans: list[Span], word: int) -> tuple[str, list[Span]]:
+    """The text from a word on, and its words there."""
+    shift = spans[word][0]
+    return text[shift:], [(start - shift, end - shift) for start, end in spans[word:]]
 
 
 def _cut(text: object, number: int) -> tuple[str, list[Span]]:

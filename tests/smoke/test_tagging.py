@@ -62,8 +62,12 @@ def test_entities(
     predicted = step_directory(output, "predict with the student on toy, seed 0")
     logits_TV = load_file(predicted / "validation.safetensors")["logits_NV"]
     assert len(of_text) == sum(logits_TV[: len(words)].argmax(axis=1) == 1)
+    # Much longer than the 32 tokens that the model reads at once.
+    [of_long] = tagger([words * 10])
+    assert len(of_long) >= 8 * len(of_words)
+    assert of_long[-1].end > 9 * len(text)
     with pytest.raises(UserError, match="texts: number 1 is 3; give a string, or a list of words"):
         tagger([3])
     usage = (directory / "README.md").read_text()
-    assert "token-classification" in usage
+    assert "pipeline_tag: token-classification\ntags:\n- lightpaff" in usage
     assert "praise" in usage

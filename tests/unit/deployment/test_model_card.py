@@ -26,9 +26,12 @@ def test_the_front_matter_is_yaml_and_the_example_is_python(format_: Format, kin
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front) == {
         "library_name": format_,
-        "pipeline_tag": {"next_tokens": "text-generation", "target_tokens": "translation"}.get(
-            kind, "text-classification"
-        ),
+        "pipeline_tag": {
+            "next_tokens": "text-generation",
+            "target_tokens": "translation",
+            "token_classes": "token-classification",
+            "spans": "question-answering",
+        }.get(kind, "text-classification"),
         "tags": ["lightpaff", "distillation", "int8"],
     }
     assert TABLE in body
