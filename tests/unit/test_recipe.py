@@ -224,8 +224,11 @@ FAMILY_MISMATCHES: list[tuple[dict[str, Any], str]] = [
     (task_with(**CLM, stride=65), "key 'tasks.0': stride is 65, more than max_length 64; lower it"),
     (task_with(**CLM, metrics=["bleu"]), "metric 'bleu' does not fit the objective clm; take word_perplexity, perplex"),
     (task_with(**TRANSLATE, metrics=["accuracy"]), "'accuracy' does not fit the objective translate; take bleu, chrf"),
-    (task_with(**CLM, labels=[0, 1]), "labels is for classify, not for clm; leave it out"),
-    (task_with(**CLM, unlabelled=["a.txt"]), "unlabelled is for classify and regress, not for clm; leave it out"),
+    (task_with(**CLM, labels=[0, 1]), "labels is for classify and tag, not for clm; leave it out"),
+    (
+        task_with(**CLM, unlabelled=["a.txt"]),
+        "unlabelled is for classify and regress and tag, not for clm; leave it out",
+    ),
     (task_with(max_target_length=64), "max_target_length is for translate, not for classify; leave it out"),
     (task_with(**CLM, languages={"source": "en", "target": "de"}), "languages is for translate, not for clm"),
     (task_with(**TRANSLATE, languages={"source": "en"}), "key 'tasks.0.languages.target' is missing; add it"),

@@ -155,7 +155,7 @@ def test_refuses_what_is_not_there(tmp_path: Path) -> None:
     assert "cannot be opened" in refusal_of("nosuchprotocol://host/a.csv")
 
 
-@pytest.mark.parametrize(("name", "ending"), [("a.json", ".json"), ("a", ""), ("a.xml.gz", ".xml"), ("a.gz", "")])
+@pytest.mark.parametrize(("name", "ending"), [("a.html", ".html"), ("a", ""), ("a.xml.gz", ".xml"), ("a.gz", "")])
 def test_refuses_unknown_endings(write_file: WriteFile, name: str, ending: str) -> None:
     message = refusal_of(write_file(name, "text"))
     assert f"the ending '{ending}' tells no format" in message

@@ -14,6 +14,7 @@ from lightpaff.models import encoder
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS
 from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.opening import (
+    NAMED_CLASSES,
     lacks_head,
     open_headed,
     quiet_transformers,
@@ -129,8 +130,8 @@ STORED = [(architecture, head) for architecture, known in ARCHITECTURES.items() 
 
 @pytest.mark.parametrize(("architecture", "head"), STORED)
 def test_a_stored_head_is_kept(architecture: str, head: str, tmp_path: Path) -> None:
-    saved = save_model(tmp_path, architecture, head, **({"num_labels": 3} if head == CLASSES else {}))
-    opened = open_on_cpu(tmp_path, head, 3 if head == CLASSES else VOCABULARY, seed=5)
+    saved = save_model(tmp_path, architecture, head, **({"num_labels": 3} if head in NAMED_CLASSES else {}))
+    opened = open_on_cpu(tmp_path, head, 3 if head in NAMED_CLASSES else VOCABULARY, seed=5)
     assert opened.state_dict().keys() == saved.state_dict().keys()
     assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in opened.state_dict().items())
     assert not opened.training

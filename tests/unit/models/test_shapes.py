@@ -9,8 +9,9 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
 from lightpaff.models import encoder
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.architecture import MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.families import ARCHITECTURES
+from lightpaff.models.opening import NAMED_CLASSES
 from lightpaff.models.shapes import (
     config_identity,
     count_parameters,
@@ -198,9 +199,9 @@ def test_a_teacher_from_nothing_needs_heads_that_divide() -> None:
 @pytest.mark.parametrize(("architecture", "head"), HEADS)
 def test_parameters_are_those_of_the_built_model(architecture: str, head: str) -> None:
     config = make_teacher(architecture, layers=2)
-    classes = 3 if head == CLASSES else VOCABULARY
+    classes = 3 if head in NAMED_CLASSES else VOCABULARY
     count = count_parameters(config, head, classes)
-    if head == CLASSES:
+    if head in NAMED_CLASSES:
         config.num_labels = classes
     model = ARCHITECTURES[architecture].heads[head].auto_class.from_config(config)
     # mT5's projection is its own, which transformers does not say.
