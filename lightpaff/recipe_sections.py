@@ -339,6 +339,13 @@ _ONLY_FOR = {
 }
 """Which objectives a key of a task is for, where not for all."""
 
+_COLUMNS_ONLY_FOR = {
+    "text_pair": ("classify", "regress", "answer"),
+    "group": ("classify", "regress"),
+    "references": ("translate",),
+}
+"""The same of a column."""
+
 
 _USUAL_COLUMNS = {
     "clm": {"text": "text"},
@@ -414,6 +421,11 @@ class Task(Section):
         for key, objectives in _ONLY_FOR.items():
             if _is_given(self, key) and self.objective not in objectives:
                 raise ValueError(f"{key} is for {' and '.join(objectives)}, not for {self.objective}; leave it out")
+        for key, objectives in _COLUMNS_ONLY_FOR.items():
+            if getattr(self.columns, key) is not None and self.objective not in objectives:
+                raise ValueError(
+                    f"columns.{key} is for {' and '.join(objectives)}, not for {self.objective}; leave it out"
+                )
         if self.stride is not None and self.stride > self.max_length:
             raise ValueError(f"stride is {self.stride}, more than max_length {self.max_length}; lower it")
         for source in (*self.train, self.validation, *([self.test] if self.test else []), *self.unlabelled):

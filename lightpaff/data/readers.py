@@ -349,8 +349,8 @@ def _read_squad(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
                     )
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{origin}: is no SQuAD file, after question {number} ({one_line(error)}); write other rows one JSON object a "
-            "line and let the name end in .jsonl"
+            f"{origin}: is no SQuAD file, after question {number} ({one_line(error)}); write other rows one JSON "
+            "object a line and let the name end in .jsonl"
         ) from error
 
 

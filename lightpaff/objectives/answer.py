@@ -30,7 +30,7 @@ from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.padding import pad_tokens
+from lightpaff.objectives.padding import mark_second, pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
 
@@ -76,14 +76,11 @@ class Answering:
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The windows as they are: nothing is drawn."""
         inputs = pad_tokens([self._rows.tokens(int(i)) for i in example_ids], self._padding_id)
-        width = inputs["input_ids"].shape[1]
         if self._first_lengths_W is not None:
-            first_B1 = torch.from_numpy(self._first_lengths_W[example_ids])[:, None]
-            is_second_BS = (torch.arange(width)[None] >= first_B1) & inputs["attention_mask"].bool()
-            inputs["token_type_ids"] = is_second_BS.long()
+            mark_second(inputs, self._first_lengths_W[example_ids])
         return Batch(
             inputs=inputs,
-            positions_P=(torch.arange(len(example_ids)) * width).repeat_interleave(2),
+            positions_P=(torch.arange(len(example_ids)) * inputs["input_ids"].shape[1]).repeat_interleave(2),
             labels_P=torch.from_numpy(self._gold_W2[example_ids].reshape(-1)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             draw=draw,

@@ -24,7 +24,7 @@ from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.padding import pad_tokens
+from lightpaff.objectives.padding import mark_second, pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
 
@@ -77,14 +77,11 @@ class Classification:
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The examples as they are: nothing is drawn."""
         inputs = pad_tokens([self._rows.tokens(int(i)) for i in example_ids], self._padding_id)
-        width = inputs["input_ids"].shape[1]
         if self._first_lengths_N is not None:
-            first_B1 = torch.from_numpy(self._first_lengths_N[example_ids])[:, None]
-            is_second_BS = (torch.arange(width)[None] >= first_B1) & inputs["attention_mask"].bool()
-            inputs["token_type_ids"] = is_second_BS.long()
+            mark_second(inputs, self._first_lengths_N[example_ids])
         return Batch(
             inputs=inputs,
-            positions_P=torch.arange(len(example_ids)) * width,
+            positions_P=torch.arange(len(example_ids)) * inputs["input_ids"].shape[1],
             labels_P=torch.from_numpy(self.labels_N[example_ids]),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             draw=draw,

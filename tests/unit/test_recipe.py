@@ -227,8 +227,10 @@ FAMILY_MISMATCHES: list[tuple[dict[str, Any], str]] = [
     (task_with(**CLM, labels=[0, 1]), "labels is for classify and tag, not for clm; leave it out"),
     (
         task_with(**CLM, unlabelled=["a.txt"]),
-        "unlabelled is for classify and regress and tag, not for clm; leave it out",
+        "unlabelled is for classify and regress and tag, not for clm",
     ),
+    (task_with(objective="tag", columns={"group": "film"}), "columns.group is for classify and regress, not for tag"),
+    (task_with(**CLM, columns={"text_pair": "b"}), "columns.text_pair is for classify and regress and answer, not for"),
     (task_with(max_target_length=64), "max_target_length is for translate, not for classify; leave it out"),
     (task_with(**CLM, languages={"source": "en", "target": "de"}), "languages is for translate, not for clm"),
     (task_with(**TRANSLATE, languages={"source": "en"}), "key 'tasks.0.languages.target' is missing; add it"),
