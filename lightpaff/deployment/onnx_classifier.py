@@ -17,7 +17,7 @@ from transformers.masking_utils import eager_mask
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES
-from lightpaff.models.encoder import token_logits
+from lightpaff.models.encoder import logits_of
 from lightpaff.models.families import architecture_of, attention_of, head_of
 from lightpaff.models.opening import finetuned_head, quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
@@ -56,7 +56,7 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return token_logits(self.model(**dict(zip(self.names, inputs, strict=True))))
+        return logits_of(self.model(**dict(zip(self.names, inputs, strict=True))))
 
 
 def _open_classifier(path: Path) -> PreTrainedModel:

@@ -20,8 +20,8 @@ from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
-from lightpaff.models.architecture import CLASSES, NEXT_TOKENS, TARGET_TOKENS
-from lightpaff.models.encoder import token_logits, without_unknown_segments
+from lightpaff.models.architecture import NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.encoder import logits_of, without_unknown_segments
 from lightpaff.models.opening import NAMED_CLASSES, finetuned_head, open_headed, read_config
 
 Precision = Literal["float32", "bf16"]
@@ -29,7 +29,8 @@ Precision = Literal["float32", "bf16"]
 
 
 class PyTorchClassRunner:
-    """A classifier or scorer; a model without such a head gets one at random.
+    """A classifier, scorer, tagger or extractor of answers; a model without such a head gets one that classifies, at
+    random.
 
     Args:
         directory: written by `save_pretrained`, of an architecture that lightpaff knows.
@@ -41,23 +42,6 @@ class PyTorchClassRunner:
     """
 
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, CLASSES, threads)
-        self._precision = precision
-
-    def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
-        """See `ClassRunner`."""
-        inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}
-        if segments_BS is not None:
-            inputs["token_type_ids"] = torch.from_numpy(segments_BS)
-        with torch.inference_mode(), _arithmetic(self._precision):
-            logits_BV: Tensor = self._model(**without_unknown_segments(self._model, inputs)).logits
-        return _as_array(logits_BV)
-
-
-class PyTorchTokenClassRunner:
-    """A tagger, or a model that extracts answers; the arguments are those of `PyTorchClassRunner`."""
-
-    def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
         self._model = _open(directory, finetuned_head(read_config(directory)), threads)
         self._precision = precision
 
@@ -67,7 +51,7 @@ class PyTorchTokenClassRunner:
         if segments_BS is not None:
             inputs["token_type_ids"] = torch.from_numpy(segments_BS)
         with torch.inference_mode(), _arithmetic(self._precision):
-            return _as_array(token_logits(self._model(**without_unknown_segments(self._model, inputs))))
+            return _as_array(logits_of(self._model(**without_unknown_segments(self._model, inputs))))
 
 
 class PyTorchTokenRunner:

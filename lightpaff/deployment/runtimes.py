@@ -107,7 +107,7 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
         files="safetensors, for transformers",
         runners={
             "classes": "pytorch_runtime.PyTorchClassRunner",
-            "token_classes": "pytorch_runtime.PyTorchTokenClassRunner",
+            "token_classes": "pytorch_runtime.PyTorchClassRunner",
             "next_tokens": "pytorch_runtime.PyTorchTokenRunner",
             "target_tokens": "pytorch_runtime.PyTorchTextRunner",
         },

@@ -45,7 +45,7 @@ def without_unknown_segments(model: PreTrainedModel, inputs: dict[str, Tensor]) 
     return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
-def token_logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """What a transformers model said, of spans as B x S x 2: start and end."""
     if "logits" in output:
         logits: Tensor = output.logits

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from lightpaff.data.questions import read_questions, write_windows
 from lightpaff.data.split_warnings import warn_of_repeated
@@ -25,7 +24,6 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.metrics import read_logits
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.spans import ExtractedAnswers, Windows
-from lightpaff.models.encoder import without_unknown_segments
 from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
@@ -45,6 +43,7 @@ answer = few_classes.answer
 answer_tokens = few_classes.answer_tokens
 describe_use = few_classes.describe_use
 for_validation = few_classes.for_validation
+run = few_classes.run
 timing_inputs = few_classes.timing_inputs
 
 
@@ -157,13 +156,6 @@ def outputs_of(logits_TV: NDArray[np.float32], data: Objective) -> ExtractedAnsw
 def describe_timing(task: Task) -> str:
     """Of the report."""
     return "one window of a context at a time"
-
-
-def run(
-    model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary, inputs: dict[str, torch.Tensor]
-) -> object:
-    """One forward pass."""
-    return model(**without_unknown_segments(model, inputs)).start_logits
 
 
 def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:

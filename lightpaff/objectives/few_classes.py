@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lightpaff.data.draws import generator
 from lightpaff.evaluation.metrics import write_logits
 from lightpaff.files import write_json_whole
-from lightpaff.models.encoder import without_unknown_segments
+from lightpaff.models.encoder import logits_of, without_unknown_segments
 from lightpaff.objectives.answers import TOKENS_PREDICTED_TOGETHER, Answerer, ask_logits
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.vocabulary import Vocabulary
@@ -71,7 +71,7 @@ def run(
     model: PreTrainedModel, data: Objective, task: Task, vocabulary: Vocabulary, inputs: dict[str, torch.Tensor]
 ) -> object:
     """One forward pass."""
-    return model(**without_unknown_segments(model, inputs)).logits
+    return logits_of(model(**without_unknown_segments(model, inputs)))
 
 
 def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:

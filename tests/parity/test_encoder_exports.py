@@ -25,7 +25,7 @@ from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_runtime import MODEL, OnnxClassRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.runner import ClassRunner
-from lightpaff.models.encoder import token_logits
+from lightpaff.models.encoder import logits_of
 from lightpaff.models.families import architecture_of
 
 VOCABULARY, LONGEST, LABELS = 97, 40, 3
@@ -97,7 +97,7 @@ class Exported:
         if self.architecture in SEGMENTED:
             inputs["token_type_ids"] = torch.from_numpy(segments_BS)
         with torch.no_grad():
-            logits: NDArray[np.float32] = token_logits(self.model(**inputs)).numpy()
+            logits: NDArray[np.float32] = logits_of(self.model(**inputs)).numpy()
         return logits
 
 
