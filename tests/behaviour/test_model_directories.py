@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lightpaff import Recipe
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.families import architecture_of
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import lacks_head, open_headed, read_config
@@ -285,8 +285,9 @@ def own_layer(architecture: str, path: Path) -> tuple[str, torch.Tensor]:
     key, sizes = OWN_LAYERS[architecture]
     ids = {"pad_token_id": 0, **dict.fromkeys(("bos_token_id", "cls_token_id"), 1), "sep_token_id": 2}
     config = AutoConfig.for_model(architecture, vocab_size=40, tie_word_embeddings=True, **ids, eos_token_id=2, **sizes)
-    [head] = [name for name in architecture_of(config).heads if name != CLASSES]
-    model = architecture_of(config).heads[head].auto_class.from_config(config)
+    heads = architecture_of(config).heads
+    [head] = [name for name in (MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS) if name in heads]
+    model = heads[head].auto_class.from_config(config)
     model.save_pretrained(path)
     own = torch.randn_like(model.get_output_embeddings().weight.data)
     edit_tensors(path, lambda tensors: tensors.update({key: own}))
