@@ -29,7 +29,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lightpaff.deployment.benchmark_table import describe_runtime, render_rich
-from lightpaff.deployment.card import CARD, ExportCard, Format, Kind, Quantisation
+from lightpaff.deployment.card import CARD, ExportCard, Kind
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
@@ -49,6 +49,7 @@ from lightpaff.models.weights import WEIGHTS
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar, results_console
 from lightpaff.report import formats
+from lightpaff.runtimes import Format, Quantisation
 
 TEACHER = "teacher"
 SEED = 0
@@ -159,7 +160,10 @@ def mass(layers: int, decoder_layers: int, hidden_size: int, heads: int) -> Bart
     )
 
 
-_CLASSIFIERS: tuple[Export, ...] = (("onnx", "none"), ("onnx", "int8"), ("openvino", "none"), ("openvino", "bf16"))
+_CLASSIFIERS: tuple[Export, ...] = (
+    *(("onnx", precision) for precision in ("none", "int8")),
+    *(("openvino", precision) for precision in ("none", "bf16", "int8")),
+)
 _WRITERS: tuple[Export, ...] = (("ctranslate2", "none"), ("ctranslate2", "bf16"), ("ctranslate2", "int8"))
 _CONTINUERS: tuple[Export, ...] = (("onnx", "none"), ("onnx", "int8"), *_WRITERS)
 

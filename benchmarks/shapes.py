@@ -32,7 +32,6 @@ from transformers import PreTrainedConfig
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.contenders import Contender
 from lightpaff.deployment.measuring import MeasureSettings, describe_machine, measure
-from lightpaff.deployment.runtimes import runtime_of
 from lightpaff.deployment.shape_building import build_contender, open_contender
 from lightpaff.deployment.shape_grid import name_shape
 from lightpaff.deployment.shape_measuring import REFERENCE, Reference, measure_config, measure_contender
@@ -47,6 +46,7 @@ from lightpaff.pipeline.shapes_run import list_candidates
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import results_console
 from lightpaff.report import formats
+from lightpaff.runtimes import runtime_of
 
 LENGTHS = (32, 128)
 TOLERANCE = 0.10

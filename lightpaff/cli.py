@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from lightpaff.errors import UserError
 from lightpaff.files import FULL_DISK
+from lightpaff.runtimes import Format, Quantisation, Runtime
 
 app = typer.Typer(
     add_completion=False,
@@ -62,28 +62,11 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
     print_plan(planned, shop, results_console())
 
 
-class ExportFormat(StrEnum):
-    """Whose files an export is made of."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-    ctranslate2 = "ctranslate2"
-    transformers = "transformers"
-
-
-class Precision(StrEnum):
-    """Of an export's weights."""
-
-    none = "none"
-    bf16 = "bf16"
-    int8 = "int8"
-
-
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The directory of a finished run.", show_default=False)],
-    to: Annotated[ExportFormat, typer.Option("--to", help="For which runtime.", show_default=False)],
-    quantise: Annotated[Precision, typer.Option("--quantise", help="Of the weights.")] = Precision.none,
+    to: Annotated[Format, typer.Option("--to", help="For which runtime.", show_default=False)],
+    quantise: Annotated[Quantisation, typer.Option("--quantise", help="Of the weights.")] = "none",
     task: Annotated[str | None, typer.Option("--task", help="Whose student, where the run has several tasks.")] = None,
     tolerance: Annotated[
         float,
@@ -95,7 +78,7 @@ def export(
     from lightpaff.pipeline.export_run import export_student, make_export_request, print_export
     from lightpaff.progress import results_console
 
-    request = make_export_request(to.value, quantise.value, tolerance)
+    request = make_export_request(to, quantise, tolerance)
     exported = export_student(run, request, task=task, output=output)
     print_export(exported, results_console())
 
@@ -147,15 +130,6 @@ def benchmark(
         print_benchmark(measured, results_console())
 
 
-class Runtime(StrEnum):
-    """What runs an exported model."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-    ctranslate2 = "ctranslate2"
-    pytorch = "pytorch"
-
-
 @app.command()
 def shapes(
     teacher: Annotated[
@@ -166,7 +140,7 @@ def shapes(
     runtime: Annotated[
         Runtime | None, typer.Option(help="Default: ONNX Runtime; for encoder-decoders CTranslate2.")
     ] = None,
-    quantise: Annotated[Precision | None, typer.Option(help="Default: int8 where the runtime has it.")] = None,
+    quantise: Annotated[Quantisation | None, typer.Option(help="Default: int8 where the runtime has it.")] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens of the input.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
     beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
@@ -185,8 +159,8 @@ def shapes(
         teacher=teacher,
         max_latency=max_latency,
         size=size,
-        runtime=None if runtime is None else runtime.value,
-        quantise=None if quantise is None else quantise.value,
+        runtime=runtime,
+        quantise=quantise,
         length=length,
         new_tokens=new_tokens,
         beams=beams,

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from lightpaff.runtimes import RUNTIMES, Format, Quantisation, Work, runtime_of, runtimes_for
+
 Schedule = Literal["linear", "cosine", "wsd"]
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 Precision = Literal["auto", "float32", "bf16"]
@@ -451,20 +453,11 @@ class FineTuning(Section):
     distillation: Distillation = Distillation(weight=0.5)
 
 
-_PRECISIONS: dict[str, tuple[str, ...]] = {
-    "onnx": ("none", "int8"),
-    "openvino": ("none", "bf16"),
-    "ctranslate2": ("none", "bf16", "int8"),
-    "transformers": ("none", "bf16"),
-}
-"""What the weights of a format can be."""
-
-
 class Export(Section):
     """The student for another runtime, checked before it is delivered."""
 
-    to: Literal["onnx", "openvino", "ctranslate2", "transformers"]
-    quantise: Literal["none", "bf16", "int8"] = "none"
+    to: Format
+    quantise: Quantisation = "none"
     """Of the weights; none is float32."""
     tolerance: Annotated[float, Field(ge=0)] = 1.0
     """How much it may lose on the validation set, in per cent of the student's score by the task's first metric (of a
@@ -477,11 +470,9 @@ class Export(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        known = _PRECISIONS[self.to]
+        known = RUNTIMES[runtime_of(self.to)].quantisations
         if self.quantise not in known:
-            elsewhere = " or ".join(
-                format_ for format_, precisions in _PRECISIONS.items() if self.quantise in precisions
-            )
+            elsewhere = " or ".join(row.format for row in RUNTIMES.values() if self.quantise in row.quantisations)
             raise ValueError(
                 f"quantise is {self.quantise}, but {self.to} takes {' or '.join(known)}; for {self.quantise} export to "
                 f"{elsewhere}"
@@ -504,7 +495,12 @@ class FamilyWords:
     architectures: tuple[str, ...]
     pretraining: str
     tasks: tuple[str, ...]
-    exports: tuple[str, ...]
+    work: Work
+
+    @property
+    def exports(self) -> list[Format]:
+        """The formats that take its models."""
+        return [RUNTIMES[runtime].format for runtime in runtimes_for(self.work)]
 
 
 FAMILIES: dict[Family, FamilyWords] = {
@@ -512,15 +508,15 @@ FAMILIES: dict[Family, FamilyWords] = {
         ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
         "mlm",
         ("classify", "regress", "tag", "answer"),
-        ("onnx", "openvino", "transformers"),
+        "classes",
     ),
     "decoder": FamilyWords(
         ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"),
         "clm",
         ("clm",),
-        ("onnx", "ctranslate2", "transformers"),
+        "next_tokens",
     ),
     "encoder-decoder": FamilyWords(
-        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), ("ctranslate2", "transformers")
+        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), "target_tokens"
     ),
 }

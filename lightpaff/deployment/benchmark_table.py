@@ -8,10 +8,10 @@ from rich.text import Text
 
 from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
-from lightpaff.deployment.runtimes import RUNTIMES, Runtime
 from lightpaff.report import formats
 from lightpaff.report.markdown import render_table
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table
+from lightpaff.runtimes import RUNTIMES, Runtime
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WORDS = {

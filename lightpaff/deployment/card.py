@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
+from lightpaff.runtimes import Format, Quantisation
 
-Format = Literal["onnx", "openvino", "ctranslate2", "transformers"]
-Quantisation = Literal["none", "bf16", "int8"]
 Kind = Literal["classes", "scores", "token_classes", "spans", "next_tokens", "target_tokens"]
 
 CARD = "export.json"

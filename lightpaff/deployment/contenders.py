@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightpaff.deployment.card import CARD, ExportCard, Quantisation
+from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES
-from lightpaff.deployment.runtimes import RUNTIMES, WORKS, Runtime, Work, runtime_of
 from lightpaff.errors import UserError
+from lightpaff.runtimes import RUNTIMES, WORKS, Quantisation, Runtime, Work, runtime_of
 
 _WORK_OF_HEADS: tuple[Work, ...] = ("next_tokens", "target_tokens")
 """An architecture that writes has one of these heads; an encoder whose directory lacks its head gets one at random."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.runtimes import open_export
+from lightpaff.deployment.runner import open_export
 from lightpaff.evaluation.generation import Search
 from lightpaff.models.headed import span_logits
 from lightpaff.objectives.batch import Batch

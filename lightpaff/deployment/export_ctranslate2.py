@@ -16,7 +16,6 @@ from ctranslate2.converters import transformers as conversion
 from ctranslate2.specs.model_spec import ModelSpec
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import NEXT_TOKENS, TARGET_TOKENS
@@ -25,6 +24,7 @@ from lightpaff.models.pieces import is_of_pieces, piece_ids
 from lightpaff.models.rotary import rope_settings, rope_types
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 from lightpaff.recipe_sections import Family
+from lightpaff.runtimes import Quantisation
 
 _STORED_AS: dict[Quantisation, str] = {"none": "float32", "int8": "int8", "bf16": "bfloat16"}
 _FAMILIES: dict[str, Family] = {NEXT_TOKENS: "decoder", TARGET_TOKENS: "encoder-decoder"}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.int8_graph import quantise_graph
 from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_decoder import refusal_of_decoder, write_decoder
@@ -16,6 +15,7 @@ from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
 from lightpaff.models.families import architecture_of
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
+from lightpaff.runtimes import Quantisation
 
 _WRITERS: dict[str, Callable[[Path, Path], None]] = {CLASSES: write_classifier, NEXT_TOKENS: write_decoder}
 

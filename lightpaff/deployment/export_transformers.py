@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
 from lightpaff.models.opening import read_config
 from lightpaff.models.weights import WEIGHTS_INDEX, tensor_names
+from lightpaff.runtimes import Quantisation
 
 _COPIED = (
     "generation_config.json",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from lightpaff.deployment.card import Format, Quantisation
-from lightpaff.deployment.runtimes import RUNTIMES, find_in_room, runtime_of
+from lightpaff.deployment.runner import find_in_room
+from lightpaff.runtimes import RUNTIMES, Format, Quantisation, runtime_of
 
 
 def export_model(

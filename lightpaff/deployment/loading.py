@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import ExportCard, Kind
 from lightpaff.deployment.classifier import Classifier, Scorer
-from lightpaff.deployment.runtimes import open_export
+from lightpaff.deployment.runner import open_export
 from lightpaff.errors import UserError, one_line
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from typing import Protocol
 import numpy as np
 
 from lightpaff.deployment.contenders import Contender
-from lightpaff.deployment.runtimes import Runtime, Work, packages_of_runtimes
 from lightpaff.deployment.worker_process import Timing, WorkerProcess
 from lightpaff.errors import UserError
 from lightpaff.evaluation.latency import Latency, SpeedRatio, speed_ratio
 from lightpaff.progress import Advance
+from lightpaff.runtimes import Runtime, Work, packages_of_runtimes
 
 PROCESSES = 3
 """How often contenders are started for a figure that is reported."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from lightpaff.deployment.card import ExportCard, Format, Kind, Quantisation
+from lightpaff.deployment.card import ExportCard, Kind
 from lightpaff.deployment.pieces import PIECES
-from lightpaff.deployment.runtimes import RUNTIMES, runtime_of
 from lightpaff.files import write_whole
+from lightpaff.runtimes import RUNTIMES, Format, Quantisation, runtime_of
 
 _PIPELINE_TAGS: dict[Kind, str] = {
     "classes": "text-classification",

@@ -10,13 +10,14 @@ import openvino
 from numpy.typing import NDArray
 
 from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.openvino_int8 import ACTIVATION_GROUP
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError, one_line
 
 MODEL = "model.xml"
 
 # Said in both cases: left to itself, OpenVINO computes in bfloat16 wherever the processor can.
-_PRECISIONS = {"none": "f32", "bf16": "bf16"}
+_PRECISIONS = {"none": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoClassRunner:
@@ -36,6 +37,7 @@ class OpenVinoClassRunner:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": ACTIVATION_GROUP,
         }
         try:
             compiled = openvino.Core().compile_model(directory / MODEL, "CPU", settings)

@@ -1,13 +1,18 @@
 """What every runtime offers to whoever measures or checks it: token ids in, numbers or token ids out.
 
-Imports neither torch nor transformers. Shapes: B rows, S tokens, V classes.
+Imports a runtime only when it is asked for. Shapes: B rows, S tokens, V classes.
 """
 
+import importlib
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightpaff.deployment.card import ExportCard
+from lightpaff.runtimes import RUNTIMES, WORKS, Runtime, Work, runtime_of
 
 Ids = NDArray[np.int64]
 
@@ -53,3 +58,28 @@ class TextRunner(Protocol):
     def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
         """What it writes for each source by beam search, without the start token and the end token."""
         ...
+
+
+def open_runner(directory: Path, runtime: Runtime, work: Work, threads: int = 0, **options: Any) -> Any:
+    """Open a model: a `ClassRunner`, `TokenRunner` or `TextRunner`, as the work says.
+
+    Args:
+        directory: of an export, or for PyTorch of a plain transformers model.
+        threads: 0 is all cores.
+        options: of the runtime; PyTorch has `precision`.
+
+    Raises:
+        UserError: the directory holds no such model.
+    """
+    return find_in_room(RUNTIMES[runtime].runners[work])(directory, threads, **options)
+
+
+def open_export(card: ExportCard, directory: Path, threads: int = 0) -> Any:
+    """Open an export in its runtime, for its work; see `open_runner`."""
+    return open_runner(directory, runtime_of(card.format), WORKS[card.kind], threads)
+
+
+def find_in_room(place: str) -> Any:
+    """A class or function of this room, by `module.name`."""
+    module, name = place.split(".")
+    return getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)

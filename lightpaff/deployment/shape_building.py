@@ -15,12 +15,12 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.exporters import export_model
-from lightpaff.deployment.runtimes import RUNTIMES, Work
 from lightpaff.deployment.shape_plan import MeasuringPlan, classes_of
 from lightpaff.models.architecture import TARGET_TOKENS
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import quiet_transformers
 from lightpaff.models.shapes import longest_input
+from lightpaff.runtimes import RUNTIMES, Work
 
 
 def build_contender(config: PreTrainedConfig, plan: MeasuringPlan, folder: Path, name: str) -> Contender:

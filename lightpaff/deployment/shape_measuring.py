@@ -17,12 +17,12 @@ from transformers import PreTrainedConfig
 
 from lightpaff.deployment.contenders import Contender
 from lightpaff.deployment.measuring import MeasureSettings, describe_machine, measure
-from lightpaff.deployment.runtimes import RUNTIMES
 from lightpaff.deployment.shape_building import build_contender
 from lightpaff.deployment.shape_plan import MeasuringPlan
 from lightpaff.deployment.shape_search import Timing
 from lightpaff.models.families import architecture_of
 from lightpaff.models.shapes import config_identity
+from lightpaff.runtimes import RUNTIMES
 
 REFERENCE = "reference"
 """Its name among contenders."""

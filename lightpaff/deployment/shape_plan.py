@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.exporters import refusal_of
-from lightpaff.deployment.runtimes import RUNTIMES, Runtime, Work, runtimes_for
 from lightpaff.errors import UserError
 from lightpaff.models.families import architecture_of
 from lightpaff.models.shapes import longest_input
+from lightpaff.runtimes import RUNTIMES, Quantisation, Runtime, Work, runtimes_for
 
 _CLASSES = 2
 """Of a random classifier; how many there are changes nothing."""

@@ -7,10 +7,10 @@ from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES, PieceTokenizer
-from lightpaff.deployment.runner import TextRunner, TokenRunner
-from lightpaff.deployment.runtimes import RUNTIMES, WORKS, open_export, runtimes_for
+from lightpaff.deployment.runner import TextRunner, TokenRunner, open_export
 from lightpaff.deployment.texts import read_prompts, read_texts
 from lightpaff.errors import UserError, one_line
+from lightpaff.runtimes import RUNTIMES, WORKS, runtimes_for
 
 TOKENIZER = "tokenizer.json"
 

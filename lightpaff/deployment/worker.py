@@ -27,9 +27,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from lightpaff.deployment.runner import ClassRunner, TextRunner, TokenRunner
-from lightpaff.deployment.runtimes import Work, open_runner
+from lightpaff.deployment.runner import ClassRunner, TextRunner, TokenRunner, open_runner
 from lightpaff.errors import UserError, one_line
+from lightpaff.runtimes import Work
 
 Question = dict[str, Any]
 Run = Callable[[], int]

@@ -16,7 +16,6 @@ from lightpaff.data.languages import tokenizer_between
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_answers import ExportAnswers
 from lightpaff.deployment.exporters import export_model, refusal_of
-from lightpaff.deployment.runtimes import RUNTIMES, missing_packages, runtime_of
 from lightpaff.deployment.tokenizer_writing import write_tokenizer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
@@ -32,6 +31,7 @@ from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.recipe_sections import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
+from lightpaff.runtimes import RUNTIMES, missing_packages, runtime_of
 
 EXPORT = "export"
 CHECK = "check.json"

@@ -11,7 +11,6 @@ import torch
 
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
-from lightpaff.deployment.runtimes import packages_of_runtimes
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
@@ -20,6 +19,7 @@ from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
 from lightpaff.recipe_sections import Task
+from lightpaff.runtimes import packages_of_runtimes
 
 ONLINE = "online.json"
 _SECONDS = 12.0

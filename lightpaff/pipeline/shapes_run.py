@@ -12,9 +12,7 @@ from rich.console import Console
 from transformers import PreTrainedConfig
 
 from lightpaff.deployment.benchmark_table import describe_runtime
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.measuring import describe_machine
-from lightpaff.deployment.runtimes import Runtime
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
 from lightpaff.deployment.shape_plan import (
     MeasuringPlan,
@@ -49,6 +47,7 @@ from lightpaff.progress import console as progress_console
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Shape
 from lightpaff.report import formats
+from lightpaff.runtimes import Quantisation, Runtime
 
 SHAPES = "shapes"
 PLOT = "shapes.svg"

@@ -19,14 +19,16 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from lightpaff.deployment.card import ExportCard, Format, Quantisation
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.int8_graph import quantise_graph
 from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_runtime import MODEL, OnnxClassRunner
+from lightpaff.deployment.openvino_int8 import quantise_model
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.runner import ClassRunner
 from lightpaff.models.encoder import logits_of
 from lightpaff.models.families import architecture_of
+from lightpaff.runtimes import Format, Quantisation
 
 VOCABULARY, LONGEST, LABELS = 97, 40, 3
 SIZES: dict[str, Any] = {
@@ -126,6 +128,8 @@ def write_openvino(exported: Exported, quantisation: Quantisation) -> ClassRunne
     folder = exported.folder / f"openvino-{quantisation}"
     folder.mkdir()
     graph = openvino.Core().read_model(exported.onnx / MODEL)
+    if quantisation == "int8":
+        quantise_model(graph)
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=quantisation == "bf16")
     write_card(folder, "openvino", quantisation)
     return OpenVinoClassRunner(folder, threads=1)
@@ -164,6 +168,14 @@ def test_openvino_in_float32_is_the_model(exported: Exported) -> None:
 def test_openvino_in_bfloat16_is_near_the_model(exported: Exported) -> None:
     runner, batch = write_openvino(exported, "bf16"), make_batch(64, 17)
     check_near(runner.logits(*batch), exported.expected(*batch))
+
+
+def test_openvino_in_8_bits_is_near_the_model(exported: Exported) -> None:
+    runner, batch = write_openvino(exported, "int8"), make_batch(64, 17)
+    expected_BV = exported.expected(*batch)
+    found_BV = runner.logits(*batch)
+    check_near(found_BV, expected_BV)
+    assert np.abs(found_BV - expected_BV).max() > 1e-4  # It is not float32 under another name.
 
 
 def test_onnx_in_8_bits_is_near_the_model(exported: Exported) -> None:

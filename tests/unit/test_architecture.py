@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lightpaff"
-FOUNDATIONS = {"errors", "files", "recipe", "recipe_sections", "recipe_file", "progress"}
+FOUNDATIONS = {"errors", "files", "recipe", "recipe_sections", "recipe_file", "runtimes", "progress"}
 """What any room may stand on; they import no room."""
 
 ROOMS = ["data", "models", "evaluation", "objectives", "targets", "training", "report", "deployment", "pipeline", "cli"]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, PreTrainedTokenizerFast
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TextRunner, Ctranslate2TokenRunner
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_sections import FromScratch
+from lightpaff.runtimes import Quantisation
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine"] * 3
 _ROTARY = {

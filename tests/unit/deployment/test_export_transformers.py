@@ -20,11 +20,11 @@ from transformers import (
     pipeline,
 )
 
-from lightpaff.deployment.card import Quantisation
 from lightpaff.deployment.export_transformers import export_transformers
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.runtimes import Quantisation
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine"] * 3
 SIZES: dict[str, Any] = {

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lightpaff.deployment.card import CARD, ExportCard, Format, Quantisation
+from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
@@ -34,6 +34,7 @@ from lightpaff.deployment.measuring import (
 )
 from lightpaff.deployment.worker_process import Timing
 from lightpaff.errors import UserError
+from lightpaff.runtimes import Format, Quantisation
 
 TEACHER = Contender("teacher", Path("t"), "pytorch", 2, 400, "none", "classes", 512, 100)
 STUDENT = Contender("student", Path("s"), "onnx", 2, 25, "int8", "classes", 128, 90)

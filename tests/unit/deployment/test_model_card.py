@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 import yaml
 
-from lightpaff.deployment.card import ExportCard, Format, Kind
+from lightpaff.deployment.card import ExportCard, Kind
 from lightpaff.deployment.model_card import usage_example, write_model_card
+from lightpaff.runtimes import Format
 
 TABLE = "| model | accuracy |\n|---|---|\n| student | 0.91 |"
 

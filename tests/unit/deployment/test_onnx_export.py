@@ -19,7 +19,7 @@ from transformers import (
     LlamaConfig,
 )
 
-from lightpaff.deployment.card import ExportCard, Quantisation
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_onnx import export_onnx, refusal
 from lightpaff.deployment.export_openvino import export_openvino
 from lightpaff.deployment.int8_graph import quantise_by_blocks, quantise_projections, quantise_tables
@@ -27,6 +27,7 @@ from lightpaff.deployment.onnx_runtime import OnnxClassRunner, OnnxTokenRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.shape_building import make_tokenizer
 from lightpaff.errors import UserError
+from lightpaff.runtimes import Quantisation
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
 
@@ -39,31 +40,33 @@ def scorer(tmp_path: Path) -> Path:
 
 
 def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("int8", "bf16")}
+    folders = {name: tmp_path / name for name in ("int8", "bf16", "openvino")}
     for folder in folders.values():
         folder.mkdir()
     export_onnx(scorer, folders["int8"], "int8")
     export_openvino(scorer, folders["bf16"], "bf16")
+    export_openvino(scorer, folders["openvino"], "int8")
     assert [path.name for path in folders["int8"].iterdir()] == ["model.onnx"]
     assert sorted(path.name for path in folders["bf16"].iterdir()) == ["model.bin", "model.xml"]
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "int8", "bf16"}  # Nothing temporary is left.
+    assert {path.name for path in tmp_path.iterdir()} == {"model", *folders}  # Nothing temporary is left.
     assert b".py" not in (folders["int8"] / "model.onnx").read_bytes()  # No path of this machine.
     size = (scorer / "model.safetensors").stat().st_size
     assert (folders["int8"] / "model.onnx").stat().st_size < 0.5 * size
     assert (folders["bf16"] / "model.bin").stat().st_size < 0.6 * size
+    assert (folders["openvino"] / "model.bin").stat().st_size < 0.5 * size
     ExportCard("openvino", "bf16", "scores", 24, longest_input=24, source_sha256="").write(folders["bf16"])
     ids_BS = np.random.default_rng(0).integers(3, 3000, size=(3, 9))
     score_B1 = OnnxClassRunner(folders["int8"], 1).logits(ids_BS, np.ones_like(ids_BS))
     assert score_B1.shape == (3, 1)
-    found_B1 = OpenVinoClassRunner(folders["bf16"], 1).logits(ids_BS, np.ones_like(ids_BS))
-    np.testing.assert_allclose(found_B1, score_B1, atol=0.02)
+    ExportCard("openvino", "int8", "scores", 24, longest_input=24, source_sha256="").write(folders["openvino"])
+    for name in ("bf16", "openvino"):
+        found_B1 = OpenVinoClassRunner(folders[name], 1).logits(ids_BS, np.ones_like(ids_BS))
+        np.testing.assert_allclose(found_B1, score_B1, atol=0.02)
 
 
 def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="take openvino, ctranslate2 or transformers for bf16"):
         export_onnx(tmp_path, tmp_path, "bf16")
-    with pytest.raises(UserError, match="export to onnx for int8"):
-        export_openvino(tmp_path, tmp_path, "int8")
     with pytest.raises(UserError, match=r"holds no config\.json"):
         export_onnx(tmp_path, tmp_path)
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 1, "decoder_attention_heads": 1}

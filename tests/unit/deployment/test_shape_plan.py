@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from transformers import BartConfig, GPT2Config, T5Config
 
-from lightpaff.deployment.runtimes import Runtime, Work
 from lightpaff.deployment.shape_plan import MeasuringPlan, check_length, choose_runtime, find_refusals, work_of
 from lightpaff.errors import UserError
+from lightpaff.runtimes import Runtime, Work
 
 ALL: set[Runtime] = {"pytorch", "onnx", "openvino", "ctranslate2"}
 PLAN = MeasuringPlan("classes", "onnx", "int8", length=32, new_tokens=0, beams=1, threads=1)
@@ -18,8 +18,8 @@ WRITING = MeasuringPlan("target_tokens", "ctranslate2", "int8", length=8, new_to
     [
         ("classes", None, None, ALL, ("onnx", "int8")),
         ("classes", None, "bf16", ALL, ("openvino", "bf16")),
-        ("classes", None, None, {"pytorch", "openvino"}, ("openvino", "bf16")),
-        ("classes", "openvino", None, ALL, ("openvino", "bf16")),
+        ("classes", None, None, {"pytorch", "openvino"}, ("openvino", "int8")),
+        ("classes", "openvino", None, ALL, ("openvino", "int8")),
         ("next_tokens", None, None, ALL, ("onnx", "int8")),
         ("next_tokens", None, None, {"pytorch", "ctranslate2"}, ("ctranslate2", "int8")),
         ("next_tokens", None, "bf16", ALL, ("ctranslate2", "bf16")),

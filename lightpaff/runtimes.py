@@ -1,14 +1,12 @@
-"""Every runtime: one row says all that differs between them. Imports a runtime only when it is asked for."""
+"""Every runtime: one row says all that differs between them. Imports none of them."""
 
-import importlib
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lightpaff.deployment.card import ExportCard, Format, Quantisation
-
-Runtime = Literal["pytorch", "onnx", "openvino", "ctranslate2"]
+Runtime = Literal["onnx", "openvino", "ctranslate2", "pytorch"]
+Format = Literal["onnx", "openvino", "ctranslate2", "transformers"]
+Quantisation = Literal["none", "bf16", "int8"]
 Work = Literal["classes", "token_classes", "next_tokens", "target_tokens"]
 
 WORKS: dict[str, Work] = {
@@ -30,8 +28,8 @@ class RuntimeRow:
         title: what it is called.
         format: of the exports that it reads.
         files: what these files are, in words.
-        runners: what opens a model, by the work that it does: `module.Class` of this room.
-        exporter: what writes a model: `module.function`.
+        runners: what opens a model, by the work that it does: `module.Class` of the room `deployment`.
+        exporter: what writes a model: `module.function` of the same room.
         refusal: what says why a model of some config cannot be written; empty where every model can.
         quantisations: that can be written, the fastest first.
         runs_with: the packages that running takes.
@@ -81,7 +79,7 @@ RUNTIMES: dict[Runtime, RuntimeRow] = {
             "token_classes": "openvino_runtime.OpenVinoClassRunner",
         },
         exporter="export_openvino.export_openvino",
-        quantisations=("bf16", "none"),
+        quantisations=("int8", "bf16", "none"),
         runs_with=("openvino", "tokenizers"),
         made_with=("onnx", "onnxscript", "openvino", "torch", "transformers"),
         weights=("*.xml", "*.bin"),
@@ -139,28 +137,3 @@ def packages_of_runtimes() -> list[str]:
 def missing_packages(packages: tuple[str, ...]) -> list[str]:
     """Those that are not installed; nothing is imported."""
     return [package for package in packages if importlib.util.find_spec(package) is None]
-
-
-def open_runner(directory: Path, runtime: Runtime, work: Work, threads: int = 0, **options: Any) -> Any:
-    """Open a model: a `ClassRunner`, `TokenRunner` or `TextRunner` (see `runner.py`), as the work says.
-
-    Args:
-        directory: of an export, or for PyTorch of a plain transformers model.
-        threads: 0 is all cores.
-        options: of the runtime; PyTorch has `precision`.
-
-    Raises:
-        UserError: the directory holds no such model.
-    """
-    return find_in_room(RUNTIMES[runtime].runners[work])(directory, threads, **options)
-
-
-def open_export(card: ExportCard, directory: Path, threads: int = 0) -> Any:
-    """Open an export in its runtime, for its work; see `open_runner`."""
-    return open_runner(directory, runtime_of(card.format), WORKS[card.kind], threads)
-
-
-def find_in_room(place: str) -> Any:
-    """A class or function of this room, by `module.name`."""
-    module, name = place.split(".")
-    return getattr(importlib.import_module(f"lightpaff.deployment.{module}"), name)
