@@ -81,7 +81,6 @@ class Recipe(Section):
         their_own = {
             "student.decoder_layers": self.student.decoder_layers,
             "teacher.from_scratch.decoder_layers": scratch and scratch.decoder_layers,
-            "teacher.from_scratch.tokenizer": scratch and scratch.tokenizer,
         }
         for key, value in their_own.items():
             if value is not None and self.family != "encoder-decoder":

@@ -208,13 +208,11 @@ class FromScratch(Section):
     hidden_size: Annotated[int, Field(gt=0)]
     heads: Annotated[int, Field(gt=0)]
     feed_forward: Annotated[int, Field(gt=0)]
-    vocabulary_size: Annotated[int, Field(gt=100)] = 30522
+    vocabulary_size: Annotated[int, Field(ge=300)] = 30522
+    """Special tokens and the 256 bytes included."""
     max_length: Annotated[int, Field(gt=8)] = 512
     lowercase: bool | None = None
     """Left out: true for encoders, false for the others, who write text."""
-    tokenizer: Literal["bpe", "unigram"] | None = None
-    """Of an encoder-decoder; left out: bpe. Both mark spaces and write what has no piece as bytes; unigram needs
-    `pip install lightpaff[unigram]` while it is trained."""
 
 
 class Teacher(Section):

@@ -122,7 +122,7 @@ def _open_model(path: Path) -> Any:
         import sentencepiece
     except ImportError as error:
         raise UserError(
-            f'{path}: is for the package sentencepiece, which is not installed: pip install "lightpaff[unigram]"'
+            f'{path}: is for the package sentencepiece, which is not installed: pip install "lightpaff[sentencepiece]"'
         ) from error
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))

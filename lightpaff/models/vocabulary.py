@@ -52,7 +52,7 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     if is_sentencepiece and importlib.util.find_spec("sentencepiece") is None:
         raise UserError(
             f"{path}: its tokenizer is SentencePiece's, whose package is not installed: "
-            f'pip install "lightpaff[unigram]", or {remedy}'
+            f'pip install "lightpaff[sentencepiece]", or {remedy}'
         )
     try:
         with quiet_marian():

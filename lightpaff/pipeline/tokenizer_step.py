@@ -13,7 +13,7 @@ from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, Workplace
 from lightpaff.recipe_sections import Family, FromScratch
 
-_TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture", "tokenizer"}
+_TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture"}
 
 
 def tokenizer_step(

@@ -309,7 +309,7 @@ def test_without_sentencepiece_it_says_what_to_install(folder: Path, monkeypatch
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else found(name))
     for name in ("marian", "m2m"):
-        with pytest.raises(UserError, match=r'pip install "lightpaff\[unigram\]", or give .* tokenizer\.json$'):
+        with pytest.raises(UserError, match=r'pip install "lightpaff\[sentencepiece\]", or give .* tokenizer\.json$'):
             load_tokenizer(folder / name, "encoder-decoder")
 
 

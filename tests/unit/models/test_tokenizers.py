@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
-from lightpaff.models import wordpiece
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer
 from lightpaff.recipe_sections import FAMILIES, Family, FromScratch
@@ -60,39 +58,45 @@ def encoder_decoder_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_special_tokens_come_first() -> None:
-    tokenizer = train(TEXTS, 140)
-    assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == list(wordpiece.SPECIAL_TOKENS.values())
+    tokenizer = train(TEXTS, 310)
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert tokenizer.pad_token_id == 0
-    assert len(tokenizer) == 140
-    assert set(tokenizer.get_vocab().values()) == set(range(140))
+    assert len(tokenizer) == 310
+    assert set(tokenizer.get_vocab().values()) == set(range(310))
 
 
 def test_pieces_are_learnt() -> None:
-    tokenizer = train(TEXTS, 160)
-    assert tokenizer.tokenize("the QUICK fox") == ["the", "quick", "fox"]
+    tokenizer = train(TEXTS, 330)
+    assert tokenizer.tokenize("the QUICK fox") == ["Ġthe", "Ġquick", "Ġfox"]
     assert tokenizer.decode(tokenizer("the foxes", add_special_tokens=False)["input_ids"]) == "the foxes"
+    places = tokenizer("the quick", return_offsets_mapping=True)["offset_mapping"]
+    assert places == [(0, 0), (0, 3), (4, 9), (0, 0)]
 
 
 def test_pairs_are_framed_as_berts() -> None:
-    encoded = train(TEXTS, 160)("the", "fox")
-    tokens = train(TEXTS, 160).convert_ids_to_tokens(encoded["input_ids"])
-    assert tokens == ["[CLS]", "the", "[SEP]", "fox", "[SEP]"]
+    encoded = train(TEXTS, 330)("the", "fox")
+    tokens = train(TEXTS, 330).convert_ids_to_tokens(encoded["input_ids"])
+    assert tokens == ["[CLS]", "Ġthe", "[SEP]", "Ġfox", "[SEP]"]
     assert encoded["token_type_ids"] == [0, 0, 0, 1, 1]
 
 
 def test_a_mask_in_the_text_is_one_token() -> None:
-    assert train(TEXTS, 160).tokenize("the [MASK]") == ["the", "[MASK]"]
+    assert [token for token in train(TEXTS, 330).tokenize("the [MASK]") if token != "Ġ"] == ["Ġthe", "[MASK]"]
 
 
-@pytest.mark.parametrize(("lowercase", "drops_case"), [(True, True), (False, False), (None, True)])
-def test_case_and_accents_of_encoders(lowercase: bool | None, drops_case: bool) -> None:
-    tokenizer = train(["Café Café CAFÉ"], 140, lowercase=lowercase)
-    assert (tokenizer.tokenize("CAFÉ") == tokenizer.tokenize("cafe")) == drops_case
-
-
-@pytest.mark.parametrize(("lowercase", "drops_case"), [(True, True), (False, False), (None, False)])
-def test_case_of_encoder_decoders(lowercase: bool | None, drops_case: bool) -> None:
-    tokenizer = train(["Café Café CAFÉ"], 300, "encoder-decoder", lowercase)
+@pytest.mark.parametrize(
+    ("family", "lowercase", "drops_case"),
+    [
+        ("encoder", True, True),
+        ("encoder", False, False),
+        ("encoder", None, True),
+        ("encoder-decoder", True, True),
+        ("encoder-decoder", False, False),
+        ("encoder-decoder", None, False),
+    ],
+)
+def test_case(family: Family, lowercase: bool | None, drops_case: bool) -> None:
+    tokenizer = train(["Café Café CAFÉ"], 300, family, lowercase)
     assert (tokenizer.tokenize("CAFÉ") == tokenizer.tokenize("café")) == drops_case
     assert tokenizer.tokenize("CAFÉ") != tokenizer.tokenize("CAFE")
 
@@ -115,9 +119,9 @@ def test_every_architecture_opens_what_was_saved(family: Family, architecture: s
 
 
 @pytest.mark.parametrize("attempt", range(2))
-@pytest.mark.parametrize(("family", "size"), [("encoder", 140), ("decoder", 300), ("encoder-decoder", 340)])
+@pytest.mark.parametrize(("family", "size"), [("encoder", 310), ("decoder", 300), ("encoder-decoder", 340)])
 def test_another_process_and_order_give_the_same_tokenizer(family: Family, size: int, attempt: int) -> None:
-    # More equally rare characters than there is room for: which are left out must not be a matter of chance.
+    # More equally frequent pairs than there is room for: which are left out must not be a matter of chance.
     texts = [*TEXTS, "".join(chr(code) for code in range(0x10D0, 0x10D0 + 32)), "αβγδεζηθικλμνξοπρστυφχψω" * 2]
     order = texts if attempt else texts[::-1]
     found = subprocess.run(
@@ -131,12 +135,11 @@ def test_another_process_and_order_give_the_same_tokenizer(family: Family, size:
     assert json.loads(found) == json.loads(train(texts, size, family).backend_tokenizer.to_str())
 
 
-def test_a_rare_character_gives_way_to_the_vocabulary_size() -> None:
-    many = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 400))
-    tokenizer = train([*TEXTS, many], 110)
-    assert len(tokenizer) <= 110
-    assert tokenizer.tokenize(many[-1]) == ["[UNK]"]
-    assert "e" in tokenizer.get_vocab()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_character_is_unknown(family: Family) -> None:
+    tokenizer = train(TEXTS, 300, family)
+    ids = tokenizer("\u1234 \U0001f600")["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "\u1234 \U0001f600"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -157,14 +160,13 @@ def test_a_decoders_special_tokens_stay_out_of_texts() -> None:
     assert tokenizer.decode(padded, skip_special_tokens=True) == "the"
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁")))
+@given(st.text(st.characters(exclude_categories=["Cs"])))
 @example("two  spaces,\r\n\n\ttabs\x00 and 😀 e\u0301 don't .")
 @settings(deadline=None)
-def test_an_encoder_decoders_tokenizer_gives_the_composed_text_back(text: str) -> None:
+def test_an_encoder_decoders_tokenizer_gives_the_text_back(text: str) -> None:
     tokenizer = encoder_decoder_tokenizer()
     ids = [tokenizer.convert_tokens_to_ids("<de>"), *tokenizer(text)["input_ids"]]
-    composed = unicodedata.normalize("NFC", text)
-    assert tokenizer.decode(ids, skip_special_tokens=True) == composed.removeprefix(" ")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text.removeprefix(" ")
     assert tokenizer.unk_token_id not in ids
 
 
@@ -174,9 +176,8 @@ def test_an_encoder_decoders_special_tokens() -> None:
     assert tokenizer.convert_ids_to_tokens(range(7)) == special
     assert sorted(tokenizer.all_special_ids) == list(range(7))
     assert tokenizer.pad_token_id == 0
-    assert tokenizer.convert_ids_to_tokens(tokenizer("the quick")["input_ids"]) == ["▁the", "▁quick", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the quick")["input_ids"]) == ["Ġthe", "Ġquick", "</s>"]
     assert tokenizer("", text_target="the")["labels"][-1] == tokenizer.eos_token_id
-    assert len(tokenizer) == 400
 
 
 def test_a_whole_book_is_one_text() -> None:
@@ -197,10 +198,10 @@ def test_no_text_is_refused(texts: list[str], family: Family) -> None:
     ("family", "size", "lowercase", "message"),
     [
         ("decoder", 300, True, r"from_scratch\.lowercase: is true, .* keeps every text whole; leave it out"),
-        ("decoder", 257, None, "vocabulary_size: is 257, .* a token for every byte; make it at least 258"),
-        ("encoder-decoder", 264, None, "vocabulary_size: is 264, .* alone are 263; make it at least 265"),
+        ("encoder-decoder", 300, None, "vocabulary_size: is 300, .* alone are 305; raise it"),
     ],
 )
 def test_what_a_family_cannot_have(family: Family, size: int, lowercase: bool | None, message: str) -> None:
+    from_scratch = FromScratch(**settings_of(size, FAMILIES[family].architectures[0], lowercase))
     with pytest.raises(UserError, match=message):
-        train(TEXTS, size, family, lowercase)
+        train_tokenizer(iter(TEXTS), from_scratch, family, [f"language{number}" for number in range(44)])
