@@ -99,7 +99,7 @@ def train_tokenizer(
     size, least = from_scratch.vocabulary_size, len(special) + len(alphabet)
     if size < least:
         raise UserError(f"{key}.vocabulary_size: is {size}, but special tokens and bytes alone are {least}; raise it")
-    tokenizer = _make_untrained(frame, from_scratch.architecture, lowercase)
+    tokenizer = _make_untrained(from_scratch.architecture, lowercase)
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=_LEAST_PIECE_COUNT,
@@ -121,15 +121,11 @@ def train_tokenizer(
     )
 
 
-def _make_untrained(frame: _Frame, architecture: str, lowercase: bool) -> Tokenizer:
+def _make_untrained(architecture: str, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    # A decoder goes on with texts and has to know whether they begin with a space; to the others a first word is one
-    # like others.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(frame.single))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    if frame.single:
-        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
     if architecture == "qwen2":
@@ -144,7 +140,7 @@ def _framing(frame: _Frame, tokenizer: Tokenizer) -> processors.PostProcessor:
     return processors.Sequence(
         [
             # A word's place in a text is without the space before it.
-            processors.ByteLevel(trim_offsets=True, add_prefix_space=True),
+            processors.ByteLevel(trim_offsets=True, add_prefix_space=False),
             processors.TemplateProcessing(single=frame.single, pair=frame.pair, special_tokens=special),
         ]
     )

@@ -215,7 +215,7 @@ def save_gpt2(folder: Path, corpus: Path) -> None:
     from lightpaff.recipe_sections import FromScratch
 
     sizes = FromScratch(
-        architecture="gpt2", layers=2, hidden_size=32, heads=2, feed_forward=64, vocabulary_size=280, max_length=64
+        architecture="gpt2", layers=2, hidden_size=32, heads=2, feed_forward=64, vocabulary_size=300, max_length=64
     )
     tokenizer = train_tokenizer(iter([corpus.read_text()]), sizes, "decoder")
     config = GPT2Config(

@@ -36,8 +36,8 @@ LEAK = "the old king saw a red fox run over nine hills"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    shape = {"layers": 1, "hidden_size": 16, "heads": 1, "feed_forward": 16, "vocabulary_size": 120, "max_length": 64}
-    return train_tokenizer(iter([" ".join(WORDS)] * 3), FromScratch.model_validate(shape), "encoder")
+    shape = {"layers": 1, "hidden_size": 16, "heads": 1, "feed_forward": 16, "vocabulary_size": 400, "max_length": 64}
+    return train_tokenizer(iter([" ".join(WORDS), *WORDS] * 3), FromScratch.model_validate(shape), "encoder")
 
 
 def corpus_of(folder: Path, texts: list[Any], name: str = "corpus.jsonl", column: str = "text") -> ResolvedSource:
@@ -93,7 +93,7 @@ def test_packing_loses_nothing_but_the_tail(
 def test_texts_follow_each_other_with_a_separator(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     sources = [corpus_of(tmp_path, ["the old king", "a red fox"]), corpus_of(tmp_path, ["far away"], "more.jsonl")]
     (sequence,), card = prepare(sources, tokenizer, 12, tmp_path)
-    expected = ["[CLS]", "the", "old", "king", "[SEP]", "a", "red", "fox", "[SEP]", "far", "away", "[SEP]"]
+    expected = ["[CLS]", "the", "Ġold", "Ġking", "[SEP]", "a", "Ġred", "Ġfox", "[SEP]", "far", "Ġaway", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(sequence) == expected
     # Other runs reuse it, with the same text in another place.
     assert str(tmp_path) not in str(card)
@@ -103,7 +103,7 @@ def test_texts_follow_each_other_with_a_separator(tokenizer: PreTrainedTokenizer
 def test_leaks_are_dropped_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     texts = ["far away", f"and {LEAK} and", "", "   ", None, "nine green hills", LEAK.upper()]
     (sequence,), card = prepare([corpus_of(tmp_path, texts)], tokenizer, 8, tmp_path, [LEAK, "not in it"])
-    assert tokenizer.decode(sequence, skip_special_tokens=True) == "far away nine green hills"
+    assert tokenizer.decode(sequence, skip_special_tokens=True) == "far awaynine green hills"
     assert card["dropped"] == {
         "empty": 3,
         "contains an evaluation example": 2,

@@ -28,8 +28,8 @@ MakeSource = Callable[[list[dict[str, Any]]], ResolvedSource]
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     sizes = {"layers": 1, "hidden_size": 8, "heads": 1, "feed_forward": 8}
-    shape = {"architecture": "bert", **sizes, "vocabulary_size": 120, "max_length": 64}
-    return train_tokenizer(iter([" ".join(WORDS)] * 3), FromScratch.model_validate(shape), "encoder")
+    shape = {"architecture": "bert", **sizes, "vocabulary_size": 400, "max_length": 64}
+    return train_tokenizer(iter([" ".join(WORDS), *WORDS] * 3), FromScratch.model_validate(shape), "encoder")
 
 
 @pytest.fixture
@@ -178,9 +178,9 @@ def test_a_split_comes_back(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
     written = write_split(iter(examples), tokenizer, 8, tmp_path / "rows.arrow", advanced.append)
     rows = TaskRows.open(tmp_path / "rows.arrow")
     assert [tokenizer.decode(rows.tokens.tokens(number)) for number in range(3)] == [
-        "[CLS] the old king [SEP]",
-        "[CLS] a fox [SEP]",
-        "[CLS] far [SEP]",
+        "[CLS]the old king[SEP]",
+        "[CLS]a fox[SEP]",
+        "[CLS]far[SEP]",
     ]
     assert rows.labels_N.tolist()[::2] == [1, 0]
     assert math.isnan(rows.labels_N[1])
@@ -206,7 +206,7 @@ def test_long_rows_are_cut_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_p
     assert written["facts"]["truncated"] == 2
     assert rows.tokens.lengths_N.tolist() == [8, 8, 8]
     assert rows.first_lengths_N.tolist() == [8, 8, 8]
-    assert tokenizer.decode(rows.tokens.tokens(0)) == "[CLS] the old king saw a red [SEP]"
+    assert tokenizer.decode(rows.tokens.tokens(0)) == "[CLS]the old king saw a red[SEP]"
 
 
 def test_the_tokenizer_stays_as_it_is(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_tokenizer_stays_as_it_is(tokenizer: PreTrainedTokenizerFast, tmp_pa
 
 @pytest.mark.parametrize(
     ("max_length", "first_length", "kept"),
-    [(9, 5, "[CLS] the old king [SEP] saw a fox [SEP]"), (8, 4, "[CLS] the old [SEP] saw a fox [SEP]")],
+    [(9, 5, "[CLS]the old king[SEP]saw a fox[SEP]"), (8, 4, "[CLS]the old[SEP]saw a fox[SEP]")],
 )
 def test_pairs_know_where_the_second_sentence_starts(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, max_length: int, first_length: int, kept: str

@@ -35,7 +35,7 @@ TENSORS = {
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     from_scratch = FromScratch(
-        architecture="llama", layers=1, hidden_size=8, heads=1, feed_forward=8, vocabulary_size=280
+        architecture="llama", layers=1, hidden_size=8, heads=1, feed_forward=8, vocabulary_size=300
     )
     return train_tokenizer(iter(TEXTS), from_scratch, "decoder")
 

@@ -67,7 +67,7 @@ def test_special_tokens_come_first() -> None:
 
 def test_pieces_are_learnt() -> None:
     tokenizer = train(TEXTS, 330)
-    assert tokenizer.tokenize("the QUICK fox") == ["Ġthe", "Ġquick", "Ġfox"]
+    assert tokenizer.tokenize("the QUICK fox") == ["the", "Ġquick", "Ġfox"]
     assert tokenizer.decode(tokenizer("the foxes", add_special_tokens=False)["input_ids"]) == "the foxes"
     places = tokenizer("the quick", return_offsets_mapping=True)["offset_mapping"]
     assert places == [(0, 0), (0, 3), (4, 9), (0, 0)]
@@ -76,12 +76,12 @@ def test_pieces_are_learnt() -> None:
 def test_pairs_are_framed_as_berts() -> None:
     encoded = train(TEXTS, 330)("the", "fox")
     tokens = train(TEXTS, 330).convert_ids_to_tokens(encoded["input_ids"])
-    assert tokens == ["[CLS]", "Ġthe", "[SEP]", "Ġfox", "[SEP]"]
+    assert tokens == ["[CLS]", "the", "[SEP]", "fox", "[SEP]"]
     assert encoded["token_type_ids"] == [0, 0, 0, 1, 1]
 
 
 def test_a_mask_in_the_text_is_one_token() -> None:
-    assert [token for token in train(TEXTS, 330).tokenize("the [MASK]") if token != "Ġ"] == ["Ġthe", "[MASK]"]
+    assert [token for token in train(TEXTS, 330).tokenize("the [MASK]") if token != "Ġ"] == ["the", "[MASK]"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_decoders_special_tokens_stay_out_of_texts() -> None:
 def test_an_encoder_decoders_tokenizer_gives_the_text_back(text: str) -> None:
     tokenizer = encoder_decoder_tokenizer()
     ids = [tokenizer.convert_tokens_to_ids("<de>"), *tokenizer(text)["input_ids"]]
-    assert tokenizer.decode(ids, skip_special_tokens=True) == text.removeprefix(" ")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer.unk_token_id not in ids
 
 
@@ -176,7 +176,7 @@ def test_an_encoder_decoders_special_tokens() -> None:
     assert tokenizer.convert_ids_to_tokens(range(7)) == special
     assert sorted(tokenizer.all_special_ids) == list(range(7))
     assert tokenizer.pad_token_id == 0
-    assert tokenizer.convert_ids_to_tokens(tokenizer("the quick")["input_ids"]) == ["Ġthe", "Ġquick", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the quick")["input_ids"]) == ["t", "he", "Ġquick", "</s>"]
     assert tokenizer("", text_target="the")["labels"][-1] == tokenizer.eos_token_id
 
 

@@ -74,15 +74,15 @@ def test_a_pair_is_repeated_only_as_a_whole(tiny_recipe: Any, root: Path) -> Non
 def test_the_tokenizer_does_not_learn_from_leaks(tiny_recipe: Any, root: Path) -> None:
     with open(tiny_recipe.folder / "corpus.txt", "a") as corpus:
         corpus.write(f"{LEAK}\n" * 9)
-    tiny_recipe.set("teacher.from_scratch.vocabulary_size", 400)
+    tiny_recipe.set("teacher.from_scratch.vocabulary_size", 600)
     recipe = Recipe.load(tiny_recipe.write())
     leaky = gather_inputs(recipe, root)
-    assert "quartz" in leaky.tokenizer.get_vocab()
+    assert "Ġquartz" in leaky.tokenizer.get_vocab()
     # The corpus is the same, only what is evaluated changes.
     add_row(tiny_recipe, "validation.jsonl", {"sentence": LEAK, "label": 1})
     clean = gather_inputs(recipe, root)
-    assert "quartz" not in clean.tokenizer.get_vocab()
-    assert "warm" in clean.tokenizer.get_vocab()
+    assert "Ġquartz" not in clean.tokenizer.get_vocab()
+    assert "Ġwarm" in clean.tokenizer.get_vocab()
     assert leaky.tokenizer_step is not None
     assert clean.tokenizer_step is not None
     assert leaky.tokenizer_step.fingerprint != clean.tokenizer_step.fingerprint
