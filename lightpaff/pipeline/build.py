@@ -1,14 +1,17 @@
 """From a recipe to the graph of its steps: the paper's figure 1, with the control beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
+from lightpaff.pipeline.choosing import choose_step
 from lightpaff.pipeline.data_steps import corpus_step, task_step
+from lightpaff.pipeline.exporting import ExportSteps, check_step, export_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
+from lightpaff.pipeline.online_steps import online_step
 from lightpaff.pipeline.training_steps import (
     Advice,
     Budget,
@@ -22,8 +25,11 @@ from lightpaff.pipeline.training_steps import (
     sequences_step,
     training_of,
 )
-from lightpaff.recipe_sections import Task, Training
+from lightpaff.recipe_sections import Export, Task, Training
 from lightpaff.report.rows import Stage
+
+LAST = ("choose", "export", "check", "online")
+"""The kinds of steps that come when all is trained."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class TrainingStep:
 @dataclass(frozen=True)
 class TaskSteps:
     """The steps of one task. `predictions` are by the arm's name and the seed, `models` where the fine-tuned models
-    are; `baseline` is None where TF-IDF cannot do the task."""
+    are; `baseline` is None where TF-IDF cannot do the task, `online` where there are no exports to measure."""
 
     task: Task
     rows: Step
@@ -60,6 +66,9 @@ class TaskSteps:
     models: dict[tuple[str, int], Start]
     baseline: Step | None
     latency: Step
+    chosen: Step
+    exports: list[ExportSteps]
+    online: Step | None
 
 
 @dataclass(frozen=True)
@@ -74,18 +83,27 @@ class Graph:
     steps: list[Step]
 
 
-def build_graph(shop: Workshop) -> Graph:
-    """Lay out a run; nothing is done yet."""
+def build_graph(shop: Workshop, exports: Sequence[Export], left_out: Collection[str] = ()) -> Graph:
+    """Lay out a run; nothing is done yet.
+
+    Args:
+        shop: what all steps share.
+        exports: of every task's student.
+        left_out: the names of last steps that failed: they, and what needs them, are not in the graph.
+    """
     recipe = shop.recipe
     arms = arms_of(recipe)
     corpus = corpus_step(recipe, shop.inputs, shop.root) if recipe.pretraining else None
     trainings: list[TrainingStep] = []
     starts = _pretrain(shop, corpus, arms, trainings)
-    tasks = [_task_steps(shop, task, starts, arms, trainings) for task in recipe.tasks]
+    tasks = [_task_steps(shop, task, starts, arms, trainings, exports, left_out) for task in recipe.tasks]
     data = [*([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
         ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values(), steps.latency]
+    # What is delivered comes when all is trained: a failing export then costs nothing.
+    for steps in tasks:
+        ends += [steps.chosen, *(export.checked for export in steps.exports), *([steps.online] if steps.online else [])]
     return Graph(arms, data, trainings, tasks, corpus, list(_in_order(ends)))
 
 
@@ -142,7 +160,13 @@ def _pretrain(shop: Workshop, corpus: Step | None, arms: list[Arm], trainings: l
 
 
 def _task_steps(
-    shop: Workshop, task: Task, starts: dict[str, Start], arms: list[Arm], trainings: list[TrainingStep]
+    shop: Workshop,
+    task: Task,
+    starts: dict[str, Start],
+    arms: list[Arm],
+    trainings: list[TrainingStep],
+    requests: Sequence[Export],
+    left_out: Collection[str],
 ) -> TaskSteps:
     """Stage two for one task, and what is measured of it."""
     rows = task_step(task, shop.inputs, shop.root)
@@ -190,7 +214,21 @@ def _task_steps(
     # All students have one shape, so their speed is the student's.
     latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
     baseline = baseline_step(shop, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
-    return TaskSteps(task, rows, predictions, models, baseline, latency)
+    students = {seed: step for seed in seeds if (step := models[STUDENT, seed].step)}
+    chosen = choose_step(shop, task, rows, students)
+    answers = {seed: predictions[STUDENT, seed] for seed in students}
+    exports = []
+    for request in requests:
+        exported = export_step(shop, task, rows, Start.of_step(chosen), request)
+        checked = check_step(shop, task, rows, exported, chosen, answers, request)
+        if not {exported.name, checked.name} & set(left_out):
+            exports.append(ExportSteps(request, exported, checked))
+    measured = {"teacher": teacher, "student": Start.of_step(chosen)}
+    online = online_step(shop, task, rows, measured, {one.request.name: one.exported for one in exports})
+    is_measured = exports and online.name not in left_out
+    return TaskSteps(
+        task, rows, predictions, models, baseline, latency, chosen, exports, online if is_measured else None
+    )
 
 
 def _advice(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) -> Advice | None:

@@ -1,6 +1,5 @@
-"""From the trained students to what a user takes away: the best of them, and its exports, checked."""
+"""What a user takes away from a run: the chosen student, and its exports, checked."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +8,9 @@ from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.model_card import usage_example, write_model_card
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory
-from lightpaff.pipeline.arms import STUDENT
 from lightpaff.pipeline.build import TaskSteps
-from lightpaff.pipeline.exporting import (
-    EXPORT,
-    SplitCheck,
-    Verdict,
-    check_step,
-    export_step,
-    judge,
-    read_checks,
-    why_not,
-)
-from lightpaff.pipeline.graph import DoneStep, Step, run_step
-from lightpaff.pipeline.training_steps import TRAINING, Start, Workshop
+from lightpaff.pipeline.exporting import EXPORT, ExportSteps, SplitCheck, why_not
+from lightpaff.pipeline.training_steps import Start, Workshop
 from lightpaff.recipe_sections import Export, Family
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
@@ -46,26 +34,6 @@ class ExportPlan:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class CheckedExport:
-    """An export with what its check found, the validation set first."""
-
-    request: Export
-    exported: DoneStep
-    checked: DoneStep
-    checks: list[SplitCheck]
-
-    @property
-    def judgement(self) -> tuple[Verdict, str]:
-        """What becomes of it, and why."""
-        return judge(self.checks[0], self.request.tolerance, self.request.quantise)
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether it may be used: no loss above the tolerance is shown."""
-        return self.judgement[0] != "refused"
-
-
 def plan_exports(shop: Workshop) -> ExportPlan:
     """The recipe's exports, or the family's usual one where that can be made.
 
@@ -87,37 +55,20 @@ def plan_exports(shop: Workshop) -> ExportPlan:
     return ExportPlan([], ", ".join(notes))
 
 
-def best_student(shop: Workshop, steps: TaskSteps) -> tuple[int, Start]:
-    """The fine-tuning seed with the best validation score, the lower validation loss where equal, and its student."""
-
-    def rank(seed: int) -> tuple[float, float]:
-        step = steps.models[STUDENT, seed].step
-        assert step is not None
-        training = json.loads((step.directory / TRAINING).read_text())
-        return training["best_score"], -training["best_loss"]
-
-    seed = max(shop.recipe.seeds.fine_tuning, key=rank)
-    return seed, steps.models[STUDENT, seed]
-
-
-def make_export(shop: Workshop, steps: TaskSteps, request: Export) -> CheckedExport:
-    """Export the best student of a task and run the check."""
-    seed, student = best_student(shop, steps)
-    exported = run_step(export_step(shop, steps.task, steps.rows, student, request))
-    checked = run_step(
-        check_step(shop, steps.task, steps.rows, exported.step, steps.predictions[STUDENT, seed], request)
-    )
-    return CheckedExport(request, exported, checked, read_checks(checked.step))
-
-
 def export_directory(run: Path, several_tasks: bool, task: str, request: Export) -> Path:
     """Where a run's export goes."""
     return run.joinpath(EXPORTS, *([task] if several_tasks else []), request.name)
 
 
-def deliver_export(export: CheckedExport, destination: Path, shop: Workshop, steps: TaskSteps) -> None:
+def deliver_student(steps: TaskSteps, destination: Path) -> None:
+    """Copy the chosen student to where it is used."""
+    with whole_directory(destination, {"copied from": steps.chosen.directory.name}) as folder:
+        shutil.copytree(Start.of_step(steps.chosen).path, folder, dirs_exist_ok=True)
+
+
+def deliver_export(export: ExportSteps, destination: Path, shop: Workshop, steps: TaskSteps) -> None:
     """Copy a checked export to where it is used, with its model card."""
-    step: Step = export.exported.step
+    step = export.exported
     with whole_directory(destination, {"copied from": step.directory.name}) as folder:
         shutil.copytree(step.directory / EXPORT, folder, dirs_exist_ok=True)
         card = ExportCard.read(folder)

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from lightpaff.deployment.card import CARD
 from lightpaff.errors import UserError
-from lightpaff.pipeline.build import Graph, TaskSteps
-from lightpaff.pipeline.delivery import deliver_export, export_directory, make_export
+from lightpaff.pipeline.build import LAST, Graph, TaskSteps
+from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, why_not
-from lightpaff.pipeline.run import RECIPE, RUN, prepare
+from lightpaff.pipeline.graph import run_step
+from lightpaff.pipeline.run import RECIPE, RUN, open_workshop, prepare
 from lightpaff.pipeline.training_steps import Workshop
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import FAMILIES, Export
@@ -65,10 +66,11 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     if output is not None:
         output = output.resolve()
         _require_free(output)
-    shop, graph = _open_run(run)
+    shop, graph = _open_run(run, request)
     steps = _find_task(graph, task)
-    _require_possible(shop, request)
-    export = make_export(shop, steps, request)
+    [export] = steps.exports
+    for step in (steps.chosen, export.exported, export.checked):
+        run_step(step)
     if not export.is_delivered:
         raise UserError(
             f"{request.name} of {steps.task.name} is refused: {export.judgement[1]}; take another --quantise or --to, "
@@ -112,13 +114,15 @@ def print_export(exported: Exported, console: Console) -> None:
     console.print(str(exported.directory), soft_wrap=True)
 
 
-def _open_run(run: Path) -> tuple[Workshop, Graph]:
+def _open_run(run: Path, request: Export) -> tuple[Workshop, Graph]:
     if not (run / RUN).is_file() or not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
     # Another number of threads, or a newer torch, does not undo what was trained.
     made_with = json.loads((run / RUN).read_text()).get("made with")
-    shop, graph, _ = prepare(Recipe.load(run / RECIPE), run, made_with)
-    unfinished = [step.name for step in graph.steps if step.state != "done"]
+    shop = open_workshop(Recipe.load(run / RECIPE), run, made_with)
+    _require_possible(shop, request)
+    graph, _ = prepare(shop, [request])
+    unfinished = [step.name for step in graph.steps if step.kind not in LAST and step.state != "done"]
     if unfinished:
         raise UserError(
             f"{run}: is not finished ({len(unfinished)} steps to do, first: {unfinished[0]}); "

@@ -5,6 +5,7 @@ writes outputs that are scored as those of every model are.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, Workplace
@@ -83,6 +85,30 @@ def _packages(request: Export) -> tuple[str, ...]:
     return RUNTIMES[runtime_of(request.to)].made_with
 
 
+@dataclass(frozen=True)
+class ExportSteps:
+    """An export: the step that writes it, and the one that checks it."""
+
+    request: Export
+    exported: Step
+    checked: Step
+
+    @property
+    def checks(self) -> list[SplitCheck]:
+        """What the check found, the validation set first."""
+        return [SplitCheck(**check) for check in json.loads((self.checked.directory / CHECK).read_text())]
+
+    @property
+    def judgement(self) -> tuple[Verdict, str]:
+        """What becomes of it, and why."""
+        return judge(self.checks[0], self.request.tolerance, self.request.quantise)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether it may be used: no loss above the tolerance is shown."""
+        return self.judgement[0] != "refused"
+
+
 def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Export) -> Step:
     """Write a fine-tuned model for another runtime."""
 
@@ -110,13 +136,26 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
     return Step(name, "export", settings, (rows, *model.inputs), shop.root, work)
 
 
-def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: Step, request: Export) -> Step:
-    """Run an export over the validation and test rows and compare it with its student's outputs (`student` is the step
-    that predicted with it)."""
+def check_step(
+    shop: Workshop,
+    task: Task,
+    rows: Step,
+    exported: Step,
+    chosen: Step,
+    predictions: Mapping[int, Step],
+    request: Export,
+) -> Step:
+    """Run an export over the validation and test rows and compare it with its student's outputs.
+
+    Args:
+        exported: see `export_step`.
+        chosen: see `choose_step`.
+        predictions: of all students, by their seeds.
+    """
     objective = TASK_OBJECTIVES[task.objective]
 
     def work(step: Step, place: Workplace) -> dict[str, Any]:
-        checks = []
+        checks, student = [], predictions[chosen_seed(chosen)]
         for split in evaluation_splits(task):
             data = task_objective(shop, task, rows, split)
             directory = exported.directory / EXPORT
@@ -136,12 +175,7 @@ def check_step(shop: Workshop, task: Task, rows: Step, exported: Step, student: 
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation", "metrics"}),
     }
     name = f"check the export to {request.name} on {task.name}"
-    return Step(name, "check", settings, (rows, exported, student), shop.root, work)
-
-
-def read_checks(step: Step) -> list[SplitCheck]:
-    """What `check_step` found, the validation set first."""
-    return [SplitCheck(**check) for check in json.loads((step.directory / CHECK).read_text())]
+    return Step(name, "check", settings, (rows, exported, chosen, *predictions.values()), shop.root, work)
 
 
 def describe_loss(check: SplitCheck) -> str:

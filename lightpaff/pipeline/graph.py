@@ -31,6 +31,7 @@ _VERSIONS = {
     "predict": 3,
     "baseline": 1,
     "latency": 2,
+    "choose": 1,
     "export": 4,
     "check": 2,
     "online": 2,

@@ -27,8 +27,9 @@ from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
+from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.data_steps import CARD, read_warnings
-from lightpaff.pipeline.delivery import ExportPlan, best_student
+from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import (
     describe_busyness,
     describe_environment,
@@ -37,7 +38,7 @@ from lightpaff.pipeline.environment import (
 )
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
-from lightpaff.pipeline.online import OnlineTask, export_lines, online_lines
+from lightpaff.pipeline.online import export_lines, online_lines
 from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
@@ -85,8 +86,8 @@ class Finished:
     shop: Workshop
     graph: Graph
     done: dict[str, DoneStep]
-    online: list[OnlineTask]
     exports: ExportPlan
+    failures: list[str]
     command: str
 
 
@@ -117,8 +118,8 @@ def report_data(finished: Finished) -> ReportData:
         },
         recipe_yaml=yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
         command=finished.command,
-        exports=[line for task in finished.online for line in export_lines(task)],
-        online=[line for task in finished.online for line in online_lines(task)],
+        exports=[line for steps in graph.tasks for line in export_lines(steps)],
+        online=[line for steps in graph.tasks for line in online_lines(steps)],
     )
 
 
@@ -146,15 +147,15 @@ def _summary(finished: Finished) -> dict[str, str]:
     for name, overrides in recipe.arms.items():
         told = ", ".join(f"{key}: {value}" for key, value in overrides.items())
         facts[name] = f"the student with {told}" if told else "the student once more"
-    failures = [failure for task in finished.online for failure in task.failures]
-    if told := "; ".join([*([finished.exports.note] if finished.exports.note else []), *failures]):
+    if told := "; ".join([*([finished.exports.note] if finished.exports.note else []), *finished.failures]):
         facts["exports"] = told
-    shares = [task.measured.facts.get("busy", 0.0) for task in finished.online if task.measured]
+    measured = [finished.done[steps.online.fingerprint] for steps in finished.graph.tasks if steps.online]
+    shares = [done.facts.get("busy", 0.0) for done in measured]
     if told := describe_busyness(max(shares, default=0.0)):
         facts["while the speed was measured"] = told.replace("is busy", "was busy").replace("use", "used")
     for steps in finished.graph.tasks:
         if len(recipe.seeds.fine_tuning) > 1:
-            seed, _ = best_student(shop, steps)
+            seed = chosen_seed(steps.chosen)
             facts[f"delivered student, {steps.task.name}"] = f"seed {seed}, the best on the validation set"
     return facts
 
@@ -274,10 +275,9 @@ def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, in
 def _read_speed(finished: Finished, steps: TaskSteps) -> dict[str, Any]:
     """How fast teacher and student are, as `read_latency` has it: of the measurement beside the exports where there is
     one on this device, so that the page shows one time a model."""
-    measured = next((task.measured for task in finished.online if task.steps.task == steps.task), None)
-    if measured is None or finished.shop.hardware.device.type != "cpu":
+    if steps.online is None or finished.shop.hardware.device.type != "cpu":
         return read_latency(steps.latency)
-    rows = read_online(measured.step)
+    rows = read_online(steps.online)
     by_model = {
         name: sorted((row for row in rows if row.contender == name), key=lambda row: row.batch_size)
         for name in ("teacher", "student")
@@ -332,7 +332,7 @@ def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
         return
     split = evaluation_splits(steps.task)[-1]
     teacher = read_predictions(shop, steps, _teacher_step(steps), split)
-    student = read_predictions(shop, steps, steps.predictions[STUDENT, best_student(shop, steps)[0]], split)
+    student = read_predictions(shop, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
     assert isinstance(teacher, Predictions)
     assert isinstance(student, Predictions)
     texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
@@ -356,7 +356,7 @@ def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
     """Rows from all over the split, with what each model wrote."""
     if steps.task.objective != "translate":
         return
-    split, (seed, _) = evaluation_splits(steps.task)[-1], best_student(shop, steps)
+    split, seed = evaluation_splits(steps.task)[-1], chosen_seed(steps.chosen)
     data = task_objective(shop, steps.task, steps.rows, split)
     assert isinstance(data, Translation)
     written = {arm: _texts(shop, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
@@ -391,8 +391,8 @@ def _teacher_step(steps: TaskSteps) -> Step:
 def _step_lines(finished: Finished) -> Iterator[StepLine]:
     """What was done; a training that was made elsewhere, or otherwise, says with what."""
     here = describe_maker(finished.shop.hardware.device)
-    trained = [finished.done[step.fingerprint] for step in finished.graph.steps]
-    for done in [*trained, *(done for task in finished.online for done in task.done)]:
+    for step in finished.graph.steps:
+        done = finished.done[step.fingerprint]
         maker = done.facts.get(MADE_WITH, here)
         detail = "" if maker == here else "made with torch {torch}, threads: {threads}, {processor}".format(**maker)
         yield StepLine(done.step.name, done.seconds, done.reused, detail)

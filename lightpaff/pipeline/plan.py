@@ -58,9 +58,6 @@ def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
     planned = [_plan_training(shop, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
-    # An export and its check each, and the measurement of all of them.
-    if exports.exports and others + len(unfinished):
-        others += (2 * len(exports.exports) + 1) * len(graph.tasks)
     parameters = {
         name: count_parameters(config, shop.pretraining_head, shop.inputs.vocabulary.size)
         for name, config in (("teacher", shop.inputs.teacher_config), ("student", shop.inputs.student_config))
@@ -89,8 +86,8 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
     """Show a plan as tables."""
     console.print(_size_table(plan))
     console.print(_step_table(plan))
-    if told := _describe_exports(plan.exports):
-        console.print(told)
+    if plan.exports.note:
+        console.print(f"{'Exports' if plan.exports.exports else 'No exports'}: {plan.exports.note}")
     memory = max((item.memory_bytes for item in plan.trainings), default=0.0)
     if plan.busyness:
         console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
@@ -98,13 +95,6 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
         f"{shop.hardware.device.type}, {shop.hardware.precision}; about {_duration(plan.seconds)} of work left, "
         f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {shop.root}"
     )
-
-
-def _describe_exports(plan: ExportPlan) -> str:
-    if not plan.exports:
-        return f"No exports: {plan.note}" if plan.note else ""
-    names = ", ".join(export.name for export in plan.exports)
-    return f"Then the best student goes to {names}, checked and measured{f'; {plan.note}' if plan.note else ''}"
 
 
 def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:

@@ -19,21 +19,22 @@ from typing import Any
 import yaml
 
 from lightpaff.errors import UserError
-from lightpaff.files import whole_directory, write_json_whole, write_whole
-from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.files import write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
+from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.class_order import check_class_order
 from lightpaff.pipeline.data_steps import read_warnings
-from lightpaff.pipeline.delivery import best_student, deliver_export, export_directory, plan_exports
+from lightpaff.pipeline.delivery import deliver_export, deliver_student, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
-from lightpaff.pipeline.graph import DoneStep, Step, run_step
+from lightpaff.pipeline.exporting import Verdict
+from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.inputs import gather_inputs
-from lightpaff.pipeline.online import go_online
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
-from lightpaff.pipeline.training_steps import Start, Workshop, task_objective
+from lightpaff.pipeline.training_steps import Start, Workshop
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Export
 from lightpaff.report.page import write_report
 from lightpaff.report.rows import ReportData
 from lightpaff.training.device import choose_hardware
@@ -41,6 +42,13 @@ from lightpaff.training.device import choose_hardware
 STEPS = "steps"
 RUN = "run.json"
 RECIPE = "recipe.yaml"
+_MAY_FAIL = ("export", "check", "online")
+"""The kinds of steps that a run can do without."""
+_BECOMES: dict[Verdict, str] = {
+    "delivered": "delivered",
+    "undecided": "delivered, undecided",
+    "refused": "reported, and not delivered",
+}
 
 
 @dataclass(frozen=True)
@@ -75,27 +83,21 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     _require_one_process()
     directory = default_output(recipe, output)
     _require_free(directory, recipe)
-    shop, graph, data = prepare(recipe, directory)
+    shop = open_workshop(recipe, directory)
     exports = plan_exports(shop)
+    graph, done = prepare(shop, exports.exports)
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
     _claim(directory, recipe)
     plan = make_plan(shop, graph, exports)
     print_plan(plan, shop, console)
     require_disk_space(plan, shop)
-    done = {**data}
-    for step in graph.steps:
-        if step.fingerprint not in done:
-            done[step.fingerprint] = run_step(step)
-    _deliver_students(shop, graph, directory)
-    online = go_online(shop, graph, exports)
+    graph, failures = _do_steps(shop, exports.exports, done)
     command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
-    return _deliver(Finished(shop, graph, done, online, exports, command), directory)
+    return _deliver(Finished(shop, graph, done, exports, failures, command), directory)
 
 
-def prepare(
-    recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None
-) -> tuple[Workshop, Graph, dict[str, DoneStep]]:
-    """Check a run's inputs and prepare its data; nothing is trained.
+def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> Workshop:
+    """Fetch and check a run's inputs.
 
     Args:
         recipe: what to do.
@@ -105,21 +107,50 @@ def prepare(
     root = directory.parent / STEPS
     _make_writable(root)
     hardware = choose_hardware(recipe)
-    shop = Workshop(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
-    graph = build_graph(shop)
+    return Workshop(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
+
+
+def prepare(shop: Workshop, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
+    """Lay out a run and prepare its data; nothing is trained. What is done comes by its fingerprint."""
+    graph = build_graph(shop, exports)
     done = {step.fingerprint: run_step(step) for step in graph.data}
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")
         if steps.task.name in shop.inputs.task_teachers:
             check_class_order(shop, steps, Start.of_fetched(shop.inputs.task_teachers[steps.task.name]))
-    return shop, graph, done
+    return graph, done
 
 
 def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Workshop]:
     """Plan a run: fetches and prepares the data, probes the speed, trains nothing."""
-    shop, graph, _ = prepare(recipe, default_output(recipe, output))
-    return make_plan(shop, graph, plan_exports(shop)), shop
+    shop = open_workshop(recipe, default_output(recipe, output))
+    exports = plan_exports(shop)
+    return make_plan(shop, prepare(shop, exports.exports)[0], exports), shop
+
+
+def _do_steps(shop: Workshop, exports: list[Export], done: dict[str, DoneStep]) -> tuple[Graph, list[str]]:
+    """Do what is not in `done`, and put it there: the graph of all that could be done, and why the rest could not.
+
+    An export that fails is left out, with its check: a trained student is worth its report all the same.
+    """
+    failures: dict[str, str] = {}
+    graph = build_graph(shop, exports)
+    while to_do := [step for step in graph.steps if step.fingerprint not in done]:
+        step = to_do[0]
+        try:
+            done[step.fingerprint] = run_step(step)
+        except UserError as error:
+            if step.kind not in _MAY_FAIL:
+                raise
+            failures[step.name] = f"{step.name} failed: {error}"
+            console.print(failures[step.name])
+            graph = build_graph(shop, exports, failures)
+    for steps in graph.tasks:
+        for export in steps.exports:
+            verdict, why = export.judgement
+            console.print(f"{export.request.name} of {steps.task.name} is {_BECOMES[verdict]}: {why}")
+    return graph, list(failures.values())
 
 
 def default_output(recipe: Recipe, output: str | Path | None) -> Path:
@@ -202,20 +233,9 @@ def _make_writable(directory: Path) -> None:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); give another --output") from error
 
 
-def _deliver_students(shop: Workshop, graph: Graph, directory: Path) -> None:
-    for steps in graph.tasks:
-        _, student = best_student(shop, steps)
-        target = directory / "student" if len(graph.tasks) == 1 else directory / "student" / steps.task.name
-        with whole_directory(target, {"copied from": str(student.path)}) as folder:
-            shutil.copytree(student.path, folder, dirs_exist_ok=True)
-            data = task_objective(shop, steps.task, steps.rows, "validation")
-            objective = TASK_OBJECTIVES[steps.task.objective]
-            objective.describe_use(folder, data, steps.task, shop.inputs.vocabulary)
-
-
 def _deliver(finished: Finished, directory: Path) -> RunResult:
     shop, graph = finished.shop, finished.graph
-    _deliver_exports(finished, directory)
+    _deliver_models(finished, directory)
     data = report_data(finished)
     write_report(data, directory / "report")
     write_json_whole(
@@ -224,7 +244,7 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
             "recipe_fingerprint": shop.recipe.fingerprint(),
             "recipe": shop.recipe.model_dump(mode="json"),
             "made with": shop.made_with,
-            "steps": {step.name: step.directory.name for step in (*graph.steps, *_last_steps(finished))},
+            "steps": {step.name: step.directory.name for step in graph.steps},
             "roles": [role for steps in graph.tasks for role in _roles(steps, shop.root)],
         },
     )
@@ -233,21 +253,27 @@ def _deliver(finished: Finished, directory: Path) -> RunResult:
     return RunResult(directory, page, directory / "student", data)
 
 
-def _deliver_exports(finished: Finished, directory: Path) -> None:
-    several = len(finished.online) > 1
-    for task in finished.online:
-        for export in task.exports:
-            destination = export_directory(directory, several, task.steps.task.name, export.request)
+def _deliver_models(finished: Finished, directory: Path) -> None:
+    tasks = finished.graph.tasks
+    for steps in tasks:
+        deliver_student(steps, directory / "student" if len(tasks) == 1 else directory / "student" / steps.task.name)
+        for export in steps.exports:
             if export.is_delivered:
-                deliver_export(export, destination, finished.shop, task.steps)
+                destination = export_directory(directory, len(tasks) > 1, steps.task.name, export.request)
+                deliver_export(export, destination, finished.shop, steps)
 
 
 def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:
-    """Where a task's prepared rows and fine-tuned models are: folders under the steps, or of ready-made models."""
+    """Where a task's prepared rows, fine-tuned models and exports are: folders under the steps, or of ready-made
+    models."""
     task = steps.task.name
-    rows = {"kind": "rows", "task": task, "folder": steps.rows.directory.name}
     return [
-        rows,
+        {"kind": "rows", "task": task, "folder": steps.rows.directory.name},
+        {"kind": "choice", "task": task, "seed": chosen_seed(steps.chosen), "folder": steps.chosen.directory.name},
+        *(
+            {"kind": "export", "task": task, "export": one.request.name, "folder": one.exported.directory.name}
+            for one in steps.exports
+        ),
         *(
             {
                 "kind": "model",
@@ -259,7 +285,3 @@ def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:
             for (arm, seed), start in steps.models.items()
         ),
     ]
-
-
-def _last_steps(finished: Finished) -> list[Step]:
-    return [done.step for task in finished.online for done in task.done]

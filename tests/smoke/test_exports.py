@@ -72,7 +72,7 @@ def test_language_model_and_its_benchmark(finished_decoder_run: Any, run_cli: Ca
             "--to ctranslate2: does not take the family encoder; take onnx or openvino or transformers",
         ),
         (("--to", "onnx", "--task", "other"), "--task is other: the run has toy; name one of them"),
-        (("--to", "onnx", "--quantise", "bf16"), "--quantise bf16: quantise is bf16, but onnx takes none or int8"),
+        (("--to", "onnx", "--quantise", "bf16"), "--quantise bf16: quantise is bf16, but onnx takes int8 or none"),
     ],
 )
 def test_refusals(arguments: tuple[str, ...], expected: str, finished_run: Any, run_cli: Callable[..., Any]) -> None:

@@ -117,7 +117,7 @@ def test_an_export_that_fails_costs_neither_student_nor_report_and_may_be_change
         outcome, output = again(finished_run, exports=[{"to": "openvino"}])
     assert outcome.code == 0, outcome.stderr
     report = read_report(output)
-    assert report["summary"]["exports"] == "openvino of toy failed: the graph cannot be written"
+    assert report["summary"]["exports"] == "export the student of toy to openvino failed: the graph cannot be written"
     assert (report["exports"], report["online"]) == ([], [])
     assert (output / "student" / "model.safetensors").is_file()
     outcome, output = again(finished_run, exports=[])
@@ -129,7 +129,7 @@ def test_an_export_that_fails_costs_neither_student_nor_report_and_may_be_change
     ("exports", "message"),
     [
         ([{"to": "ctranslate2"}], "exports has ctranslate2, which does not take the family encoder; take onnx or"),
-        ([{"to": "onnx", "quantise": "bf16"}], "quantise is bf16, but onnx takes none or int8; for bf16 export to"),
+        ([{"to": "onnx", "quantise": "bf16"}], "quantise is bf16, but onnx takes int8 or none; for bf16 export to"),
         ([{"to": "onnx"}, {"to": "onnx", "tolerance": 2}], "exports has onnx twice; leave one out"),
     ],
 )

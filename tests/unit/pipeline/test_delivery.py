@@ -1,7 +1,6 @@
 """Which exports are made and delivered."""
 
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +12,7 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.pipeline import exporting
-from lightpaff.pipeline.delivery import CheckedExport, plan_exports
-from lightpaff.pipeline.graph import DoneStep, Step
+from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.recipe_sections import Export
 
 
@@ -30,8 +28,7 @@ def verdict_of(student: Predictions, export: Predictions, **request: Any) -> str
     task: Any = SimpleNamespace(metric_names=["accuracy"])
     check = exporting._compare(task, "validation", student, export)
     asked = Export(to="onnx", **{"quantise": "int8", **request})
-    done_step = DoneStep(Step("export", "export", {}, (), Path(), lambda step, place: {}), {}, 0.0, False)
-    return CheckedExport(asked, done_step, done_step, [check]).judgement[0]
+    return exporting.judge(check, asked.tolerance, asked.quantise)[0]
 
 
 def test_an_export_is_refused_only_where_a_loss_is_shown() -> None:
