@@ -34,7 +34,7 @@ TINY_RECIPE: dict[str, Any] = {
             "hidden_size": 32,
             "heads": 2,
             "feed_forward": 64,
-            "vocabulary_size": 320,
+            "vocabulary_size": 400,
             "max_length": 32,
         },
         "pretraining": {"steps": 4, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 2},

@@ -97,7 +97,9 @@ def build_graph(shop: Workshop, exports: Sequence[Export], left_out: Collection[
     trainings: list[TrainingStep] = []
     starts = _pretrain(shop, corpus, arms, trainings)
     tasks = [_task_steps(shop, task, starts, arms, trainings, exports, left_out) for task in recipe.tasks]
-    data = [*([corpus] if corpus else []), *(steps.rows for steps in tasks)]
+    # Done already: the configs of the models have as many words as the tokenizer.
+    tokenizer = shop.inputs.trained_tokenizer
+    data = [*([tokenizer.step] if tokenizer else []), *([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
         ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values(), steps.latency]

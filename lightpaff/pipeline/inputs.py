@@ -22,7 +22,7 @@ from lightpaff.models.vocabulary import (
     tokenizer_identity,
 )
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.pipeline.graph import Step, run_step
+from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
@@ -55,7 +55,7 @@ class Inputs:
     Attributes:
         teacher: the ready-made teacher; None when it is made here.
         vocabulary: teacher's and students'.
-        tokenizer_step: where the tokenizer was trained here, that step.
+        trained_tokenizer: where the tokenizer was trained here, that step.
         teacher_config: the teacher's shape.
         student_config: the student's shape.
         ready_student: a ready-made small model to start from, where the recipe names one.
@@ -66,7 +66,7 @@ class Inputs:
     sources: Sources
     teacher: FetchedModel | None
     vocabulary: Vocabulary
-    tokenizer_step: Step | None
+    trained_tokenizer: DoneStep | None
     teacher_config: "PreTrainedConfig"
     student_config: "PreTrainedConfig"
     ready_student: FetchedModel | None
@@ -126,7 +126,7 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         sources=sources,
         teacher=teacher,
         vocabulary=vocabulary,
-        tokenizer_step=made_here,
+        trained_tokenizer=made_here,
         teacher_config=teacher_config,
         student_config=small,
         ready_student=ready_student,
@@ -176,13 +176,13 @@ def _check_languages(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> No
 
 def _find_teacher(
     recipe: Recipe, sources: Sources, root: Path, downloads: Path
-) -> tuple[FetchedModel | None, Path, Step | None]:
+) -> tuple[FetchedModel | None, Path, DoneStep | None]:
     """The teacher, where its tokenizer is, and the step that trained the tokenizer."""
     teacher = recipe.teacher
     if teacher.from_scratch is not None:
         evaluated = sources.evaluated(recipe.tasks)
         step = tokenizer_step(teacher.from_scratch, recipe.family, _languages(recipe), sources.corpus, evaluated, root)
-        return None, run_step(step).step.directory, step
+        return None, step.directory, run_step(step)
     assert teacher.source is not None
     named = [teacher.source] if isinstance(teacher.source, str) else teacher.source
     fetched = fetch_model(named, downloads, teacher.sha256)

@@ -112,8 +112,9 @@ def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | N
 
 def prepare(shop: Workshop, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
     """Lay out a run and prepare its data; nothing is trained. What is done comes by its fingerprint."""
-    graph = build_graph(shop, exports)
-    done = {step.fingerprint: run_step(step) for step in graph.data}
+    graph, tokenizer = build_graph(shop, exports), shop.inputs.trained_tokenizer
+    done = {tokenizer.step.fingerprint: tokenizer} if tokenizer else {}
+    done |= {step.fingerprint: run_step(step) for step in graph.data if step.fingerprint not in done}
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")

@@ -24,7 +24,7 @@ from lightpaff.models.families import architecture_of
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import lacks_head, open_headed, read_config
 from lightpaff.models.shapes import student_config
-from lightpaff.pipeline.run import prepare
+from lightpaff.pipeline.run import open_workshop, prepare
 from lightpaff.recipe_sections import Student
 
 WEIGHTS = "model.safetensors"
@@ -180,7 +180,7 @@ def stale_index(path: Path) -> None:
 
 def padded(path: Path) -> None:
     model = AutoModelForMaskedLM.from_pretrained(path)
-    model.resize_token_embeddings(192)
+    model.resize_token_embeddings(448)
     model.save_pretrained(path)
 
 
@@ -448,7 +448,8 @@ def test_pairs_have_segments_only_where_the_tokenizer_gives_them(classifier: Pat
     tiny_recipe.set("teacher", {"source": str(classifier)}).set("pretraining", None)
 
     def segments() -> list[int]:
-        shop, graph, _ = prepare(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
+        shop = open_workshop(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
+        graph, _ = prepare(shop, [])
         from lightpaff.pipeline.training_steps import task_objective
 
         data = task_objective(shop, graph.tasks[0].task, graph.tasks[0].rows, "train")

@@ -83,9 +83,9 @@ def test_the_tokenizer_does_not_learn_from_leaks(tiny_recipe: Any, root: Path) -
     clean = gather_inputs(recipe, root)
     assert "Ġquartz" not in clean.tokenizer.get_vocab()
     assert "Ġwarm" in clean.tokenizer.get_vocab()
-    assert leaky.tokenizer_step is not None
-    assert clean.tokenizer_step is not None
-    assert leaky.tokenizer_step.fingerprint != clean.tokenizer_step.fingerprint
+    assert leaky.trained_tokenizer is not None
+    assert clean.trained_tokenizer is not None
+    assert leaky.trained_tokenizer.step.fingerprint != clean.trained_tokenizer.step.fingerprint
 
 
 def test_data_in_another_place_is_the_same_step(tiny_recipe: Any, root: Path) -> None:
