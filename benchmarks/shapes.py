@@ -7,7 +7,7 @@
 Each round does three things, for all exports and lengths one after the other, so that minutes lie between them:
 
 - predicted: what `lightpaff shapes` says of the student's config. Its reference's time is established anew, and a model
-  with random weights is built, exported and measured in turn with the reference. Nothing is kept from before.
+  with random weights is built, exported and measured in turn with the reference.
 - trained: the trained export, measured in the same way against the same time of the reference.
 - alone: the trained export's median as `lightpaff benchmark` gives it, which drifts with the machine.
 
@@ -83,7 +83,6 @@ class Row:
         predicted_ms: by `lightpaff shapes`; `trained_ms` and `alone_ms` are the trained export's, see above.
         trained_ratio: trained / predicted; `alone_ratio` likewise.
         is_within: whether `trained_ratio` is within the tolerance.
-        is_steady: both times repeated.
         written: tokens that the trained export wrote, on average, of `new_tokens`; 0 for a classifier.
         predicted_bytes: of the weights on disk, as `trained_bytes`.
     """
@@ -104,7 +103,6 @@ class Row:
     trained_ratio: float
     alone_ratio: float
     is_within: bool
-    is_steady: bool
     written: float
     predicted_bytes: int
     trained_bytes: int
@@ -324,7 +322,6 @@ def make_row(
         trained_ratio=trained_ratio,
         alone_ratio=alone_ms / predicted.median_ms,
         is_within=abs(trained_ratio - 1) <= TOLERANCE,
-        is_steady=predicted.is_steady and trained.is_steady,
         written=trained.written,
         predicted_bytes=predicted.bytes,
         trained_bytes=trained.bytes,
@@ -394,12 +391,7 @@ def make_table(*columns: str) -> Table:
 
 def describe_doubts(row: Row) -> str:
     """What speaks against a round; empty for a good one."""
-    doubts = []
-    if not row.is_steady:
-        doubts.append("unsteady")
-    if row.written < row.new_tokens:
-        doubts.append(f"wrote {row.written:.1f} of {row.new_tokens} tokens")
-    return ", ".join(doubts)
+    return f"wrote {row.written:.1f} of {row.new_tokens} tokens" if row.written < row.new_tokens else ""
 
 
 def summary_table(summaries: Sequence[Summary]) -> Table:

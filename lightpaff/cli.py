@@ -145,7 +145,6 @@ def shapes(
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
     beams: Annotated[int, typer.Option(min=1, help="Of an encoder-decoder.")] = 4,
     threads: Annotated[int, typer.Option(min=0, help="0 is all cores.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is kept from before.")] = False,
     write: Annotated[Path | None, typer.Option(help="A recipe whose student gets the shape.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the plot goes; default: shapes/.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="JSON lines on standard output instead of a table.")] = False,
@@ -165,7 +164,6 @@ def shapes(
         new_tokens=new_tokens,
         beams=beams,
         threads=threads,
-        fresh=fresh,
         write=write,
         output=output,
     )

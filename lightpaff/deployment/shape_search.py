@@ -66,8 +66,6 @@ class Timing:
         median_ms: of one answer, as is `p95_ms`.
         rounds: how many answers were timed.
         written: tokens that one answer wrote, on average; 0 for a classifier.
-        is_steady: it was the same when measured again: a busy machine does not repeat itself.
-        is_kept: from an earlier measurement.
     """
 
     bytes: int
@@ -75,8 +73,6 @@ class Timing:
     p95_ms: float
     rounds: int
     written: float
-    is_steady: bool = True
-    is_kept: bool = False
 
 
 @dataclass(frozen=True)

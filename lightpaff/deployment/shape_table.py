@@ -99,8 +99,6 @@ def to_json_lines(search: ShapeSearch) -> str:
             "fits": one.fits(search.budget),
             "on_front": one in front,
             "recommended": one is search.recommended,
-            "steady": one.timing.is_steady,
-            "kept": one.timing.is_kept,
             "max_latency_ms": search.budget.milliseconds,
             "max_bytes": search.budget.bytes,
             "teacher": search.name,
@@ -178,18 +176,14 @@ def _cells(candidate: Candidate, timing: Timing, search: ShapeSearch) -> list[st
 
 def _caption(search: ShapeSearch) -> str:
     budget = search.budget
-    kept = sum(one.timing.is_kept for one in search.measured)
     parts = [
         f"Budget: {formats.milliseconds(budget.milliseconds)} and {formats.megabytes(int(budget.bytes))}",
         f"students (layers {_TIMES} hidden size, heads and feed-forward layers in the teacher's proportions) as "
         f"{search.runtime} with random weights, {search.conditions}",
-        f"{len(search.measured)} of {search.candidates} shapes measured"
-        + (f", {kept} of them earlier" if kept else ""),
+        f"{len(search.measured)} of {search.candidates} shapes measured",
         "shown are those that no other one beats in both latency and the parameters of their layers, which stand in "
         "for quality",
     ]
-    if unsteady := sum(not one.timing.is_steady for one in search.measured):
-        parts.append(f"{unsteady} of the times did not repeat: this machine is busy, and they may be too long")
     if search.baseline is None:
         parts.append("the teacher is too large to be measured in this machine's memory")
     else:

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from transformers import PreTrainedConfig
 from lightpaff.deployment.benchmark_table import describe_runtime
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
+from lightpaff.deployment.shape_measuring import build_reference, has_memory_for, measure_config
 from lightpaff.deployment.shape_plan import (
     MeasuringPlan,
     check_length,
@@ -34,13 +36,11 @@ from lightpaff.deployment.shape_search import (
     recommend_shape,
     search_shapes,
 )
-from lightpaff.deployment.shape_store import ShapeStore, cache_directory
 from lightpaff.deployment.shape_table import ShapeSearch, draw_shapes, render_shapes
 from lightpaff.errors import UserError
 from lightpaff.files import write_whole
 from lightpaff.models.shapes import count_parameters, shape_of, student_config
 from lightpaff.pipeline.shapes_teacher import TeacherConfig, find_teacher_config
-from lightpaff.pipeline.shapes_timing import ShapeTimer, open_timer
 from lightpaff.pipeline.shapes_writing import check_recipe, write_shape
 from lightpaff.progress import Advance, progress_bar
 from lightpaff.progress import console as progress_console
@@ -75,7 +75,6 @@ class ShapesRequest:
         length: of the input, in tokens.
         new_tokens, beams: of models that write.
         threads: 0 is all cores.
-        fresh: measure again what is kept.
         write: a recipe whose student gets the shape.
         output: where the plot goes; None is `shapes`.
     """
@@ -89,7 +88,6 @@ class ShapesRequest:
     new_tokens: int = 32
     beams: int = 4
     threads: int = 0
-    fresh: bool = False
     write: Path | None = None
     output: Path | None = None
 
@@ -116,7 +114,7 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
         UserError: something asked for does not fit, or no shape fits into the budget.
     """
     milliseconds = parse_latency(request.max_latency)
-    teacher = find_teacher_config(request.teacher, cache_directory() / "downloads")
+    teacher = find_teacher_config(request.teacher)
     plan = _plan(request, teacher.config)
     recipe = None if request.write is None else check_recipe(request.write, teacher.config)
     whole = _candidate(teacher.config, shape_of(teacher.config), plan)
@@ -124,11 +122,9 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
     budget = Budget(milliseconds, parse_size(request.size, teacher_bytes))
     candidates = list_candidates(teacher.config, plan)
     _announce(teacher, whole, budget, plan, len(candidates))
-    is_busy = _warn_if_busy()
-    store = ShapeStore(cache_directory() / "shapes")
-    reference = student_config(teacher.config, find_middle(candidates).shape)
-    with open_timer(reference, plan, store, is_fresh=request.fresh, keeps=not is_busy) as timer:
-        search = _search(teacher, whole, candidates, budget, plan, timer)
+    _warn_if_busy()
+    with tempfile.TemporaryDirectory(prefix="lightpaff-reference-") as folder:
+        search = _search(teacher, whole, candidates, budget, plan, Path(folder))
     plot = (request.output or Path(SHAPES)) / PLOT
     write_whole(plot, draw_shapes(search))
     written: list[str] = []
@@ -226,21 +222,28 @@ def _search(
     candidates: list[Candidate],
     budget: Budget,
     plan: MeasuringPlan,
-    timer: ShapeTimer,
+    folder: Path,
 ) -> ShapeSearch:
     def measure_candidate(candidate: Candidate) -> Timing:
-        timing = timer.time_shape(student_config(teacher.config, candidate.shape))
+        timing = reference.timing
+        if candidate.shape != middle:
+            timing = measure_config(student_config(teacher.config, candidate.shape), plan, reference)
         progress_console.print(_describe_timing(candidate, timing, budget))
         advance(1)
         return timing
 
     with _progress() as advance:
-        reference = name_shape(find_middle(candidates).shape)
-        progress_console.print(f"{reference}, the reference that takes turns with all: {_tell(timer.reference_timing)}")
+        middle = find_middle(candidates).shape
+        reference = build_reference(student_config(teacher.config, middle), plan, folder)
+        told = formats.milliseconds(reference.timing.median_ms)
+        progress_console.print(f"{name_shape(middle)}, the reference that takes turns with all: {told}")
         measured = search_shapes(candidates, budget, measure_candidate)
         recommended = recommend_shape(measured, budget)
         progress_console.print("The teacher in PyTorch, for comparison")
-        baseline = timer.time_teacher(teacher.config, whole.parameters)
+        baseline = None
+        if has_memory_for(whole.parameters):
+            as_trained = replace(plan, runtime="pytorch", quantisation="none")
+            baseline = measure_config(teacher.config, as_trained, reference)
     return ShapeSearch(
         name=teacher.name,
         teacher=whole,
@@ -254,23 +257,19 @@ def _search(
         conditions=_describe_conditions(plan),
         facts={
             **vars(plan),
-            "reference": reference,
-            "reference_median_ms": timer.reference_timing.median_ms,
+            "reference": name_shape(middle),
+            "reference_median_ms": reference.timing.median_ms,
             "machine": describe_machine(),
         },
     )
 
 
-def _warn_if_busy() -> bool:
-    """Whether other processes take so much that times are worth little."""
+def _warn_if_busy() -> None:
     share: float = psutil.cpu_percent(interval=1.0)
-    is_busy = share > _BUSY
-    if is_busy:
+    if share > _BUSY:
         progress_console.print(
-            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow, and not kept",
-            soft_wrap=True,
+            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow", soft_wrap=True
         )
-    return is_busy
 
 
 @contextlib.contextmanager
@@ -285,14 +284,8 @@ def _progress() -> Iterator[Advance]:
 
 def _describe_timing(candidate: Candidate, timing: Timing, budget: Budget) -> str:
     verdict = "fits" if MeasuredShape(candidate, timing).fits(budget) else "over the budget"
-    return f"{name_shape(candidate.shape)}: {_tell(timing, formats.megabytes(timing.bytes), verdict)}"
-
-
-def _tell(timing: Timing, *more: str) -> str:
-    doubt = [] if timing.is_steady else ["unsteady"]
-    return ", ".join(
-        [formats.milliseconds(timing.median_ms), *more, *doubt, *(["kept from before"] if timing.is_kept else [])]
-    )
+    median, size = formats.milliseconds(timing.median_ms), formats.megabytes(timing.bytes)
+    return f"{name_shape(candidate.shape)}: {median}, {size}, {verdict}"
 
 
 def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: MeasuringPlan, candidates: int) -> None:
@@ -304,7 +297,7 @@ def _announce(teacher: TeacherConfig, whole: Candidate, budget: Budget, plan: Me
         f"{formats.megabytes(int(budget.bytes))}, as "
         f"{describe_runtime(plan.runtime, plan.quantisation)}, {_describe_conditions(plan)}. Of "
         f"{candidates} shapes, {few} to {many} are built with random weights and measured, which takes about "
-        f"{formats.duration(least)} to {formats.duration(most)}, less what is kept from before.",
+        f"{formats.duration(least)} to {formats.duration(most)}.",
         soft_wrap=True,
     )
 

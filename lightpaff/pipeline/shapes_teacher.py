@@ -1,5 +1,6 @@
 """The config of a teacher whose weights are not needed: from a directory, a recipe, a wheel or the Hub."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +26,21 @@ class TeacherConfig:
     config: PreTrainedConfig
 
 
-def find_teacher_config(teacher: str, downloads: Path) -> TeacherConfig:
+def find_teacher_config(teacher: str) -> TeacherConfig:
     """The config of a model that is named as in a recipe, or of the teacher of a recipe.
 
     Args:
         teacher: a local directory, a Hub id, `wheel:...`, a GGUF file, or a recipe's path.
-        downloads: where wheels and converted GGUF files are kept.
 
     Raises:
         UserError: it cannot be had, or is of no known architecture.
     """
     if teacher.endswith(_RECIPES):
-        return _find_in_recipe(Path(teacher), downloads)
-    return TeacherConfig(_name_of(teacher), _read_config_of(teacher, downloads))
+        return _find_in_recipe(Path(teacher))
+    return TeacherConfig(_name_of(teacher), _read_config_of(teacher))
 
 
-def _find_in_recipe(path: Path, downloads: Path) -> TeacherConfig:
+def _find_in_recipe(path: Path) -> TeacherConfig:
     recipe = Recipe.load(path)
     scratch = recipe.teacher.from_scratch
     if scratch is not None:
@@ -52,7 +52,7 @@ def _find_in_recipe(path: Path, downloads: Path) -> TeacherConfig:
     problems = []
     for source in sources:
         try:
-            return TeacherConfig(_name_of(source), _read_config_of(source, downloads))
+            return TeacherConfig(_name_of(source), _read_config_of(source))
         except UserError as error:
             problems.append(str(error))
     raise UserError(f"{path}: no teacher can be had: {' | '.join(problems)}")
@@ -62,13 +62,20 @@ def _name_of(source: str) -> str:
     return source.removeprefix(HUB_PREFIX).rstrip("/").rpartition("/")[2]
 
 
-def _read_config_of(source: str, downloads: Path) -> PreTrainedConfig:
+def _read_config_of(source: str) -> PreTrainedConfig:
     local = Path(source).expanduser()
     if local.is_dir():
         return read_config(local)
     if source.startswith(_FETCHED) or source.endswith(_GGUF) or local.exists():
-        return read_config(fetch_model([source], downloads).path)
+        return read_config(fetch_model([source], _downloads()).path)
     return read_config(_fetch_config_from_hub(source))
+
+
+def _downloads() -> Path:
+    """Where wheels and converted GGUF files are kept: in `$LIGHTPAFF_CACHE`, or else where the system keeps caches."""
+    if named := os.environ.get("LIGHTPAFF_CACHE"):
+        return Path(named).expanduser() / "downloads"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightpaff" / "downloads"
 
 
 def _fetch_config_from_hub(source: str) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig
 
 from lightpaff.deployment import shape_measuring
 from lightpaff.deployment.contenders import Contender
@@ -15,8 +14,6 @@ from lightpaff.deployment.measuring import measure
 from lightpaff.deployment.shape_measuring import (
     REFERENCE,
     Reference,
-    describe_measurement,
-    describe_reference,
     measure_contender,
 )
 from lightpaff.deployment.shape_plan import MeasuringPlan
@@ -86,7 +83,6 @@ def slowing_down(after: int, to: float) -> Iterator[float]:
 def test_a_machine_that_slows_down_gives_the_same_times(after: int, to: float) -> None:
     timing, _ = measure_on(slowing_down(after, to), KEPT)
     assert timing.median_ms == pytest.approx(20.0)
-    assert timing.is_steady
     assert timing.bytes == 20
 
 
@@ -94,51 +90,12 @@ def test_times_are_those_of_the_machine_when_the_reference_was_measured() -> Non
     timing, processes = measure_on(slowing_down(0, 3.0), replace(KEPT, median_ms=16.0))
     assert timing.median_ms == pytest.approx(40.0)
     assert timing.p95_ms == pytest.approx(40.0)
-    assert processes == 2 * 2
+    assert processes == 2 * 3
 
 
-@pytest.mark.parametrize(
-    ("speeds", "expected", "is_steady"),
-    [
-        ([1.0, 1.04], 1.02, True),
-        ([1.8, 1.0, 1.04], 1.02, True),
-        ([0.6, 1.8, 1.84], 1.82, True),
-        ([1.0, 1.5, 2.0, 2.25, 2.75], 2.125, False),
-    ],
-)
-def test_repeats_until_times_agree(speeds: list[float], expected: float, is_steady: bool) -> None:
+@pytest.mark.parametrize("speeds", [[1.0, 1.04, 1.8], [1.8, 1.0, 1.04], [0.6, 1.8, 1.04]])
+def test_a_process_that_is_out_of_line_does_not_count(speeds: list[float]) -> None:
     # Of a reference: alone, three runs to warm up and five rounds.
     timing, processes = measure_on((speed for speed in speeds for _ in range(8)), None)
-    assert timing.median_ms == pytest.approx(20 * expected)
-    assert timing.is_steady == is_steady
+    assert timing.median_ms == pytest.approx(20 * 1.04)
     assert processes == len(speeds)
-
-
-def test_ratios_that_do_not_repeat_are_not_steady() -> None:
-    def speeds() -> Iterator[float]:
-        for share in (1.0, 1.2, 1.44, 1.73, 2.07):
-            yield from [1.0] * 3 + [share] * 3 + [1.0, share] * 5
-
-    timing, processes = measure_on(speeds(), KEPT)
-    assert not timing.is_steady
-    assert processes == 2 * 5
-
-
-def test_nothing_is_steadier_than_its_reference() -> None:
-    timing, processes = measure_on(slowing_down(0, 1.0), replace(KEPT, is_steady=False))
-    assert not timing.is_steady
-    assert processes == 2 * 2
-
-
-def test_what_a_measurement_is_kept_under() -> None:
-    key = describe_measurement(BertConfig(), PLAN)
-    assert describe_measurement(BertConfig(hidden_dropout_prob=0.5), PLAN) == key
-    assert describe_measurement(BertConfig(num_hidden_layers=3), PLAN) != key
-    assert describe_measurement(BertConfig(), replace(PLAN, threads=2)) != key
-    assert {"lightpaff", "onnxruntime"} <= set(key["versions"])
-    with_reference = [
-        describe_measurement(BertConfig(), PLAN, describe_reference(reference, timing))
-        for reference in (key, describe_measurement(BertConfig(num_hidden_layers=3), PLAN))
-        for timing in (KEPT, replace(KEPT, median_ms=8.1))
-    ]
-    assert all(one not in with_reference[:place] for place, one in enumerate(with_reference))

@@ -72,7 +72,7 @@ def test_a_run_is_measured_and_told_in_rows(
     program: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shape_measuring, "_SECONDS", 0.0)
-    monkeypatch.setattr(shape_measuring, "_MOST_PROCESSES", 2)
+    monkeypatch.setattr(shape_measuring, "PROCESSES", 1)
     subjects = program.list_subjects(arguments_for(run), tmp_path)
     [subject] = subjects
     assert subject.directory == run / "exports" / "toy" / "ctranslate2-int8"
@@ -93,7 +93,7 @@ def test_a_run_is_measured_and_told_in_rows(
 def test_the_mean_of_the_rounds_is_judged(program: Any) -> None:
     subject = program.Subject("demo", Path("demo"), None, PLAN, None, "4 × 512")
     rows = [
-        program.make_row(subject, number, timing(2.0), timing(10.0, is_steady=number > 1), timing(trained), alone)
+        program.make_row(subject, number, timing(2.0), timing(10.0), timing(trained), alone)
         for number, (trained, alone) in enumerate([(8.9, 15.0), (10.2, 10.0), (9.7, 8.0)], start=1)
     ]
     [summary] = program.summarise(rows)
@@ -105,7 +105,7 @@ def test_the_mean_of_the_rounds_is_judged(program: Any) -> None:
     console.print(program.rounds_table(rows))
     console.print(program.summary_table([summary]))
     first, second = [line.split() for line in stream.getvalue().splitlines() if " 10.0 ms " in line][:2]
-    assert first == ["demo", "8", "1", "10.0", "ms", "8.9", "ms", "0.890", "1.500", "unsteady"]
+    assert first == ["demo", "8", "1", "10.0", "ms", "8.9", "ms", "0.890", "1.500"]
     assert second[-2:] == ["1.020", "1.000"]
     assert "0.960 [0.890, 1.020]" in stream.getvalue()
     assert "2 of 3" in stream.getvalue()
@@ -117,8 +117,8 @@ def test_a_trained_model_that_ends_early_is_told(program: Any) -> None:
     assert program.describe_doubts(row) == "wrote 2.5 of 4 tokens"
 
 
-def timing(milliseconds: float, is_steady: bool = True, written: float = 4.0) -> Timing:
-    return Timing(100, milliseconds, milliseconds, 9, written, is_steady)
+def timing(milliseconds: float, written: float = 4.0) -> Timing:
+    return Timing(100, milliseconds, milliseconds, 9, written)
 
 
 def test_refusals(program: Any, run: Path, tmp_path: Path) -> None:
