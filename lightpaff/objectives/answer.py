@@ -27,7 +27,7 @@ from lightpaff.evaluation.spans import ExtractedAnswers, Windows
 from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import mark_second, pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
@@ -151,6 +151,11 @@ def outputs_of(logits_TV: NDArray[np.float32], data: Objective) -> ExtractedAnsw
     """The same."""
     assert isinstance(data, Answering)
     return ExtractedAnswers.of_logits(logits_TV, data.windows(), data.may_be_nothing)
+
+
+def answer_words(task: Task) -> AnswerWords:
+    """How the report speaks of the answers."""
+    return AnswerWords("text", "texts", "of a logit")
 
 
 def describe_timing(task: Task) -> str:

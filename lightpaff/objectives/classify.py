@@ -23,7 +23,7 @@ from lightpaff.evaluation.outputs import Outputs
 from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import mark_second, pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
@@ -193,3 +193,9 @@ def _write_split(
     warnings = warn_of_one_class(split, {name: written["labels"][number] for number, name in enumerate(labels)})
     # Neither the task's name nor a path: other runs reuse this step under other names.
     return {"split": split, "facts": facts, "dropped": dict(dropped), "warnings": warnings}
+
+
+def answer_words(task: Task) -> AnswerWords:
+    """How the report speaks of the answers."""
+    is_score = task.objective == "regress"
+    return AnswerWords("score", "answers", "of a score") if is_score else AnswerWords("class", "answers", "of a logit")

@@ -32,7 +32,7 @@ from lightpaff.evaluation.likelihoods import TokenLikelihoods, read_likelihoods,
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.objectives.answers import Answerer, ask_nll
 from lightpaff.objectives.batch import Batch
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Pretraining, Task
@@ -318,6 +318,11 @@ def answer(
 def read_outputs(path: Path, data: Objective) -> TokenLikelihoods:
     """The likelihoods of a split."""
     return read_likelihoods(_likelihoods_file(path))
+
+
+def answer_words(task: Task) -> AnswerWords:
+    """How the report speaks of the answers."""
+    return AnswerWords("likelihood", "likelihoods", "of a window's log likelihood a token, in nats")
 
 
 def describe_timing(task: Task) -> str:

@@ -3,6 +3,7 @@
 Once a batch has those, everything after it is the same for all objectives (see docs/architecture.md).
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,11 +11,26 @@ import numpy as np
 from lightpaff.objectives.batch import Batch
 
 
+@dataclass(frozen=True)
+class AnswerWords:
+    """How the report speaks of what a model answers.
+
+    Attributes:
+        one: what a row is given, as in: every row the same class.
+        several: what two models have in common, as in: same answers.
+        difference: what the largest difference between two models is of; empty where there are no numbers.
+    """
+
+    one: str
+    several: str
+    difference: str = ""
+
+
 class Objective(Protocol):
     """An objective over one data set. Its batches are a function of the arguments alone."""
 
     head: str
-    """Which head of the model predicts: `masked_tokens`, `classes`, `next_tokens` or `target_tokens`."""
+    """Which head of the model predicts; see `models/architecture.py`."""
     number_of_classes: int
     """V: what the head chooses from; 1 is a score (regression)."""
     lengths_N: np.ndarray

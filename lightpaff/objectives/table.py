@@ -17,7 +17,7 @@ from lightpaff.data.task_sources import TaskSources
 from lightpaff.evaluation.outputs import ChoosingOutputs, Outputs
 from lightpaff.objectives import answer, classify, clm, mlm, mssm, tag, translate
 from lightpaff.objectives.answers import Answerer
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Pretraining, Task
 
@@ -67,6 +67,10 @@ class TaskObjective(Protocol):
 
     def read_outputs(self, path: Path, data: Objective) -> Outputs:
         """What was written so, with the gold answers."""
+        ...
+
+    def answer_words(self, task: Task) -> AnswerWords:
+        """How the report speaks of the answers."""
         ...
 
     def describe_timing(self, task: Task) -> str:

@@ -24,7 +24,7 @@ from lightpaff.evaluation.tags import TagPredictions, mark_entities
 from lightpaff.objectives import few_classes
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.few_classes import logits_file, read_labels, write_labels
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
@@ -140,3 +140,8 @@ def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabul
 def notes(task: Task, outputs: Outputs) -> dict[str, str]:
     """What is counted."""
     return {"words": "accuracy is over words, and a word that was cut off counts as outside of any entity, or wrong"}
+
+
+def answer_words(task: Task) -> AnswerWords:
+    """How the report speaks of the answers."""
+    return AnswerWords("tags", "tags", "of a logit")

@@ -28,7 +28,7 @@ from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.texts import GeneratedTexts, read_texts, write_texts
 from lightpaff.objectives.answers import Answerer, walk
 from lightpaff.objectives.batch import Batch
-from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Task
@@ -213,6 +213,11 @@ def write_rows(
 def read_outputs(path: Path, data: Objective) -> GeneratedTexts:
     """The texts with their references."""
     return read_texts(_texts_file(path))
+
+
+def answer_words(task: Task) -> AnswerWords:
+    """How the report speaks of the answers."""
+    return AnswerWords("text", "texts")
 
 
 def describe_timing(task: Task) -> str:

@@ -23,7 +23,7 @@ from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
 from lightpaff.objectives.few_classes import read_labels
-from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
@@ -179,6 +179,7 @@ def _describe_start(recipe: Recipe) -> str:
 def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
     task, objective = steps.task, TASK_OBJECTIVES[steps.task.objective]
     teacher = read_predictions(shop, steps, _teacher_step(steps), evaluation_splits(task)[-1])
+    words = objective.answer_words(task)
     return TaskFacts(
         task.name,
         task.objective,
@@ -187,6 +188,10 @@ def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
         classes=len(read_labels(steps.rows.directory)) if task.objective in ("classify", "tag") else None,
         timed=objective.describe_timing(task),
         counted=objective.counted,
+        answer=words.one,
+        answers=words.several,
+        difference=words.difference,
+        labelled=task.objective in WITH_FEW_CLASSES,
         notes={**objective.notes(task, teacher), **_whose_f1(steps), **_units(teacher)},
         warnings=read_warnings(steps.rows),
     )

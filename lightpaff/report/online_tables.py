@@ -10,15 +10,6 @@ from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_col
 SHORT_ONLINE_COLUMNS = ["size", "median", "times as fast"]
 """What a terminal shows of the online table."""
 
-_SAME = {"classify": "same answers", "tag": "same tags", "answer": "same texts", "translate": "same texts"}
-_DIFFERENCES = {
-    "classify": "of a logit",
-    "regress": "of a score",
-    "tag": "of a logit",
-    "answer": "of a logit",
-    "clm": "of a window's log likelihood a token, in nats",
-}
-
 
 def exports_table(data: ReportData, task: TaskFacts) -> Table:
     """Every export beside the student that it was made from, on each split, and whether it was delivered."""
@@ -37,7 +28,7 @@ def exports_table(data: ReportData, task: TaskFacts) -> Table:
         )
         for found in exports_of(data, task)
     ]
-    columns = ["export", "student's score", "its score", "loss", _SAME.get(task.objective, "same answers")]
+    columns = ["export", "student's score", "its score", "loss", f"same {task.answers}"]
     return drop_unknown_columns(
         Table(_exports_caption(data, task), [*columns, "largest difference", "delivery"], lines)
     )
@@ -71,8 +62,8 @@ def _exports_caption(data: ReportData, task: TaskFacts) -> str:
         "an export is not delivered where a loss above its tolerance is shown on the validation set, and undecided "
         "where the rows are too few to tell",
     ]
-    if task.objective in _DIFFERENCES:
-        parts.append(f"largest difference: {_DIFFERENCES[task.objective]}")
+    if task.difference:
+        parts.append(f"largest difference: {task.difference}")
     return f"{'; '.join(parts)}."
 
 

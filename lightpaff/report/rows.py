@@ -65,7 +65,7 @@ class TaskFacts(_Checked):
     """What a task is, and which of its rows count."""
 
     name: str
-    objective: Literal["classify", "regress", "tag", "answer", "clm", "translate"]
+    objective: str
     metric: str
     """The metric that the headline speaks of."""
     split: str
@@ -76,6 +76,14 @@ class TaskFacts(_Checked):
     """What one latency measurement is, such as "32 tokens after a prompt of 32, greedy"."""
     counted: str = "rows"
     """What the scores and their intervals are over: rows, sentences, documents, windows."""
+    answer: str = "class"
+    """What a row is given, as in: every row the same class."""
+    answers: str = "answers"
+    """What a student and its export have in common, as in: same answers."""
+    difference: str = ""
+    """What the largest difference between the two is of; empty where there are no numbers."""
+    labelled: bool = True
+    """Whether its rows have labels, which can be missing, and not only text."""
     notes: dict[str, str] = field(default_factory=dict)
     """How the scores came about, such as BLEU: its sacreBLEU signature; shown under the task's table."""
     warnings: list[str] = field(default_factory=list)

@@ -88,10 +88,9 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
 
 def _tell_constant(task: TaskFacts, arms: Sequence[str], teacher: MeasuredModel, student: MeasuredModel) -> str:
     who = formats.joined([f"the {arm}" for arm in arms])
-    answer = {"translate": "text", "regress": "score", "tag": "tags", "answer": "text"}.get(task.objective, "class")
     scores = f"{METRICS[task.metric].name} {_score(student, task)} against {_score(teacher, task)}"
     return (
-        f"{who} {'give' if len(arms) > 1 else 'gives'} every row the same {answer}, so the scores ({scores}) say "
+        f"{who} {'give' if len(arms) > 1 else 'gives'} every row the same {task.answer}, so the scores ({scores}) say "
         "nothing about the task: train longer, with another learning rate or more rows."
     )
 
@@ -275,9 +274,8 @@ def _limits(data: ReportData) -> list[Sentence]:
 
 
 def name_training_rows(data: ReportData) -> str:
-    """What student and control both learn from: only classes and scores can be missing from a row."""
-    has_labels = any(task.objective in ("classify", "regress", "tag", "answer") for task in data.tasks)
-    return "labelled rows" if has_labels else "text"
+    """What student and control both learn from."""
+    return "labelled rows" if any(task.labelled for task in data.tasks) else "text"
 
 
 def _describe_seeds(data: ReportData) -> str:

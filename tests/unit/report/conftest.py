@@ -167,7 +167,7 @@ def make_report_data() -> ReportData:
         title="A BERT student of 3 layers for film reviews",
         created="2026-11-22T18:30:05+00:00",
         summary={"teacher": "bert-base-uncased, 12 layers x 768", "student": "3 layers x 512, from random weights"},
-        tasks=[TaskFacts("imdb", "classify", "accuracy", "test", 2)],
+        tasks=[TaskFacts("imdb", "classify", "accuracy", "test", 2, difference="of a logit")],
         rows=make_rows(),
         curves=make_curves(),
         disagreements=DISAGREEMENTS,
@@ -266,6 +266,8 @@ def make_clm_data() -> ReportData:
                 *("wikitext", "clm", "word_perplexity", "test"),
                 timed="32 tokens after a prompt of 32, greedy",
                 counted="documents",
+                labelled=False,
+                difference="of a window's log likelihood a token, in nats",
                 notes={"windows": "256 tokens, stride 128"},
             )
         ],
@@ -314,6 +316,7 @@ def make_translation_data() -> ReportData:
                 *("de-en", "translate", "bleu", "test"),
                 timed="one sentence, beam 4",
                 counted="sentences",
+                **{"answer": "text", "answers": "texts", "labelled": False},
                 notes={"BLEU": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"},
             )
         ],
