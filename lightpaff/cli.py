@@ -58,8 +58,8 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
 
     loaded = Recipe.load(recipe, set_)
     print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    planned, shop = plan_run(loaded, output)
-    print_plan(planned, shop, results_console())
+    planned, context = plan_run(loaded, output)
+    print_plan(planned, context, results_console())
 
 
 @app.command()

@@ -13,10 +13,10 @@ from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
 from lightpaff.pipeline.online_steps import online_step
 from lightpaff.pipeline.training_steps import (
-    Advice,
     Budget,
-    Start,
-    Workshop,
+    ModelSource,
+    RunContext,
+    Supervision,
     capture_step,
     finetune_step,
     initial_step,
@@ -37,7 +37,7 @@ class TrainingStep:
     """A step that trains, with what its cost depends on.
 
     Attributes:
-        advice: what it hears from the task's teacher, in fine-tuning.
+        supervision: what it hears from the task's teacher, in fine-tuning.
         budget: what its steps are counted over, in fine-tuning.
         asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
             seeds count for the first.
@@ -50,7 +50,7 @@ class TrainingStep:
     seed: int
     training: Training
     data: Step
-    advice: Advice | None
+    supervision: Supervision | None
     asks_teacher: Literal["live", "once", "never"]
     budget: Budget = "every row"
 
@@ -63,7 +63,7 @@ class TaskSteps:
     task: Task
     rows: Step
     predictions: dict[tuple[str, int], Step]
-    models: dict[tuple[str, int], Start]
+    models: dict[tuple[str, int], ModelSource]
     baseline: Step | None
     latency: Step
     chosen: Step
@@ -83,22 +83,22 @@ class Graph:
     steps: list[Step]
 
 
-def build_graph(shop: Workshop, exports: Sequence[Export], left_out: Collection[str] = ()) -> Graph:
+def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collection[str] = ()) -> Graph:
     """Lay out a run; nothing is done yet.
 
     Args:
-        shop: what all steps share.
+        context: what all steps share.
         exports: of every task's student.
         left_out: the names of last steps that failed: they, and what needs them, are not in the graph.
     """
-    recipe = shop.recipe
+    recipe = context.recipe
     arms = arms_of(recipe)
-    corpus = corpus_step(recipe, shop.inputs, shop.root) if recipe.pretraining else None
+    corpus = corpus_step(recipe, context.inputs, context.root) if recipe.pretraining else None
     trainings: list[TrainingStep] = []
-    starts = _pretrain(shop, corpus, arms, trainings)
-    tasks = [_task_steps(shop, task, starts, arms, trainings, exports, left_out) for task in recipe.tasks]
+    starts = _pretrain(context, corpus, arms, trainings)
+    tasks = [_task_steps(context, task, starts, arms, trainings, exports, left_out) for task in recipe.tasks]
     # Done already: the configs of the models have as many words as the tokenizer.
-    tokenizer = shop.inputs.trained_tokenizer
+    tokenizer = context.inputs.trained_tokenizer
     data = [*([tokenizer.step] if tokenizer else []), *([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
@@ -109,15 +109,17 @@ def build_graph(shop: Workshop, exports: Sequence[Export], left_out: Collection[
     return Graph(arms, data, trainings, tasks, corpus, list(_in_order(ends)))
 
 
-def _pretrain(shop: Workshop, corpus: Step | None, arms: list[Arm], trainings: list[TrainingStep]) -> dict[str, Start]:
+def _pretrain(
+    context: RunContext, corpus: Step | None, arms: list[Arm], trainings: list[TrainingStep]
+) -> dict[str, ModelSource]:
     """Stage one: where each arm stands before fine-tuning."""
-    recipe, inputs, (large, *small_arms) = shop.recipe, shop.inputs, arms
+    recipe, inputs, (large, *small_arms) = context.recipe, context.inputs, arms
     if inputs.teacher is not None:
-        teacher = Start.of_fetched(inputs.teacher)
+        teacher = ModelSource.of_fetched(inputs.teacher)
     else:
-        teacher = Start.of_step(initial_step(shop, large, None))
+        teacher = ModelSource.of_step(initial_step(context, large, None))
     if corpus is not None and recipe.teacher.pretraining is not None:
-        step = pretrain_step(shop, large, corpus, teacher, None)
+        step = pretrain_step(context, large, corpus, teacher, None)
         trainings.append(
             TrainingStep(
                 step,
@@ -127,23 +129,23 @@ def _pretrain(shop: Workshop, corpus: Step | None, arms: list[Arm], trainings: l
                 recipe.seeds.pretraining,
                 recipe.teacher.pretraining,
                 corpus,
-                advice=None,
+                supervision=None,
                 asks_teacher="never",
             )
         )
-        teacher = Start.of_step(step)
+        teacher = ModelSource.of_step(step)
     starts = {TEACHER: teacher}
     if inputs.ready_student is not None:
-        initial = Start.of_fetched(inputs.ready_student)
+        initial = ModelSource.of_fetched(inputs.ready_student)
     else:
-        initial = Start.of_step(
-            initial_step(shop, small_arms[0], teacher if recipe.student.initialisation == "teacher" else None)
+        initial = ModelSource.of_step(
+            initial_step(context, small_arms[0], teacher if recipe.student.initialisation == "teacher" else None)
         )
     for arm in small_arms:
         starts[arm.name] = initial
         if corpus is not None and arm.recipe.pretraining is not None:
             listens = arm.recipe.pretraining.distillation.weight > 0
-            step = pretrain_step(shop, arm, corpus, initial, teacher if listens else None)
+            step = pretrain_step(context, arm, corpus, initial, teacher if listens else None)
             trainings.append(
                 TrainingStep(
                     step,
@@ -153,35 +155,35 @@ def _pretrain(shop: Workshop, corpus: Step | None, arms: list[Arm], trainings: l
                     recipe.seeds.pretraining,
                     arm.recipe.pretraining.training,
                     corpus,
-                    advice=None,
+                    supervision=None,
                     asks_teacher="live" if listens else "never",
                 )
             )
-            starts[arm.name] = Start.of_step(step)
+            starts[arm.name] = ModelSource.of_step(step)
     return starts
 
 
 def _task_steps(
-    shop: Workshop,
+    context: RunContext,
     task: Task,
-    starts: dict[str, Start],
+    starts: dict[str, ModelSource],
     arms: list[Arm],
     trainings: list[TrainingStep],
     requests: Sequence[Export],
     left_out: Collection[str],
 ) -> TaskSteps:
     """Stage two for one task, and what is measured of it."""
-    rows = task_step(task, shop.inputs, shop.root)
-    seeds = shop.recipe.seeds.fine_tuning
-    models: dict[tuple[str, int], Start] = {}
+    rows = task_step(task, context.inputs, context.root)
+    seeds = context.recipe.seeds.fine_tuning
+    models: dict[tuple[str, int], ModelSource] = {}
     large, *small_arms = arms
 
-    def finetune(arm: Arm, seed: int, advice: Advice | None, budget: Budget) -> None:
-        step = finetune_step(shop, arm, task, rows, starts[arm.name], advice, budget, seed)
+    def finetune(arm: Arm, seed: int, supervision: Supervision | None, budget: Budget) -> None:
+        step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, seed)
         asks: Literal["live", "once", "never"] = "never"
-        if advice is not None and advice.live is not None:
+        if supervision is not None and supervision.live is not None:
             asks = "live"
-        elif advice is not None and seed == seeds[0]:
+        elif supervision is not None and seed == seeds[0]:
             asks = "once"
         trainings.append(
             TrainingStep(
@@ -192,58 +194,58 @@ def _task_steps(
                 seed,
                 training_of(arm),
                 rows,
-                advice=advice,
+                supervision=supervision,
                 asks_teacher=asks,
                 budget=budget,
             )
         )
-        models[arm.name, seed] = Start.of_step(step)
+        models[arm.name, seed] = ModelSource.of_step(step)
 
-    if task.name in shop.inputs.task_teachers:
-        models[TEACHER, seeds[0]] = Start.of_fetched(shop.inputs.task_teachers[task.name])
+    if task.name in context.inputs.task_teachers:
+        models[TEACHER, seeds[0]] = ModelSource.of_fetched(context.inputs.task_teachers[task.name])
     else:
         finetune(large, seeds[0], None, "labelled rows")
     teacher = models[TEACHER, seeds[0]]
-    advice = {arm.name: _advice(shop, arm, task, rows, teacher) for arm in small_arms}
+    supervision = {arm.name: _supervision(context, arm, task, rows, teacher) for arm in small_arms}
     # Of the student, for all: who hears nothing takes as many steps.
-    budget: Budget = "every row" if advice[STUDENT] else "labelled rows"
+    budget: Budget = "every row" if supervision[STUDENT] else "labelled rows"
     for seed in seeds:
         for arm in small_arms:
-            finetune(arm, seed, advice[arm.name], budget)
+            finetune(arm, seed, supervision[arm.name], budget)
     predictions = {
-        (name, seed): predict_step(shop, name, task, rows, model, seed) for (name, seed), model in models.items()
+        (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
     }
     # All students have one shape, so their speed is the student's.
-    latency = latency_step(shop, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
-    baseline = baseline_step(shop, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
+    latency = latency_step(context, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
+    baseline = baseline_step(context, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
     students = {seed: step for seed in seeds if (step := models[STUDENT, seed].step)}
-    chosen = choose_step(shop, task, rows, students)
+    chosen = choose_step(context, task, rows, students)
     answers = {seed: predictions[STUDENT, seed] for seed in students}
     exports = []
     for request in requests:
-        exported = export_step(shop, task, rows, Start.of_step(chosen), request)
-        checked = check_step(shop, task, rows, exported, chosen, answers, request)
+        exported = export_step(context, task, rows, ModelSource.of_step(chosen), request)
+        checked = check_step(context, task, rows, exported, chosen, answers, request)
         if not {exported.name, checked.name} & set(left_out):
             exports.append(ExportSteps(request, exported, checked))
-    measured = {"teacher": teacher, "student": Start.of_step(chosen)}
-    online = online_step(shop, task, rows, measured, {one.request.name: one.exported for one in exports})
+    measured = {"teacher": teacher, "student": ModelSource.of_step(chosen)}
+    online = online_step(context, task, rows, measured, {one.request.name: one.exported for one in exports})
     is_measured = exports and online.name not in left_out
     return TaskSteps(
         task, rows, predictions, models, baseline, latency, chosen, exports, online if is_measured else None
     )
 
 
-def _advice(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) -> Advice | None:
+def _supervision(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Supervision | None:
     """What a student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
     if arm.is_silenced:
         return None
-    sequences = sequences_step(shop, task, rows, teacher) if task.sequence_distillation else None
+    sequences = sequences_step(context, task, rows, teacher) if task.sequence_distillation else None
     listens = arm.recipe.fine_tuning.distillation.weight > 0
     is_live = task.objective not in WITH_FEW_CLASSES
     if not listens and sequences is None:
         return None
-    captured = capture_step(shop, arm, task, rows, teacher) if listens and not is_live else None
-    return Advice(captured, teacher if listens and is_live else None, sequences)
+    captured = capture_step(context, arm, task, rows, teacher) if listens and not is_live else None
+    return Supervision(captured, teacher if listens and is_live else None, sequences)
 
 
 def _in_order(ends: list[Step]) -> Iterator[Step]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES
-from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.training_steps import MODEL, TRAINING, Start, Workshop, task_objective
+from lightpaff.pipeline.graph import Step, StepFolders
+from lightpaff.pipeline.training_steps import MODEL, TRAINING, ModelSource, RunContext, task_objective
 from lightpaff.recipe_sections import Task
 
 CHOICE = "choice.json"
 
 
-def choose_step(shop: Workshop, task: Task, rows: Step, students: Mapping[int, Step]) -> Step:
+def choose_step(context: RunContext, task: Task, rows: Step, students: Mapping[int, Step]) -> Step:
     """Keep the fine-tuned student with the best validation score, of equals the one with the lowest validation loss.
 
     Its directory is what the run delivers: it also says how the task's models are used.
@@ -27,16 +27,18 @@ def choose_step(shop: Workshop, task: Task, rows: Step, students: Mapping[int, S
         training = json.loads((students[seed].directory / TRAINING).read_text())
         return training["best_score"], -training["best_loss"]
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        seed, model = max(students, key=rank), place.result / MODEL
-        shutil.copytree(Start.of_step(students[seed]).path, model)
-        data = task_objective(shop, task, rows, "validation")
-        TASK_OBJECTIVES[task.objective].describe_use(model, data, task, shop.inputs.vocabulary)
-        write_json_whole(place.result / CHOICE, {"seed": seed})
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        seed, model = max(students, key=rank), folders.result / MODEL
+        shutil.copytree(ModelSource.of_step(students[seed]).path, model)
+        data = task_objective(context, task, rows, "validation")
+        TASK_OBJECTIVES[task.objective].describe_use(model, data, task, context.inputs.vocabulary)
+        write_json_whole(folders.result / CHOICE, {"seed": seed})
         return {}
 
     settings = {"seeds": list(students), "generation": task.generation.model_dump()}
-    return Step(f"choose the student of {task.name}", "choose", settings, (rows, *students.values()), shop.root, work)
+    return Step(
+        f"choose the student of {task.name}", "choose", settings, (rows, *students.values()), context.root, work
+    )
 
 
 def chosen_seed(step: Step) -> int:

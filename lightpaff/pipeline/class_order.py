@@ -18,14 +18,14 @@ from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.pipeline.build import TaskSteps
-from lightpaff.pipeline.training_steps import Start, Workshop, open_for_task, task_objective
+from lightpaff.pipeline.training_steps import ModelSource, RunContext, open_for_task, task_objective
 
 _ROWS_ASKED = 400
 _CHANCE = 1e-3
 """Of refusing a teacher whose order is right."""
 
 
-def check_class_order(shop: Workshop, steps: TaskSteps, teacher: Start) -> None:
+def check_class_order(context: RunContext, steps: TaskSteps, teacher: ModelSource) -> None:
     """Refuse a ready-made teacher whose answers fit the labelled rows better in another order of its classes.
 
     Raises:
@@ -34,15 +34,15 @@ def check_class_order(shop: Workshop, steps: TaskSteps, teacher: Start) -> None:
     if steps.task.objective not in ("classify", "tag"):
         return
     labels = read_labels(steps.rows.directory)
-    model = open_for_task(shop, steps.task, steps.rows, teacher.path, None, 0)
+    model = open_for_task(context, steps.task, steps.rows, teacher.path, None, 0)
     config = read_config(teacher.path)
     stored = [str(config.id2label[number]) for number in sorted(config.id2label)]
     if [name.casefold() for name in stored] == [name.casefold() for name in labels]:
         return
-    data = task_objective(shop, steps.task, steps.rows, "train")
+    data = task_objective(context, steps.task, steps.rows, "train")
     gold = data.gold_ids
     asked = np.sort(generator("order", 0, 0, len(gold)).permutation(gold)[:_ROWS_ASKED])
-    answerer = ModelAnswers(model, shop.hardware.device)
+    answerer = ModelAnswers(model, context.hardware.device)
     logits_TV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, "ask the teacher for its classes", asked)
     gold_P = data.batch(asked, draw=0).labels_P.numpy()
     answers_P = logits_TV[~logits_TV[:, 0].isnan()].argmax(dim=1).numpy()

@@ -9,7 +9,7 @@ from lightpaff.data.evaluation_texts import read_evaluation_texts
 from lightpaff.data.sources import source_identity
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
-from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Recipe
@@ -47,17 +47,17 @@ def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
     assert pretraining is not None
     evaluated = inputs.sources.evaluated(recipe.tasks)
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         with progress_bar(step.name, None, "texts") as advance:
             card = prepare_corpus(
                 inputs.sources.corpus,
                 inputs.tokenizer,
                 PRETRAINING_OBJECTIVES[pretraining.objective].arrange(pretraining, inputs.vocabulary),
                 read_evaluation_texts(evaluated),
-                place.result / SEQUENCES,
+                folders.result / SEQUENCES,
                 advance,
             )
-        write_json_whole(place.result / CARD, card)
+        write_json_whole(folders.result / CARD, card)
         return {"sequences": card["facts"]["sequences"], "tokens": card["facts"]["tokens"]}
 
     settings = {
@@ -76,12 +76,12 @@ def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
     """Check, label and tokenise a task's rows."""
     sources = inputs.sources.tasks[task.name]
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         with progress_bar(step.name, None, "rows") as advance:
             cards = TASK_OBJECTIVES[task.objective].prepare_rows(
-                task, sources, inputs.vocabulary, place.result, advance
+                task, sources, inputs.vocabulary, folders.result, advance
             )
-        write_json_whole(place.result / CARD, cards)
+        write_json_whole(folders.result / CARD, cards)
         return {card["split"]: card["facts"]["rows"] for card in cards}
 
     settings = {

@@ -10,7 +10,7 @@ from lightpaff.errors import UserError
 from lightpaff.files import whole_directory
 from lightpaff.pipeline.build import TaskSteps
 from lightpaff.pipeline.exporting import EXPORT, ExportSteps, SplitCheck, why_not
-from lightpaff.pipeline.training_steps import Start, Workshop
+from lightpaff.pipeline.training_steps import ModelSource, RunContext
 from lightpaff.recipe_sections import Export, Family
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
@@ -34,20 +34,20 @@ class ExportPlan:
     note: str = ""
 
 
-def plan_exports(shop: Workshop) -> ExportPlan:
+def plan_exports(context: RunContext) -> ExportPlan:
     """The recipe's exports, or the family's usual one where that can be made.
 
     Raises:
         UserError: an export that the recipe asks for cannot be made.
     """
-    config = shop.inputs.student_config
-    if shop.recipe.exports is not None:
-        for export in shop.recipe.exports:
+    config = context.inputs.student_config
+    if context.recipe.exports is not None:
+        for export in context.recipe.exports:
             if why := why_not(export, config):
                 raise UserError(f"exports: {export.name} cannot be made ({why}); or take it out of the recipe")
-        return ExportPlan(shop.recipe.exports)
+        return ExportPlan(context.recipe.exports)
     notes: list[str] = []
-    for usual in _DEFAULTS[shop.recipe.family]:
+    for usual in _DEFAULTS[context.recipe.family]:
         why = why_not(usual, config)
         if not why:
             return ExportPlan([usual], ", ".join(notes))
@@ -63,10 +63,10 @@ def export_directory(run: Path, several_tasks: bool, task: str, request: Export)
 def deliver_student(steps: TaskSteps, destination: Path) -> None:
     """Copy the chosen student to where it is used."""
     with whole_directory(destination, {"copied from": steps.chosen.directory.name}) as folder:
-        shutil.copytree(Start.of_step(steps.chosen).path, folder, dirs_exist_ok=True)
+        shutil.copytree(ModelSource.of_step(steps.chosen).path, folder, dirs_exist_ok=True)
 
 
-def deliver_export(export: ExportSteps, destination: Path, shop: Workshop, steps: TaskSteps) -> None:
+def deliver_export(export: ExportSteps, destination: Path, context: RunContext, steps: TaskSteps) -> None:
     """Copy a checked export to where it is used, with its model card."""
     step = export.exported
     with whole_directory(destination, {"copied from": step.directory.name}) as folder:
@@ -76,7 +76,7 @@ def deliver_export(export: ExportSteps, destination: Path, shop: Workshop, steps
             "name": f"{steps.task.name}: a student, {export.request.name}",
             "task": steps.task.name,
             "check": f"{export.judgement[0]}: {export.judgement[1]}",
-            "made by": f"the recipe {shop.recipe.name} (fingerprint {shop.recipe.fingerprint()[:12]})",
+            "made by": f"the recipe {context.recipe.name} (fingerprint {context.recipe.fingerprint()[:12]})",
         }
         write_model_card(folder, card, facts, _table(export.checks), usage_example(card))
 

@@ -15,7 +15,7 @@ from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.graph import run_step
 from lightpaff.pipeline.run import RECIPE, RUN, open_workshop, prepare
-from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.pipeline.training_steps import RunContext
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import FAMILIES, Export
 from lightpaff.report.formats import percent
@@ -66,7 +66,7 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     if output is not None:
         output = output.resolve()
         _require_free(output)
-    shop, graph = _open_run(run, request)
+    context, graph = _open_run(run, request)
     steps = _find_task(graph, task)
     [export] = steps.exports
     for step in (steps.chosen, export.exported, export.checked):
@@ -77,7 +77,7 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
             "or raise --tolerance"
         )
     destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
-    deliver_export(export, destination, shop, steps)
+    deliver_export(export, destination, context, steps)
     return Exported(destination, export.checks, ": ".join(export.judgement))
 
 
@@ -87,11 +87,13 @@ def _require_free(output: Path) -> None:
         raise UserError(f"--output {output}: is there already and holds no export; give another place")
 
 
-def _require_possible(shop: Workshop, request: Export) -> None:
-    known = FAMILIES[shop.recipe.family].exports
+def _require_possible(context: RunContext, request: Export) -> None:
+    known = FAMILIES[context.recipe.family].exports
     if request.to not in known:
-        raise UserError(f"--to {request.to}: does not take the family {shop.recipe.family}; take {' or '.join(known)}")
-    if why := why_not(request, shop.inputs.student_config):
+        raise UserError(
+            f"--to {request.to}: does not take the family {context.recipe.family}; take {' or '.join(known)}"
+        )
+    if why := why_not(request, context.inputs.student_config):
         raise UserError(f"--to {request.to}: cannot be made ({why})")
 
 
@@ -114,21 +116,21 @@ def print_export(exported: Exported, console: Console) -> None:
     console.print(str(exported.directory), soft_wrap=True)
 
 
-def _open_run(run: Path, request: Export) -> tuple[Workshop, Graph]:
+def _open_run(run: Path, request: Export) -> tuple[RunContext, Graph]:
     if not (run / RUN).is_file() or not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
     # Another number of threads, or a newer torch, does not undo what was trained.
     made_with = json.loads((run / RUN).read_text()).get("made with")
-    shop = open_workshop(Recipe.load(run / RECIPE), run, made_with)
-    _require_possible(shop, request)
-    graph, _ = prepare(shop, [request])
+    context = open_workshop(Recipe.load(run / RECIPE), run, made_with)
+    _require_possible(context, request)
+    graph, _ = prepare(context, [request])
     unfinished = [step.name for step in graph.steps if step.kind not in LAST and step.state != "done"]
     if unfinished:
         raise UserError(
             f"{run}: is not finished ({len(unfinished)} steps to do, first: {unfinished[0]}); "
             f"lightpaff run {run / RECIPE} --output {run} goes on with it"
         )
-    return shop, graph
+    return context, graph
 
 
 def _find_task(graph: Graph, name: str | None) -> TaskSteps:

@@ -29,8 +29,8 @@ from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
-from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
+from lightpaff.pipeline.graph import Step, StepFolders
+from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.recipe_sections import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
 from lightpaff.runtimes import RUNTIMES, missing_packages, runtime_of
@@ -109,20 +109,20 @@ class ExportSteps:
         return self.judgement[0] != "refused"
 
 
-def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: Export) -> Step:
+def export_step(context: RunContext, task: Task, rows: Step, model: ModelSource, request: Export) -> Step:
     """Write a fine-tuned model for another runtime."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        destination = place.result / EXPORT
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        destination = folders.result / EXPORT
         destination.mkdir()
-        data = task_objective(shop, task, rows, "train")
-        card = _describe(shop, task, rows, model, request, data)
+        data = task_objective(context, task, rows, "train")
+        card = _describe(context, task, rows, model, request, data)
         export_model(request.to, model.path, destination, request.quantise, card.decoder_start or None)
         # As the task uses it: of several languages, the source's.
-        own_tokenizer = tokenizer_between(shop.inputs.tokenizer, task.languages)
+        own_tokenizer = tokenizer_between(context.inputs.tokenizer, task.languages)
         card = replace(card, tokenizer=write_tokenizer(own_tokenizer, destination))
         if request.to == "transformers":
-            TASK_OBJECTIVES[task.objective].describe_use(destination, data, task, shop.inputs.vocabulary)
+            TASK_OBJECTIVES[task.objective].describe_use(destination, data, task, context.inputs.vocabulary)
         card.write(destination)
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 
@@ -133,11 +133,11 @@ def export_step(shop: Workshop, task: Task, rows: Step, model: Start, request: E
         "versions": versions_of(_packages(request)),
     }
     name = f"export the student of {task.name} to {request.name}"
-    return Step(name, "export", settings, (rows, *model.inputs), shop.root, work)
+    return Step(name, "export", settings, (rows, *model.inputs), context.root, work)
 
 
 def check_step(
-    shop: Workshop,
+    context: RunContext,
     task: Task,
     rows: Step,
     exported: Step,
@@ -154,18 +154,18 @@ def check_step(
     """
     objective = TASK_OBJECTIVES[task.objective]
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         checks, student = [], predictions[chosen_seed(chosen)]
         for split in evaluation_splits(task):
-            data = task_objective(shop, task, rows, split)
+            data = task_objective(context, task, rows, split)
             directory = exported.directory / EXPORT
             description = f"{step.name} ({split})"
             objective.answer(
-                ExportAnswers(directory), data, task, shop.inputs.vocabulary, place.result / split, description
+                ExportAnswers(directory), data, task, context.inputs.vocabulary, folders.result / split, description
             )
-            outputs = objective.read_outputs(place.result / split, data)
+            outputs = objective.read_outputs(folders.result / split, data)
             checks.append(_compare(task, split, objective.read_outputs(student.directory / split, data), outputs))
-        write_json_whole(place.result / CHECK, [asdict(check) for check in checks])
+        write_json_whole(folders.result / CHECK, [asdict(check) for check in checks])
         return {"loss": checks[0].loss}
 
     settings = {
@@ -175,7 +175,7 @@ def check_step(
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation", "metrics"}),
     }
     name = f"check the export to {request.name} on {task.name}"
-    return Step(name, "check", settings, (rows, exported, chosen, *predictions.values()), shop.root, work)
+    return Step(name, "check", settings, (rows, exported, chosen, *predictions.values()), context.root, work)
 
 
 def describe_loss(check: SplitCheck) -> str:
@@ -249,8 +249,10 @@ def _require_numbers(split: str, student: Outputs, export: Outputs) -> None:
         )
 
 
-def _describe(shop: Workshop, task: Task, rows: Step, model: Start, request: Export, data: Objective) -> ExportCard:
-    vocabulary = shop.inputs.vocabulary
+def _describe(
+    context: RunContext, task: Task, rows: Step, model: ModelSource, request: Export, data: Objective
+) -> ExportCard:
+    vocabulary = context.inputs.vocabulary
     return ExportCard(
         format=request.to,
         quantisation=request.quantise,

@@ -40,7 +40,7 @@ _VERSIONS = {
 
 
 @dataclass(frozen=True)
-class Workplace:
+class StepFolders:
     """Where a step works.
 
     Attributes:
@@ -62,7 +62,7 @@ class Step:
         settings: everything besides the inputs that the result depends on, JSON-like.
         inputs: the steps whose results it reads.
         root: the folder of all steps.
-        work: fills `Workplace.result` and returns facts for the manifest.
+        work: fills `StepFolders.result` and returns facts for the manifest.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Step:
     settings: dict[str, Any]
     inputs: tuple["Step", ...]
     root: Path
-    work: Callable[["Step", Workplace], dict[str, Any]] = field(repr=False)
+    work: Callable[["Step", StepFolders], dict[str, Any]] = field(repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,7 +134,7 @@ def _do(step: Step) -> None:
     step.checkpoints.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"fingerprint": step.fingerprint, "name": step.name}
     with whole_directory(step.directory, facts) as result:
-        facts.update(step.work(step, Workplace(result, step.checkpoints)))
+        facts.update(step.work(step, StepFolders(result, step.checkpoints)))
         # A resumed training knows its own time over all interruptions.
         facts.setdefault("seconds", round(time.monotonic() - started, 2))
     shutil.rmtree(step.checkpoints, ignore_errors=True)

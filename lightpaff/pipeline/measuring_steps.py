@@ -16,8 +16,8 @@ from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.environment import describe_processor, describe_runtime, versions_of
-from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
+from lightpaff.pipeline.graph import Step, StepFolders
+from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe_sections import Task
 
@@ -26,12 +26,12 @@ _SECONDS = 20.0
 _BATCH_SIZE = 32
 
 
-def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
+def baseline_step(context: RunContext, task: Task, rows: Step) -> Step:
     """TF-IDF with a linear model: what the task gives away without a language model."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         console.print(f"{step.name} ...")
-        train = task_objective(shop, task, rows, "train")
+        train = task_objective(context, task, rows, "train")
         assert isinstance(train, Classification)
         known = train.gold_ids
         texts = TaskRows.open(rows.directory / "train.arrow").texts()
@@ -46,24 +46,24 @@ def baseline_step(shop: Workshop, task: Task, rows: Step) -> Step:
         )
         ends = np.cumsum([len(split_texts) for split_texts in evaluated.values()])
         for split, logits_NV in zip(evaluated, np.split(baseline.logits_NV, ends[:-1]), strict=True):
-            write_logits(place.result / f"{split}.safetensors", logits_NV)
+            write_logits(folders.result / f"{split}.safetensors", logits_NV)
         return {"parameters": baseline.parameters, "fit_seconds": round(baseline.fit_seconds, 2)}
 
     settings = {"splits": evaluation_splits(task), "versions": versions_of(("scikit-learn", "scipy"))}
-    return Step(f"fit the TF-IDF baseline for {task.name}", "baseline", settings, (rows,), shop.root, work)
+    return Step(f"fit the TF-IDF baseline for {task.name}", "baseline", settings, (rows,), context.root, work)
 
 
-def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start]) -> Step:
+def latency_step(context: RunContext, task: Task, rows: Step, models: dict[str, ModelSource]) -> Step:
     """Time teacher and student on the task's own rows, in turn, in this process, in float32."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         console.print(f"{step.name}, {_SECONDS:.0f} s ...")
-        data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
-        device, objective = shop.hardware.device, TASK_OBJECTIVES[task.objective]
+        data = task_objective(context, task, rows, evaluation_splits(task)[-1])
+        device, objective = context.hardware.device, TASK_OBJECTIVES[task.objective]
 
-        def prepare(start: Start) -> partial[object]:
+        def prepare(start: ModelSource) -> partial[object]:
             headed = open_headed(start.path, data.head, data.number_of_classes, device=device, attention="sdpa")
-            return partial(objective.run, headed.model.eval(), data, task, shop.inputs.vocabulary)
+            return partial(objective.run, headed.model.eval(), data, task, context.inputs.vocabulary)
 
         measured = measure_latency(
             {name: prepare(start) for name, start in models.items()},
@@ -88,18 +88,18 @@ def latency_step(shop: Workshop, task: Task, rows: Step, models: dict[str, Start
                 name: vars(speed_ratio(measured[first], latency)) for name, latency in measured.items() if name != first
             },
         }
-        write_json_whole(place.result / LATENCY, content)
+        write_json_whole(folders.result / LATENCY, content)
         return {}
 
     settings = {
-        "processor": describe_processor(shop.hardware.device),
-        "runtime": describe_runtime(shop.hardware.device),
+        "processor": describe_processor(context.hardware.device),
+        "runtime": describe_runtime(context.hardware.device),
         "torch": torch.__version__,
         "models": {name: start.identity for name, start in models.items()},
         "generation": task.generation.model_dump(),
     }
     inputs = (rows, *(step for start in models.values() for step in start.inputs))
-    return Step(f"measure the speed on {task.name}", "latency", settings, inputs, shop.root, work)
+    return Step(f"measure the speed on {task.name}", "latency", settings, inputs, context.root, work)
 
 
 def read_latency(step: Step) -> dict[str, Any]:

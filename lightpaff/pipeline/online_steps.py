@@ -15,8 +15,8 @@ from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
-from lightpaff.pipeline.graph import Step, Workplace
-from lightpaff.pipeline.training_steps import Start, Workshop, evaluation_splits, task_objective
+from lightpaff.pipeline.graph import Step, StepFolders
+from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
 from lightpaff.recipe_sections import Task
 from lightpaff.runtimes import packages_of_runtimes
@@ -28,7 +28,7 @@ _INPUTS_DRAWN = 512
 
 
 def online_step(
-    shop: Workshop, task: Task, rows: Step, models: Mapping[str, Start], exports: Mapping[str, Step]
+    context: RunContext, task: Task, rows: Step, models: Mapping[str, ModelSource], exports: Mapping[str, Step]
 ) -> Step:
     """Measure models in PyTorch, in float32, and exports in their runtimes, on the processor, by name.
 
@@ -36,17 +36,19 @@ def online_step(
     """
     threads = torch.get_num_threads()
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        settings = _settings(shop, task, rows)
-        with tempfile.TemporaryDirectory(dir=place.checkpoints) as folder:
-            ready = {name: _make_ready(shop, task, rows, start, Path(folder) / name) for name, start in models.items()}
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        settings = _settings(context, task, rows)
+        with tempfile.TemporaryDirectory(dir=folders.checkpoints) as folder:
+            ready = {
+                name: _make_ready(context, task, rows, start, Path(folder) / name) for name, start in models.items()
+            }
             exported = {name: step.directory / EXPORT for name, step in exports.items()}
             contenders, notes = find_contenders(ready | exported, threads=threads)
             for note in notes:
                 console.print(note)
             before = busy_share()
             measurements = _measure(contenders, settings, step.name)
-        write_json_whole(place.result / ONLINE, [asdict(measurement) for measurement in measurements])
+        write_json_whole(folders.result / ONLINE, [asdict(measurement) for measurement in measurements])
         return {"threads": threads, "busy": round(max(before, busy_share()), 2)}
 
     settings = {
@@ -58,7 +60,7 @@ def online_step(
         "generation": task.generation.model_dump(),
     }
     inputs = (rows, *(needed for start in models.values() for needed in start.inputs), *exports.values())
-    return Step(f"measure the exports on {task.name}", "online", settings, inputs, shop.root, work)
+    return Step(f"measure the exports on {task.name}", "online", settings, inputs, context.root, work)
 
 
 def read_online(step: Step) -> list[Measurement]:
@@ -66,9 +68,9 @@ def read_online(step: Step) -> list[Measurement]:
     return [Measurement(**row) for row in json.loads((step.directory / ONLINE).read_text())]
 
 
-def _settings(shop: Workshop, task: Task, rows: Step) -> MeasureSettings:
+def _settings(context: RunContext, task: Task, rows: Step) -> MeasureSettings:
     objective = TASK_OBJECTIVES[task.objective]
-    data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
+    data = task_objective(context, task, rows, evaluation_splits(task)[-1])
     return MeasureSettings(
         batch_sizes=_BATCH_SIZES,
         lengths=(),
@@ -90,13 +92,13 @@ def _measure(contenders: list[Contender], settings: MeasureSettings, description
         return measure(contenders, settings, advance)
 
 
-def _make_ready(shop: Workshop, task: Task, rows: Step, start: Start, folder: Path) -> Path:
+def _make_ready(context: RunContext, task: Task, rows: Step, start: ModelSource, folder: Path) -> Path:
     """A model's directory that also says how the model writes, as a delivered one does."""
     folder.mkdir()
     for file in start.path.iterdir():
         (folder / file.name).symlink_to(file.resolve())
-    data = task_objective(shop, task, rows, evaluation_splits(task)[-1])
+    data = task_objective(context, task, rows, evaluation_splits(task)[-1])
     # A link to the file that came with the model would be written through.
     (folder / "generation_config.json").unlink(missing_ok=True)
-    TASK_OBJECTIVES[task.objective].describe_use(folder, data, task, shop.inputs.vocabulary)
+    TASK_OBJECTIVES[task.objective].describe_use(folder, data, task, context.inputs.vocabulary)
     return folder

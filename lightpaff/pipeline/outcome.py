@@ -43,7 +43,7 @@ from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.training_steps import (
     MADE_WITH,
     TRAINING,
-    Workshop,
+    RunContext,
     evaluation_splits,
     task_objective,
 )
@@ -83,7 +83,7 @@ _COMPARED: list[tuple[ReportedArm, ReportedArm]] = [
 class Finished:
     """A run whose steps are all done."""
 
-    shop: Workshop
+    context: RunContext
     graph: Graph
     done: dict[str, DoneStep]
     exports: ExportPlan
@@ -93,26 +93,26 @@ class Finished:
 
 def report_data(finished: Finished) -> ReportData:
     """Everything that the report shows of a finished run."""
-    shop, graph = finished.shop, finished.graph
-    recipe = shop.recipe
+    context, graph = finished.context, finished.graph
+    recipe = context.recipe
     return ReportData(
         name=recipe.name,
         title=f"{recipe.name}: a teacher{', its student and the control' if recipe.control else ' and its student'}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         summary=_summary(finished),
-        tasks=[_task_facts(shop, steps) for steps in graph.tasks],
+        tasks=[_task_facts(context, steps) for steps in graph.tasks],
         rows=[row for steps in graph.tasks for row in _rows(finished, steps)],
         curves=[_curve(training) for training in graph.trainings],
-        disagreements=[line for steps in graph.tasks for line in _disagreements(shop, steps)],
-        samples=[line for steps in graph.tasks for line in _samples(shop, steps)],
+        disagreements=[line for steps in graph.tasks for line in _disagreements(context, steps)],
+        samples=[line for steps in graph.tasks for line in _samples(context, steps)],
         data_cards=list(_data_cards(finished)),
-        comparisons=[line for steps in graph.tasks for line in _comparisons(shop, steps)],
-        agreement=[line for steps in graph.tasks for line in _agreement(shop, steps)],
+        comparisons=[line for steps in graph.tasks for line in _comparisons(context, steps)],
+        agreement=[line for steps in graph.tasks for line in _agreement(context, steps)],
         speed_ratios=[_speed_ratio(finished, steps) for steps in graph.tasks],
         steps=list(_step_lines(finished)),
-        compute=[_compute_line(shop, training) for training in graph.trainings],
+        compute=[_compute_line(context, training) for training in graph.trainings],
         environment={
-            **describe_environment(shop.hardware.device, shop.hardware.precision),
+            **describe_environment(context.hardware.device, context.hardware.precision),
             "seeds": f"pre-training {recipe.seeds.pretraining}, fine-tuning {recipe.seeds.fine_tuning}",
             "recipe fingerprint": recipe.fingerprint(),
         },
@@ -123,20 +123,20 @@ def report_data(finished: Finished) -> ReportData:
     )
 
 
-def read_predictions(shop: Workshop, steps: TaskSteps, step: Step, split: str) -> Outputs:
+def read_predictions(context: RunContext, steps: TaskSteps, step: Step, split: str) -> Outputs:
     """A model's outputs for a split, with the gold ones."""
-    data = task_objective(shop, steps.task, steps.rows, split)
+    data = task_objective(context, steps.task, steps.rows, split)
     return TASK_OBJECTIVES[steps.task.objective].read_outputs(step.directory / split, data)
 
 
 def _summary(finished: Finished) -> dict[str, str]:
-    shop = finished.shop
-    recipe = shop.recipe
-    teacher = shop.inputs.teacher.origin if shop.inputs.teacher else "pre-trained here"
+    context = finished.context
+    recipe = context.recipe
+    teacher = context.inputs.teacher.origin if context.inputs.teacher else "pre-trained here"
     pretraining = recipe.pretraining
     facts = {
-        "teacher": f"{teacher}, {_describe(shop.inputs.teacher_config)}",
-        "student": f"{_describe(shop.inputs.student_config)}, started from {_describe_start(recipe)}",
+        "teacher": f"{teacher}, {_describe(context.inputs.teacher_config)}",
+        "student": f"{_describe(context.inputs.student_config)}, started from {_describe_start(recipe)}",
         "distillation in pre-training": (
             _describe_distillation(pretraining.distillation) if pretraining else "no pre-training stage"
         ),
@@ -176,9 +176,9 @@ def _describe_start(recipe: Recipe) -> str:
     return known.get(recipe.student.initialisation, recipe.student.initialisation)
 
 
-def _task_facts(shop: Workshop, steps: TaskSteps) -> TaskFacts:
+def _task_facts(context: RunContext, steps: TaskSteps) -> TaskFacts:
     task, objective = steps.task, TASK_OBJECTIVES[steps.task.objective]
-    teacher = read_predictions(shop, steps, _teacher_step(steps), evaluation_splits(task)[-1])
+    teacher = read_predictions(context, steps, _teacher_step(steps), evaluation_splits(task)[-1])
     words = objective.answer_words(task)
     return TaskFacts(
         task.name,
@@ -215,13 +215,13 @@ def _whose_f1(steps: TaskSteps) -> dict[str, str]:
 
 def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
     """One row an arm, seed, split and metric; with several seeds also their mean."""
-    shop = finished.shop
+    context = finished.context
     latency = _read_speed(finished, steps)
     for split in evaluation_splits(steps.task):
         for arm in finished.graph.arms:
             own = {seed: step for (name, seed), step in steps.predictions.items() if name == arm.name}
-            read = {seed: read_predictions(shop, steps, step, split) for seed, step in own.items()}
-            costs = {**_size(shop, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
+            read = {seed: read_predictions(context, steps, step, split) for seed, step in own.items()}
+            costs = {**_size(context, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
             for metric in steps.task.metric_names:
                 for seed, outputs in read.items():
                     yield _row(arm.name, steps, split, metric, outputs, seed=seed, **costs)
@@ -229,7 +229,7 @@ def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
                     yield _mean_row(arm.name, steps, split, metric, list(read.values()), **costs)
         if steps.baseline is None:
             continue
-        predictions = read_predictions(shop, steps, steps.baseline, split)
+        predictions = read_predictions(context, steps, steps.baseline, split)
         facts = finished.done[steps.baseline.fingerprint].facts
         for metric in steps.task.metric_names:
             costs = {"parameters": facts["parameters"], "runtime": "scikit-learn", "command": finished.command}
@@ -268,9 +268,9 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
     )
 
 
-def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
+def _size(context: RunContext, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, int]:
     folder = steps.models[arm.name, seed].path
-    data = task_objective(shop, steps.task, steps.rows, "validation")
+    data = task_objective(context, steps.task, steps.rows, "validation")
     return {
         "parameters": count_parameters(read_config(folder), data.head, data.number_of_classes).total,
         "bytes": float32_bytes(folder),
@@ -280,7 +280,7 @@ def _size(shop: Workshop, steps: TaskSteps, arm: Arm, seed: int) -> dict[str, in
 def _read_speed(finished: Finished, steps: TaskSteps) -> dict[str, Any]:
     """How fast teacher and student are, as `read_latency` has it: of the measurement beside the exports where there is
     one on this device, so that the page shows one time a model."""
-    if steps.online is None or finished.shop.hardware.device.type != "cpu":
+    if steps.online is None or finished.context.hardware.device.type != "cpu":
         return read_latency(steps.latency)
     rows = read_online(steps.online)
     by_model = {
@@ -291,7 +291,7 @@ def _read_speed(finished: Finished, steps: TaskSteps) -> dict[str, Any]:
         return read_latency(steps.latency)
     first = by_model["student"][0]
     return {
-        "runtime": describe_runtime(finished.shop.hardware.device),
+        "runtime": describe_runtime(finished.context.hardware.device),
         "models": {
             name: {
                 "median_ms": own[0].median_ms,
@@ -331,13 +331,13 @@ def _curve(training: TrainingStep) -> Curve:
     )
 
 
-def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
+def _disagreements(context: RunContext, steps: TaskSteps) -> Iterator[Disagreement]:
     """The rows on which teacher and delivered student differ, the surest student first."""
     if steps.task.objective != "classify":
         return
     split = evaluation_splits(steps.task)[-1]
-    teacher = read_predictions(shop, steps, _teacher_step(steps), split)
-    student = read_predictions(shop, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
+    teacher = read_predictions(context, steps, _teacher_step(steps), split)
+    student = read_predictions(context, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
     assert isinstance(teacher, Predictions)
     assert isinstance(student, Predictions)
     texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
@@ -357,14 +357,14 @@ def _disagreements(shop: Workshop, steps: TaskSteps) -> Iterator[Disagreement]:
         )
 
 
-def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
+def _samples(context: RunContext, steps: TaskSteps) -> Iterator[Sample]:
     """Rows from all over the split, with what each model wrote."""
     if steps.task.objective != "translate":
         return
     split, seed = evaluation_splits(steps.task)[-1], chosen_seed(steps.chosen)
-    data = task_objective(shop, steps.task, steps.rows, split)
+    data = task_objective(context, steps.task, steps.rows, split)
     assert isinstance(data, Translation)
-    written = {arm: _texts(shop, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
+    written = {arm: _texts(context, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
     sources, references = data.sources(), data.references()
     shown = min(_SAMPLES_SHOWN, len(sources))
     for row in (len(sources) * place // shown for place in range(shown)):
@@ -379,12 +379,12 @@ def _samples(shop: Workshop, steps: TaskSteps) -> Iterator[Sample]:
         )
 
 
-def _texts(shop: Workshop, steps: TaskSteps, arm: str, seed: int, split: str) -> list[str]:
+def _texts(context: RunContext, steps: TaskSteps, arm: str, seed: int, split: str) -> list[str]:
     """What an arm wrote; of the teacher, whatever its seed; nothing of an arm that was not trained."""
     step = _teacher_step(steps) if arm == TEACHER else steps.predictions.get((arm, seed))
     if step is None:
         return []
-    outputs = read_predictions(shop, steps, step, split)
+    outputs = read_predictions(context, steps, step, split)
     assert isinstance(outputs, GeneratedTexts)
     return outputs.hypotheses
 
@@ -395,7 +395,7 @@ def _teacher_step(steps: TaskSteps) -> Step:
 
 def _step_lines(finished: Finished) -> Iterator[StepLine]:
     """What was done; a training that was made elsewhere, or otherwise, says with what."""
-    here = describe_maker(finished.shop.hardware.device)
+    here = describe_maker(finished.context.hardware.device)
     for step in finished.graph.steps:
         done = finished.done[step.fingerprint]
         maker = done.facts.get(MADE_WITH, here)
@@ -405,7 +405,7 @@ def _step_lines(finished: Finished) -> Iterator[StepLine]:
 
 def _data_cards(finished: Finished) -> Iterator[DataCard]:
     """The cards of the data steps, under this run's names and paths: the steps may be those of an earlier run."""
-    graph, sources = finished.graph, finished.shop.inputs.sources
+    graph, sources = finished.graph, finished.context.inputs.sources
     if graph.corpus is not None:
         card = json.loads((graph.corpus.directory / CARD).read_text())
         yield _data_card("pre-training text", sources.corpus, card)
@@ -422,18 +422,18 @@ def _data_card(name: str, sources: list[ResolvedSource], card: dict[str, Any]) -
     return DataCard(name, {"sources": paths, **card["facts"]}, card["dropped"])
 
 
-def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
+def _comparisons(context: RunContext, steps: TaskSteps) -> Iterator[Comparison]:
     """Student against teacher, control and baseline, control against teacher, on the reported split."""
     split, metric = evaluation_splits(steps.task)[-1], steps.task.metric_names[0]
-    seeds = shop.recipe.seeds.fine_tuning
+    seeds = context.recipe.seeds.fine_tuning
     several: dict[ReportedArm, list[Outputs]] = {
-        "teacher": [read_predictions(shop, steps, _teacher_step(steps), split)],
+        "teacher": [read_predictions(context, steps, _teacher_step(steps), split)],
     }
     if steps.baseline is not None:
-        several["tfidf"] = [read_predictions(shop, steps, steps.baseline, split)]
+        several["tfidf"] = [read_predictions(context, steps, steps.baseline, split)]
     arms = list(dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER))
     for arm in arms:
-        several[arm] = [read_predictions(shop, steps, steps.predictions[arm, seed], split) for seed in seeds]
+        several[arm] = [read_predictions(context, steps, steps.predictions[arm, seed], split) for seed in seeds]
     others = [arm for arm in arms if arm not in (STUDENT, CONTROL)]
     pairs = [(STUDENT, arm) for arm in others] + [(arm, CONTROL) for arm in others]
     for first, second in (*_COMPARED, *pairs):
@@ -451,17 +451,17 @@ def _comparisons(shop: Workshop, steps: TaskSteps) -> Iterator[Comparison]:
             )
 
 
-def _agreement(shop: Workshop, steps: TaskSteps) -> Iterator[AgreementLine]:
+def _agreement(context: RunContext, steps: TaskSteps) -> Iterator[AgreementLine]:
     """How far student and control say what the teacher says: means over the fine-tuning seeds."""
     split = evaluation_splits(steps.task)[-1]
     is_classification = steps.task.objective != "regress"
-    teacher = _classified(read_predictions(shop, steps, _teacher_step(steps), split))
+    teacher = _classified(read_predictions(context, steps, _teacher_step(steps), split))
     if teacher is None:
         return
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
     for arm in dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER):
-        read = [read_predictions(shop, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
+        read = [read_predictions(context, steps, step, split) for (a, _), step in steps.predictions.items() if a == arm]
         own = [classified for outputs in read if (classified := _classified(outputs)) is not None]
         if own:
             yield AgreementLine(
@@ -491,6 +491,6 @@ def _speed_ratio(finished: Finished, steps: TaskSteps) -> SpeedRatio:
     )
 
 
-def _compute_line(shop: Workshop, training: TrainingStep) -> ComputeLine:
-    own, teacher = flops_of(shop, training, workload_of(shop, training))
+def _compute_line(context: RunContext, training: TrainingStep) -> ComputeLine:
+    own, teacher = flops_of(context, training, workload_of(context, training))
     return ComputeLine(training.arm.name, training.stage, training.task.name if training.task else None, own, teacher)

@@ -13,7 +13,7 @@ from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.probe import measure_tokens_per_second
-from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.pipeline.training_steps import RunContext
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
 
 _BYTES_A_WEIGHT = 4
@@ -51,38 +51,38 @@ class Plan:
     busyness: str = ""
 
 
-def make_plan(shop: Workshop, graph: Graph, exports: ExportPlan) -> Plan:
+def make_plan(context: RunContext, graph: Graph, exports: ExportPlan) -> Plan:
     """Plan a run whose data steps are done; a few training steps of each kind are timed first."""
     speeds: dict[Any, float] = {}
     busyness = describe_busyness(busy_share()) if any(one.step.state != "done" for one in graph.trainings) else ""
-    planned = [_plan_training(shop, training, speeds) for training in graph.trainings]
+    planned = [_plan_training(context, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
     others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
     parameters = {
-        name: count_parameters(config, shop.pretraining_head, shop.inputs.vocabulary.size)
-        for name, config in (("teacher", shop.inputs.teacher_config), ("student", shop.inputs.student_config))
+        name: count_parameters(config, context.pretraining_head, context.inputs.vocabulary.size)
+        for name, config in (("teacher", context.inputs.teacher_config), ("student", context.inputs.student_config))
     }
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
-    results = sum(_weight_bytes(shop, item.training) for item in unfinished)
+    results = sum(_weight_bytes(context, item.training) for item in unfinished)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
     return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint, busyness)
 
 
-def require_disk_space(plan: Plan, shop: Workshop) -> None:
+def require_disk_space(plan: Plan, context: RunContext) -> None:
     """Refuse a run that would fill the disk.
 
     Raises:
         UserError: says what is needed and what is free.
     """
-    free = shutil.disk_usage(shop.root).free
+    free = shutil.disk_usage(context.root).free
     if plan.disk_bytes > free:
         raise UserError(
-            f"{shop.root}: the run needs about {plan.disk_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; make "
-            "room or give another --output"
+            f"{context.root}: the run needs about {plan.disk_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "make room or give another --output"
         )
 
 
-def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
+def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
     """Show a plan as tables."""
     console.print(_size_table(plan))
     console.print(_step_table(plan))
@@ -92,56 +92,56 @@ def print_plan(plan: Plan, shop: Workshop, console: Console) -> None:
     if plan.busyness:
         console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
     console.print(
-        f"{shop.hardware.device.type}, {shop.hardware.precision}; about {_duration(plan.seconds)} of work left, "
-        f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {shop.root}"
+        f"{context.hardware.device.type}, {context.hardware.precision}; about {_duration(plan.seconds)} of work left, "
+        f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
     )
 
 
-def _plan_training(shop: Workshop, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:
-    workload = workload_of(shop, training)
-    own, teacher = flops_of(shop, training, workload)
+def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:
+    workload = workload_of(context, training)
+    own, teacher = flops_of(context, training, workload)
     seconds = 0.0
     if training.step.state != "done":
         kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
         if kind not in speeds:
-            speeds[kind] = measure_tokens_per_second(shop, training)
+            speeds[kind] = measure_tokens_per_second(context, training)
         seconds = workload.tokens / speeds[kind]
-    weights = _weight_bytes(shop, training)
+    weights = _weight_bytes(context, training)
     return PlannedTraining(
         training,
         workload,
         own,
         teacher,
         memory_bytes=_STATES_IN_TRAINING * weights
-        + _activation_bytes(shop, training, workload)
-        + _teacher_bytes(shop, training),
+        + _activation_bytes(context, training, workload)
+        + _teacher_bytes(context, training),
         disk_bytes=_STATES_ON_DISK * weights,
         seconds=seconds,
     )
 
 
-def _weight_bytes(shop: Workshop, training: TrainingStep) -> float:
-    head, classes = head_of(shop, training)
-    return _BYTES_A_WEIGHT * count_parameters(config_of(shop, training), head, classes).total
+def _weight_bytes(context: RunContext, training: TrainingStep) -> float:
+    head, classes = head_of(context, training)
+    return _BYTES_A_WEIGHT * count_parameters(config_of(context, training), head, classes).total
 
 
-def _activation_bytes(shop: Workshop, training: TrainingStep, workload: Workload) -> float:
+def _activation_bytes(context: RunContext, training: TrainingStep, workload: Workload) -> float:
     """Of the student's pass, in 16 bits twice where training is in float32 (Korthikanti et al. 2022, equation 1)."""
-    shape = shape_of(config_of(shop, training))
+    shape = shape_of(config_of(context, training))
     assert shape.hidden_size is not None
     assert shape.heads is not None
     # Plain attention keeps its matrices, the fused one does not.
-    matrices = 5 * shape.heads * workload.sequence_length if shop.hardware.attention == "eager" else 0
+    matrices = 5 * shape.heads * workload.sequence_length if context.hardware.attention == "eager" else 0
     bytes_a_token = shape.layers * (34 * shape.hidden_size + matrices)
     at_once = min(training.training.micro_batch_tokens, training.training.batch_size * workload.sequence_length)
-    return at_once * bytes_a_token * (1 if shop.hardware.precision == "bf16" else 2)
+    return at_once * bytes_a_token * (1 if context.hardware.precision == "bf16" else 2)
 
 
-def _teacher_bytes(shop: Workshop, training: TrainingStep) -> float:
+def _teacher_bytes(context: RunContext, training: TrainingStep) -> float:
     if training.asks_teacher != "live":
         return 0.0
-    head, classes = head_of(shop, training)
-    return _BYTES_A_WEIGHT * count_parameters(shop.inputs.teacher_config, head, classes).total
+    head, classes = head_of(context, training)
+    return _BYTES_A_WEIGHT * count_parameters(context.inputs.teacher_config, head, classes).total
 
 
 def _size_table(plan: Plan) -> Table:

@@ -9,7 +9,7 @@ from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import split_model
 from lightpaff.pipeline.build import TrainingStep
-from lightpaff.pipeline.training_steps import Workshop
+from lightpaff.pipeline.training_steps import RunContext
 from lightpaff.pipeline.workload import data_of
 from lightpaff.recipe_sections import Distillation
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
@@ -19,44 +19,44 @@ from lightpaff.training.optimiser import create_optimiser
 _STEPS = 2
 
 
-def measure_tokens_per_second(shop: Workshop, training: TrainingStep) -> float:
+def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> float:
     """Train random models of the planned shapes for a moment, after one step to warm up; the best step counts."""
     settings = training.training
-    data, ids = data_of(shop, training)
+    data, ids = data_of(context, training)
     order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
     examples = order.micro_batches(0)[1][0]
-    batch = data.batch(examples, draw=0).to(shop.hardware.device)
-    model = _random_model(shop, training, training.arm.is_small)
+    batch = data.batch(examples, draw=0).to(context.hardware.device)
+    model = _random_model(context, training, training.arm.is_small)
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
-        teacher = LiveTeacher(_random_model(shop, training, is_small=False))
+        teacher = LiveTeacher(_random_model(context, training, is_small=False))
     module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)
     times = []
     for _ in range(1 + _STEPS):
         started = time.monotonic()
-        with shop.hardware.autocast():
+        with context.hardware.autocast():
             losses = module(batch, teacher.targets(batch), distillation)
         losses.total.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if shop.hardware.device.type == "cuda":
+        if context.hardware.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - started)
     return float(data.lengths_N[examples].sum()) / min(times[1:])
 
 
-def _random_model(shop: Workshop, training: TrainingStep, is_small: bool) -> HeadedModel:
-    data, _ = data_of(shop, training)
+def _random_model(context: RunContext, training: TrainingStep, is_small: bool) -> HeadedModel:
+    data, _ = data_of(context, training)
     model = create_student(
-        shop.inputs.student_config if is_small else shop.inputs.teacher_config,
+        context.inputs.student_config if is_small else context.inputs.teacher_config,
         data.head,
         data.number_of_classes,
         initialisation="random",
         teacher_path=None,
         seed=0,
-        attention=shop.hardware.attention,
+        attention=context.hardware.attention,
         dropout=training.training.dropout,
     )
-    return split_model(model.to(shop.hardware.device), data.head, data.number_of_classes)
+    return split_model(model.to(context.hardware.device), data.head, data.number_of_classes)

@@ -31,7 +31,7 @@ from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
-from lightpaff.pipeline.training_steps import Start, Workshop
+from lightpaff.pipeline.training_steps import ModelSource, RunContext
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Export
@@ -83,20 +83,20 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     _require_one_process()
     directory = default_output(recipe, output)
     _require_free(directory, recipe)
-    shop = open_workshop(recipe, directory)
-    exports = plan_exports(shop)
-    graph, done = prepare(shop, exports.exports)
+    context = open_workshop(recipe, directory)
+    exports = plan_exports(context)
+    graph, done = prepare(context, exports.exports)
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
     _claim(directory, recipe)
-    plan = make_plan(shop, graph, exports)
-    print_plan(plan, shop, console)
-    require_disk_space(plan, shop)
-    graph, failures = _do_steps(shop, exports.exports, done)
+    plan = make_plan(context, graph, exports)
+    print_plan(plan, context, console)
+    require_disk_space(plan, context)
+    graph, failures = _do_steps(context, exports.exports, done)
     command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
-    return _deliver(Finished(shop, graph, done, exports, failures, command), directory)
+    return _deliver(Finished(context, graph, done, exports, failures, command), directory)
 
 
-def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> Workshop:
+def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> RunContext:
     """Fetch and check a run's inputs.
 
     Args:
@@ -107,36 +107,36 @@ def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | N
     root = directory.parent / STEPS
     _make_writable(root)
     hardware = choose_hardware(recipe)
-    return Workshop(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
+    return RunContext(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
 
 
-def prepare(shop: Workshop, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
+def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
     """Lay out a run and prepare its data; nothing is trained. What is done comes by its fingerprint."""
-    graph, tokenizer = build_graph(shop, exports), shop.inputs.trained_tokenizer
+    graph, tokenizer = build_graph(context, exports), context.inputs.trained_tokenizer
     done = {tokenizer.step.fingerprint: tokenizer} if tokenizer else {}
     done |= {step.fingerprint: run_step(step) for step in graph.data if step.fingerprint not in done}
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")
-        if steps.task.name in shop.inputs.task_teachers:
-            check_class_order(shop, steps, Start.of_fetched(shop.inputs.task_teachers[steps.task.name]))
+        if steps.task.name in context.inputs.task_teachers:
+            check_class_order(context, steps, ModelSource.of_fetched(context.inputs.task_teachers[steps.task.name]))
     return graph, done
 
 
-def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, Workshop]:
+def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, RunContext]:
     """Plan a run: fetches and prepares the data, probes the speed, trains nothing."""
-    shop = open_workshop(recipe, default_output(recipe, output))
-    exports = plan_exports(shop)
-    return make_plan(shop, prepare(shop, exports.exports)[0], exports), shop
+    context = open_workshop(recipe, default_output(recipe, output))
+    exports = plan_exports(context)
+    return make_plan(context, prepare(context, exports.exports)[0], exports), context
 
 
-def _do_steps(shop: Workshop, exports: list[Export], done: dict[str, DoneStep]) -> tuple[Graph, list[str]]:
+def _do_steps(context: RunContext, exports: list[Export], done: dict[str, DoneStep]) -> tuple[Graph, list[str]]:
     """Do what is not in `done`, and put it there: the graph of all that could be done, and why the rest could not.
 
     An export that fails is left out, with its check: a trained student is worth its report all the same.
     """
     failures: dict[str, str] = {}
-    graph = build_graph(shop, exports)
+    graph = build_graph(context, exports)
     while to_do := [step for step in graph.steps if step.fingerprint not in done]:
         step = to_do[0]
         try:
@@ -146,7 +146,7 @@ def _do_steps(shop: Workshop, exports: list[Export], done: dict[str, DoneStep]) 
                 raise
             failures[step.name] = f"{step.name} failed: {error}"
             console.print(failures[step.name])
-            graph = build_graph(shop, exports, failures)
+            graph = build_graph(context, exports, failures)
     for steps in graph.tasks:
         for export in steps.exports:
             verdict, why = export.judgement
@@ -235,18 +235,18 @@ def _make_writable(directory: Path) -> None:
 
 
 def _deliver(finished: Finished, directory: Path) -> RunResult:
-    shop, graph = finished.shop, finished.graph
+    context, graph = finished.context, finished.graph
     _deliver_models(finished, directory)
     data = report_data(finished)
     write_report(data, directory / "report")
     write_json_whole(
         directory / RUN,
         {
-            "recipe_fingerprint": shop.recipe.fingerprint(),
-            "recipe": shop.recipe.model_dump(mode="json"),
-            "made with": shop.made_with,
+            "recipe_fingerprint": context.recipe.fingerprint(),
+            "recipe": context.recipe.model_dump(mode="json"),
+            "made with": context.made_with,
             "steps": {step.name: step.directory.name for step in graph.steps},
-            "roles": [role for steps in graph.tasks for role in _roles(steps, shop.root)],
+            "roles": [role for steps in graph.tasks for role in _roles(steps, context.root)],
         },
     )
     page = directory / "report" / "index.html"
@@ -261,7 +261,7 @@ def _deliver_models(finished: Finished, directory: Path) -> None:
         for export in steps.exports:
             if export.is_delivered:
                 destination = export_directory(directory, len(tasks) > 1, steps.task.name, export.request)
-                deliver_export(export, destination, finished.shop, steps)
+                deliver_export(export, destination, finished.context, steps)
 
 
 def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:

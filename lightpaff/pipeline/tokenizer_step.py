@@ -10,7 +10,7 @@ from lightpaff.data.evaluation_texts import EvaluatedRows, read_evaluation_texts
 from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, source_identity
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Family, FromScratch
 
 _TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture"}
@@ -26,12 +26,12 @@ def tokenizer_step(
 ) -> Step:
     """Train a tokenizer on the pre-training corpus, without the texts that hold an evaluation example."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         leaks = LeakIndex(read_evaluation_texts(evaluated))
         # A decoder writes text as it stands, so its tokenizer learns from whole documents, line ends and all.
         texts = read_corpus(corpus, Counter(), leaks, whole_documents=family == "decoder")
         tokenizer = train_tokenizer((text.text for text in texts), from_scratch, family, languages)
-        tokenizer.save_pretrained(place.result)
+        tokenizer.save_pretrained(folders.result)
         return {"tokens": len(tokenizer)}
 
     settings = {

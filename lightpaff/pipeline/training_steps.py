@@ -31,7 +31,7 @@ from lightpaff.objectives.translate import Translation, write_rows, write_target
 from lightpaff.pipeline.arms import Arm, spoken
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
 from lightpaff.pipeline.environment import describe_maker, what_decides_bits
-from lightpaff.pipeline.graph import Step, Workplace
+from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Distillation, Languages, Task, Training
@@ -53,7 +53,7 @@ control, which has no use for rows without a label, takes as many steps."""
 
 
 @dataclass(frozen=True)
-class Start:
+class ModelSource:
     """The model that a training starts from: a directory that is there, or the result of a step.
 
     Attributes:
@@ -65,12 +65,12 @@ class Start:
     identity: str
 
     @classmethod
-    def of_fetched(cls, model: FetchedModel) -> "Start":
+    def of_fetched(cls, model: FetchedModel) -> "ModelSource":
         """Start from a ready-made model."""
         return cls(model.path, None, model.identity)
 
     @classmethod
-    def of_step(cls, step: Step) -> "Start":
+    def of_step(cls, step: Step) -> "ModelSource":
         """Start from a step's model."""
         return cls(step.directory / MODEL, step, "step")
 
@@ -81,7 +81,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RunContext:
     """What all training steps of a run share.
 
     Attributes:
@@ -126,7 +126,7 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class Advice:
+class Supervision:
     """What a student hears from the fine-tuned teacher of its task.
 
     Attributes:
@@ -136,7 +136,7 @@ class Advice:
     """
 
     captured: Step | None
-    live: Start | None
+    live: ModelSource | None
     sequences: Step | None
 
     @property
@@ -146,40 +146,40 @@ class Advice:
         return tuple(step for step in steps if step is not None)
 
 
-def initial_step(shop: Workshop, arm: Arm, start: Start | None) -> Step:
+def initial_step(context: RunContext, arm: Arm, start: ModelSource | None) -> Step:
     """Make the model that training starts from: the student, shared by the distilled one and its control, or a
     teacher with random weights."""
-    config = shop.inputs.student_config if arm.is_small else shop.inputs.teacher_config
-    initialisation = shop.recipe.student.initialisation if arm.is_small else "random"
-    seed = shop.recipe.seeds.pretraining
+    config = context.inputs.student_config if arm.is_small else context.inputs.teacher_config
+    initialisation = context.recipe.student.initialisation if arm.is_small else "random"
+    seed = context.recipe.seeds.pretraining
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         model = create_student(
             config,
-            shop.pretraining_head,
-            shop.inputs.vocabulary.size,
+            context.pretraining_head,
+            context.inputs.vocabulary.size,
             initialisation=initialisation,
             teacher_path=start.path if start else None,
             seed=seed,
             attention="eager",
         )
-        _save(model, shop, place.result)
+        _save(model, context, folders.result)
         if start is not None:
-            carry_pooler(start.path, place.result / MODEL)
+            carry_pooler(start.path, folders.result / MODEL)
         return {}
 
     settings = {
-        "made with": shop.made_with,
+        "made with": context.made_with,
         "config": config_identity(config),
         "initialisation": initialisation,
         "seed": seed,
         "start": start.identity if start else None,
     }
     name = "make the student" if arm.is_small else "make the teacher"
-    return Step(name, "initial", settings, start.inputs if start else (), shop.root, work)
+    return Step(name, "initial", settings, start.inputs if start else (), context.root, work)
 
 
-def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher: Start | None) -> Step:
+def pretrain_step(context: RunContext, arm: Arm, corpus: Step, start: ModelSource, teacher: ModelSource | None) -> Step:
     """The family's pre-training objective on the corpus, with distillation where a teacher is given."""
     recipe = arm.recipe
     assert recipe.pretraining is not None
@@ -189,12 +189,12 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
     distillation = pretraining.distillation if teacher else _NO_DISTILLATION
     seed = recipe.seeds.pretraining
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         open_model = partial(
-            shop.open, head=shop.pretraining_head, classes=shop.inputs.vocabulary.size, labels=None, seed=seed
+            context.open, head=context.pretraining_head, classes=context.inputs.vocabulary.size, labels=None, seed=seed
         )
-        data = corpus_objective(shop, corpus)
-        training_ids, validation_ids = corpus_ids(shop, corpus)
+        data = corpus_objective(context, corpus)
+        training_ids, validation_ids = corpus_ids(context, corpus)
         live: Teacher = LiveTeacher(open_model(teacher.path, training=None)) if teacher else NoTeacher()
         job = TrainingJob(
             description=step.name,
@@ -205,17 +205,17 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
             settings=training,
             distillation=distillation,
             seed=seed,
-            validate=partial(validate_tokens, data, validation_ids, training.micro_batch_tokens, shop.hardware),
-            checkpoints=place.checkpoints,
+            validate=partial(validate_tokens, data, validation_ids, training.micro_batch_tokens, context.hardware),
+            checkpoints=folders.checkpoints,
             fingerprint=step.fingerprint,
-            hardware=shop.hardware,
+            hardware=context.hardware,
         )
-        facts = _train_and_save(job, shop, place)
-        carry_pooler(start.path, place.result / MODEL)
+        facts = _train_and_save(job, context, folders)
+        carry_pooler(start.path, folders.result / MODEL)
         return facts
 
     settings = {
-        **shop.settings,
+        **context.settings,
         "training": _what_matters(training),
         "distillation": distillation.model_dump(),
         # The corpus is an input; the rest of the section is another arm's.
@@ -225,56 +225,63 @@ def pretrain_step(shop: Workshop, arm: Arm, corpus: Step, start: Start, teacher:
         "teacher": teacher.identity if teacher else None,
     }
     inputs = (corpus, *start.inputs, *(teacher.inputs if teacher else ()))
-    return Step(f"pre-train {spoken(arm.name)}", "pretrain", settings, inputs, shop.root, work)
+    return Step(f"pre-train {spoken(arm.name)}", "pretrain", settings, inputs, context.root, work)
 
 
-def corpus_objective(shop: Workshop, corpus: Step) -> Objective:
+def corpus_objective(context: RunContext, corpus: Step) -> Objective:
     """The pre-training objective over the prepared corpus."""
-    pretraining = shop.recipe.pretraining
+    pretraining = context.recipe.pretraining
     assert pretraining is not None
     return PRETRAINING_OBJECTIVES[pretraining.objective].open_corpus(
-        corpus.directory / SEQUENCES, pretraining, shop.inputs.vocabulary, shop.recipe.seeds.pretraining
+        corpus.directory / SEQUENCES, pretraining, context.inputs.vocabulary, context.recipe.seeds.pretraining
     )
 
 
-def corpus_ids(shop: Workshop, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
+def corpus_ids(context: RunContext, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
     """The prepared corpus's row numbers for training and for validation."""
-    pretraining = shop.recipe.pretraining
+    pretraining = context.recipe.pretraining
     assert pretraining is not None
     return held_out(TokenTable(corpus.directory / SEQUENCES), pretraining.validation_fraction)
 
 
 def finetune_step(
-    shop: Workshop, arm: Arm, task: Task, rows: Step, start: Start, advice: Advice | None, budget: Budget, seed: int
+    context: RunContext,
+    arm: Arm,
+    task: Task,
+    rows: Step,
+    start: ModelSource,
+    supervision: Supervision | None,
+    budget: Budget,
+    seed: int,
 ) -> Step:
-    """The task's objective on its rows, with distillation where the teacher gives advice."""
+    """The task's objective on its rows, with distillation where the teacher gives supervision."""
     fine_tuning = arm.recipe.fine_tuning
     training = training_of(arm)
-    distillation = fine_tuning.distillation if advice else _NO_DISTILLATION
+    distillation = fine_tuning.distillation if supervision else _NO_DISTILLATION
     objective = TASK_OBJECTIVES[task.objective]
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        data = training_objective(shop, task, rows, advice, seed)
-        validation = task_objective(shop, objective.for_validation(task), rows, "validation")
-        ids = np.arange(len(data.lengths_N)) if advice else data.gold_ids
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        data = training_objective(context, task, rows, supervision, seed)
+        validation = task_objective(context, objective.for_validation(task), rows, "validation")
+        ids = np.arange(len(data.lengths_N)) if supervision else data.gold_ids
         job = TrainingJob(
             description=step.name,
-            model=open_for_task(shop, task, rows, start.path, training, seed),
+            model=open_for_task(context, task, rows, start.path, training, seed),
             data=data,
             example_ids=ids,
-            teacher=_teacher_of(shop, task, rows, advice, data.targets_N),
+            teacher=_teacher_of(context, task, rows, supervision, data.targets_N),
             settings=with_steps_over(budget, training, data),
             distillation=distillation,
             seed=seed,
-            validate=partial(validate_task, validation, task, training.micro_batch_tokens, shop.hardware),
-            checkpoints=place.checkpoints,
+            validate=partial(validate_task, validation, task, training.micro_batch_tokens, context.hardware),
+            checkpoints=folders.checkpoints,
             fingerprint=step.fingerprint,
-            hardware=shop.hardware,
+            hardware=context.hardware,
         )
-        return _train_and_save(job, shop, place, task.languages)
+        return _train_and_save(job, context, folders, task.languages)
 
     settings = {
-        **shop.settings,
+        **context.settings,
         "training": _what_matters(training),
         "budget": budget,
         "distillation": distillation.model_dump(),
@@ -282,11 +289,11 @@ def finetune_step(
         "metric": task.metric_names[0],
         "seed": seed,
         "start": start.identity,
-        "advice": _advice_identity(task, advice),
+        "advice": _supervision_identity(task, supervision),
     }
-    inputs = (rows, *start.inputs, *(advice.inputs if advice else ()))
+    inputs = (rows, *start.inputs, *(supervision.inputs if supervision else ()))
     name = f"fine-tune {spoken(arm.name)} on {task.name}, seed {seed}"
-    return Step(name, "finetune", settings, inputs, shop.root, work)
+    return Step(name, "finetune", settings, inputs, context.root, work)
 
 
 def training_of(arm: Arm) -> Training:
@@ -295,30 +302,34 @@ def training_of(arm: Arm) -> Training:
     return fine_tuning.training if arm.is_small else fine_tuning.teacher_training or fine_tuning.training
 
 
-def training_objective(shop: Workshop, task: Task, rows: Step, advice: Advice | None, seed: int) -> Objective:
+def training_objective(
+    context: RunContext, task: Task, rows: Step, supervision: Supervision | None, seed: int
+) -> Objective:
     """The training rows of a task; for a student in sequence-level distillation, with the teacher's own outputs."""
-    data = task_objective(shop, task, rows, "train", seed)
-    if advice is None or advice.sequences is None:
+    data = task_objective(context, task, rows, "train", seed)
+    if supervision is None or supervision.sequences is None:
         return data
     assert isinstance(data, Translation)
     assert task.sequence_distillation is not None
-    outputs = TokenTable(advice.sequences.directory / TEACHER_TARGETS)
+    outputs = TokenTable(supervision.sequences.directory / TEACHER_TARGETS)
     return data.with_teacher_targets(outputs, task.sequence_distillation.ratio, seed)
 
 
-def _teacher_of(shop: Workshop, task: Task, rows: Step, advice: Advice | None, targets_N: np.ndarray) -> Teacher:
-    if advice is not None and advice.captured is not None:
-        return StoredTeacher(advice.captured.directory / SOFT_TARGETS, targets_N, shop.hardware.device)
-    if advice is not None and advice.live is not None:
-        return LiveTeacher(open_for_task(shop, task, rows, advice.live.path, None, 0))
+def _teacher_of(
+    context: RunContext, task: Task, rows: Step, supervision: Supervision | None, targets_N: np.ndarray
+) -> Teacher:
+    if supervision is not None and supervision.captured is not None:
+        return StoredTeacher(supervision.captured.directory / SOFT_TARGETS, targets_N, context.hardware.device)
+    if supervision is not None and supervision.live is not None:
+        return LiveTeacher(open_for_task(context, task, rows, supervision.live.path, None, 0))
     return NoTeacher()
 
 
-def _advice_identity(task: Task, advice: Advice | None) -> Any:
-    if advice is None:
+def _supervision_identity(task: Task, supervision: Supervision | None) -> Any:
+    if supervision is None:
         return None
-    mixture = task.sequence_distillation if advice.sequences else None
-    return {"live": advice.live and advice.live.identity, "mixture": mixture and mixture.model_dump()}
+    mixture = task.sequence_distillation if supervision.sequences else None
+    return {"live": supervision.live and supervision.live.identity, "mixture": mixture and mixture.model_dump()}
 
 
 def with_steps_over(budget: Budget, training: Training, data: Objective) -> Training:
@@ -329,26 +340,26 @@ def with_steps_over(budget: Budget, training: Training, data: Objective) -> Trai
     return training.model_copy(update={"steps": steps, "tokens": None, "epochs": None})
 
 
-def capture_step(shop: Workshop, arm: Arm, task: Task, rows: Step, teacher: Start) -> Step:
+def capture_step(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Step:
     """Ask the fine-tuned teacher once for its logits of every training row that a student will see."""
-    training, seeds = arm.recipe.fine_tuning.training, shop.recipe.seeds.fine_tuning
+    training, seeds = arm.recipe.fine_tuning.training, context.recipe.seeds.fine_tuning
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        data = task_objective(shop, task, rows, "train")
-        model = open_for_task(shop, task, rows, teacher.path, None, 0)
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        data = task_objective(context, task, rows, "train")
+        model = open_for_task(context, task, rows, teacher.path, None, 0)
         ids = _seen_ids(training, seeds, data)
-        with shop.hardware.autocast():
-            answerer = ModelAnswers(model, shop.hardware.device)
+        with context.hardware.autocast():
+            answerer = ModelAnswers(model, context.hardware.device)
             logits_TV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, step.name, ids)
-        write_logits(place.result / SOFT_TARGETS, logits_TV.numpy())
+        write_logits(folders.result / SOFT_TARGETS, logits_TV.numpy())
         return {"rows": len(ids)}
 
     # With a whole epoch every row is seen, and the captured answers serve any budget.
     is_part = training.epochs is None or training.epochs < 1
     seen_by = {"training": _what_matters(training), "seeds": seeds} if is_part else "every epoch"
-    settings = {**shop.settings, "teacher": teacher.identity, "seen by": seen_by}
+    settings = {**context.settings, "teacher": teacher.identity, "seen by": seen_by}
     name = f"capture the teacher's soft targets for {task.name}"
-    return Step(name, "capture", settings, (rows, *teacher.inputs), shop.root, work)
+    return Step(name, "capture", settings, (rows, *teacher.inputs), context.root, work)
 
 
 def _seen_ids(training: Training, seeds: list[int], data: Objective) -> np.ndarray:
@@ -362,52 +373,52 @@ def _seen_ids(training: Training, seeds: list[int], data: Objective) -> np.ndarr
     return np.flatnonzero(seen)
 
 
-def sequences_step(shop: Workshop, task: Task, rows: Step, teacher: Start) -> Step:
+def sequences_step(context: RunContext, task: Task, rows: Step, teacher: ModelSource) -> Step:
     """Let the fine-tuned teacher write its own targets for every training row, by beam search (Kim and Rush 2016)."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        data = task_objective(shop, task, rows, "train")
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        data = task_objective(context, task, rows, "train")
         assert isinstance(data, Translation)
-        vocabulary = shop.inputs.vocabulary
-        model = open_for_task(shop, task, rows, teacher.path, None, 0)
-        with shop.hardware.autocast():
-            written = write_rows(ModelAnswers(model, shop.hardware.device), data, task, vocabulary, step.name)
+        vocabulary = context.inputs.vocabulary
+        model = open_for_task(context, task, rows, teacher.path, None, 0)
+        with context.hardware.autocast():
+            written = write_rows(ModelAnswers(model, context.hardware.device), data, task, vocabulary, step.name)
         end = np.int32(vocabulary.tokenizer.eos_token_id)
-        write_targets(place.result / TEACHER_TARGETS, (np.array([*row, end], dtype=np.int32) for row in written))
+        write_targets(folders.result / TEACHER_TARGETS, (np.array([*row, end], dtype=np.int32) for row in written))
         return {"rows": len(written)}
 
-    settings = {**shop.settings, "teacher": teacher.identity, "generation": task.generation.model_dump()}
+    settings = {**context.settings, "teacher": teacher.identity, "generation": task.generation.model_dump()}
     name = f"let the teacher write the targets of {task.name}"
-    return Step(name, "sequences", settings, (rows, *teacher.inputs), shop.root, work)
+    return Step(name, "sequences", settings, (rows, *teacher.inputs), context.root, work)
 
 
-def predict_step(shop: Workshop, arm: str, task: Task, rows: Step, model: Start, seed: int) -> Step:
+def predict_step(context: RunContext, arm: str, task: Task, rows: Step, model: ModelSource, seed: int) -> Step:
     """A fine-tuned model's outputs for the validation and test rows, in float32, as it will be used."""
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        opened = open_for_task(shop, task, rows, model.path, None, 0)
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        opened = open_for_task(context, task, rows, model.path, None, 0)
         for split in evaluation_splits(task):
-            data = task_objective(shop, task, rows, split)
+            data = task_objective(context, task, rows, split)
             TASK_OBJECTIVES[task.objective].answer(
-                ModelAnswers(opened, shop.hardware.device),
+                ModelAnswers(opened, context.hardware.device),
                 data,
                 task,
-                shop.inputs.vocabulary,
-                place.result / split,
+                context.inputs.vocabulary,
+                folders.result / split,
                 f"{step.name} ({split})",
             )
         return {}
 
     settings = {
-        "device": shop.hardware.device.type,
-        "made with": shop.made_with,
+        "device": context.hardware.device.type,
+        "made with": context.made_with,
         "start": model.identity,
         "splits": evaluation_splits(task),
         # The rows are an input.
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation"}),
     }
     name = f"predict with {spoken(arm)} on {task.name}, seed {seed}"
-    return Step(name, "predict", settings, (rows, *model.inputs), shop.root, work)
+    return Step(name, "predict", settings, (rows, *model.inputs), context.root, work)
 
 
 def evaluation_splits(task: Task) -> list[str]:
@@ -416,39 +427,39 @@ def evaluation_splits(task: Task) -> list[str]:
 
 
 def open_for_task(
-    shop: Workshop, task: Task, rows: Step, path: Path, training: Training | None, seed: int
+    context: RunContext, task: Task, rows: Step, path: Path, training: Training | None, seed: int
 ) -> HeadedModel:
     """Open a model with the head of a task."""
-    data = task_objective(shop, task, rows, "validation")
+    data = task_objective(context, task, rows, "validation")
     labels = read_labels(rows.directory) if data.head in NAMED_CLASSES else []
-    return shop.open(path, data.head, data.number_of_classes, training, labels or None, seed)
+    return context.open(path, data.head, data.number_of_classes, training, labels or None, seed)
 
 
-def task_objective(shop: Workshop, task: Task, rows: Step, split: str, seed: int = 0) -> Objective:
+def task_objective(context: RunContext, task: Task, rows: Step, split: str, seed: int = 0) -> Objective:
     """A split of a prepared task as the objective of a training."""
-    return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, shop.inputs.vocabulary, seed)
+    return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, context.inputs.vocabulary, seed)
 
 
 def _train_and_save(
-    job: TrainingJob, shop: Workshop, place: Workplace, languages: Languages | None = None
+    job: TrainingJob, context: RunContext, folders: StepFolders, languages: Languages | None = None
 ) -> dict[str, Any]:
     progress = train(job)
-    _save(job.model.model, shop, place.result, languages)
-    write_json_whole(place.result / TRAINING, asdict(progress))
+    _save(job.model.model, context, folders.result, languages)
+    write_json_whole(folders.result / TRAINING, asdict(progress))
     return {
         "seconds": round(progress.seconds, 2),
         "steps": progress.step,
         "best_step": progress.best_step,
         "tokens": progress.tokens,
         "targets": progress.targets,
-        MADE_WITH: describe_maker(shop.hardware.device),
+        MADE_WITH: describe_maker(context.hardware.device),
     }
 
 
-def _save(model: Any, shop: Workshop, result: Path, languages: Languages | None = None) -> None:
+def _save(model: Any, context: RunContext, result: Path, languages: Languages | None = None) -> None:
     with quiet_transformers():
         model.save_pretrained(result / MODEL)
-    tokenizer_between(shop.inputs.tokenizer, languages).save_pretrained(result / MODEL)
+    tokenizer_between(context.inputs.tokenizer, languages).save_pretrained(result / MODEL)
 
 
 def _what_matters(training: Training) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lightpaff.models.shapes import forward_flops_per_token, training_flops_per_
 from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.training_steps import (
-    Workshop,
+    RunContext,
     corpus_ids,
     corpus_objective,
     task_objective,
@@ -38,9 +38,9 @@ class Workload:
     target_share: float
 
 
-def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
+def workload_of(context: RunContext, training: TrainingStep) -> Workload:
     """How much a training goes through, from its budget and its prepared data."""
-    data, ids = data_of(shop, training)
+    data, ids = data_of(context, training)
     settings = training.training
     if training.task is not None:
         settings = with_steps_over(training.budget, settings, data)
@@ -56,37 +56,37 @@ def workload_of(shop: Workshop, training: TrainingStep) -> Workload:
     )
 
 
-def data_of(shop: Workshop, training: TrainingStep) -> tuple[Objective, np.ndarray]:
+def data_of(context: RunContext, training: TrainingStep) -> tuple[Objective, np.ndarray]:
     """What a training learns from, and which of its examples."""
     if training.task is None:
-        return corpus_objective(shop, training.data), corpus_ids(shop, training.data)[0]
-    data = task_objective(shop, training.task, training.data, "train")
-    return data, np.arange(len(data.lengths_N)) if training.advice else data.gold_ids
+        return corpus_objective(context, training.data), corpus_ids(context, training.data)[0]
+    data = task_objective(context, training.task, training.data, "train")
+    return data, np.arange(len(data.lengths_N)) if training.supervision else data.gold_ids
 
 
-def flops_of(shop: Workshop, training: TrainingStep, workload: Workload) -> tuple[float, float]:
+def flops_of(context: RunContext, training: TrainingStep, workload: Workload) -> tuple[float, float]:
     """Floating point operations of a training, and of its teacher's answers."""
-    head, classes = head_of(shop, training)
+    head, classes = head_of(context, training)
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
-    own = training_flops_per_token(config_of(shop, training), head, classes, **shape)  # type: ignore[arg-type]
-    teacher_config = shop.inputs.teacher_config_of(training.task) if training.task else shop.inputs.teacher_config
+    own = training_flops_per_token(config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
+    teacher_config = context.inputs.teacher_config_of(training.task) if training.task else context.inputs.teacher_config
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
     asked = {"live": workload.tokens, "once": min(workload.tokens, workload.tokens_an_epoch), "never": 0.0}[
         training.asks_teacher
     ]
-    if training.advice is not None and training.advice.sequences is not None:
+    if training.supervision is not None and training.supervision.sequences is not None:
         assert training.task is not None
         # At most: every beam goes through the whole model, though the source is read once.
         asked += training.task.generation.beams * workload.tokens_an_epoch
     return own * workload.tokens, teacher * asked
 
 
-def config_of(shop: Workshop, training: TrainingStep) -> Any:
+def config_of(context: RunContext, training: TrainingStep) -> Any:
     """The shape of the model that a step trains."""
-    return shop.inputs.student_config if training.arm.is_small else shop.inputs.teacher_config
+    return context.inputs.student_config if training.arm.is_small else context.inputs.teacher_config
 
 
-def head_of(shop: Workshop, training: TrainingStep) -> tuple[str, int]:
+def head_of(context: RunContext, training: TrainingStep) -> tuple[str, int]:
     """The head that a step trains, and its classes."""
-    data, _ = data_of(shop, training)
+    data, _ = data_of(context, training)
     return data.head, data.number_of_classes

@@ -448,11 +448,11 @@ def test_pairs_have_segments_only_where_the_tokenizer_gives_them(classifier: Pat
     tiny_recipe.set("teacher", {"source": str(classifier)}).set("pretraining", None)
 
     def segments() -> list[int]:
-        shop = open_workshop(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
-        graph, _ = prepare(shop, [])
+        context = open_workshop(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
+        graph, _ = prepare(context, [])
         from lightpaff.pipeline.training_steps import task_objective
 
-        data = task_objective(shop, graph.tasks[0].task, graph.tasks[0].rows, "train")
+        data = task_objective(context, graph.tasks[0].task, graph.tasks[0].rows, "train")
         import numpy as np
 
         found = data.batch(np.arange(3), draw=0).inputs.get("token_type_ids")

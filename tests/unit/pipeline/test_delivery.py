@@ -96,10 +96,10 @@ def test_a_float32_export_that_says_something_else_is_refused_whatever_it_loses(
 )
 def test_a_decoder_goes_where_it_is_taken(heads: int, inverse: bool, expected: list[str], left_out: list[str]) -> None:
     config = GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=heads, scale_attn_by_inverse_layer_idx=inverse)
-    shop: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         recipe=SimpleNamespace(exports=None, family="decoder"), inputs=SimpleNamespace(student_config=config)
     )
-    plan = plan_exports(shop)
+    plan = plan_exports(context)
     assert [export.name for export in plan.exports] == expected
     assert all(f"{name} is left out (" in plan.note for name in left_out)
     assert bool(plan.note) is bool(left_out)

@@ -8,7 +8,7 @@ import pytest
 
 from lightpaff.errors import UserError
 from lightpaff.pipeline import graph
-from lightpaff.pipeline.graph import Step, Workplace, run_step
+from lightpaff.pipeline.graph import Step, StepFolders, run_step
 
 MakeStep = Callable[..., Step]
 
@@ -27,12 +27,12 @@ def make_step(tmp_path: Path, done: list[str]) -> MakeStep:
         inputs: tuple[Step, ...] = (),
         kind: str = "corpus",
     ) -> Step:
-        def work(step: Step, place: Workplace) -> dict[str, Any]:
-            assert list(place.result.iterdir()) == []
-            assert place.checkpoints == step.checkpoints
-            assert place.checkpoints.is_dir()
+        def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+            assert list(folders.result.iterdir()) == []
+            assert folders.checkpoints == step.checkpoints
+            assert folders.checkpoints.is_dir()
             done.append(step.name)
-            (place.result / "result.txt").write_text(" ".join(str(item.directory.name) for item in step.inputs))
+            (folders.result / "result.txt").write_text(" ".join(str(item.directory.name) for item in step.inputs))
             return {"rows": 3}
 
         return Step(name, kind, settings or {}, inputs, tmp_path / "steps", work)
@@ -62,7 +62,7 @@ def test_a_step_is_done_once_and_kept(make_step: MakeStep, done: list[str]) -> N
 
 
 def test_the_time_of_a_resumed_training_is_its_own(make_step: MakeStep) -> None:
-    step = replace(make_step(), work=lambda step, place: {"seconds": 123.0})
+    step = replace(make_step(), work=lambda step, folders: {"seconds": 123.0})
     assert run_step(step).seconds == 123.0
 
 
@@ -129,10 +129,10 @@ def test_a_result_of_another_step_is_refused(make_step: MakeStep) -> None:
 def test_unfinished_work_is_kept_until_the_step_is_done(make_step: MakeStep) -> None:
     seen: list[list[str]] = []
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
-        seen.append(sorted(path.name for path in place.checkpoints.iterdir()))
-        (place.checkpoints / f"step-{len(seen)}").mkdir()
-        (place.result / "part").write_text("x")
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        seen.append(sorted(path.name for path in folders.checkpoints.iterdir()))
+        (folders.checkpoints / f"step-{len(seen)}").mkdir()
+        (folders.result / "part").write_text("x")
         if len(seen) < 3:
             raise KeyboardInterrupt
         return {}
@@ -166,7 +166,7 @@ def test_two_runs_do_not_do_the_same_step_at_once(make_step: MakeStep) -> None:
     is_working, may_end = threading.Event(), threading.Event()
     count = []
 
-    def work(step: Step, place: Workplace) -> dict[str, Any]:
+    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         count.append(1)
         is_working.set()
         assert may_end.wait(60)
