@@ -19,12 +19,12 @@ from lightpaff.recipe_sections import (
     Name,
     Precision,
     Pretraining,
-    Section,
     Seeds,
     Student,
     Task,
     Teacher,
 )
+from lightpaff.recipe_sources import Section
 
 _TAKEN_ARMS = ("teacher", "student", "control", "tfidf")
 _ARM_NAME = re.compile(r"[\w .-]{1,40}")

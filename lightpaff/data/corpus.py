@@ -17,7 +17,7 @@ from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import CorpusSource
+from lightpaff.recipe_sources import CorpusSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

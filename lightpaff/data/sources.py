@@ -19,7 +19,7 @@ from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
 from lightpaff.data.wheels import fetch_wheel, parse_wheel_source, read_wheel_file
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import sha256_of_file, whole_file, write_whole
-from lightpaff.recipe_sections import Source
+from lightpaff.recipe_sources import Source
 
 HUB_PREFIX = "hub:"
 _VALUES_TOLD, _LONGEST_TOLD = 5, 40

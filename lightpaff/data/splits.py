@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 
-from lightpaff.recipe_sections import Split
+from lightpaff.recipe_sources import Split
 
 _BITS = 53  # what a float holds exactly, so that the fraction stays below 1
 

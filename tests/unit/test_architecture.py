@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lightpaff"
-FOUNDATIONS = {"errors", "files", "recipe", "recipe_sections", "recipe_file", "runtimes", "progress"}
+FOUNDATIONS = {"errors", "files", "recipe", "recipe_sections", "recipe_sources", "recipe_file", "runtimes", "progress"}
 """What any room may stand on; they import no room."""
 
 ROOMS = ["data", "models", "evaluation", "objectives", "targets", "training", "report", "deployment", "pipeline", "cli"]
@@ -20,6 +20,8 @@ LIGHT = {
     "data": {"torch"},
     "recipe": {"torch", "transformers"},
     "recipe_sections": {"torch", "transformers"},
+    "recipe_sources": {"torch", "transformers"},
+    "runtimes": {"torch", "transformers"},
 }
 """What a room's source does not name, not even inside a function."""
 
@@ -70,6 +72,11 @@ def test_foundations_import_no_room(file: str) -> None:
 def test_light_rooms_name_no_heavy_library(room: str) -> None:
     libraries = {name.split(".")[0] for file in files_of(room) for name in imports_of(file)}
     assert not libraries & LIGHT[room]
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.name)
+def test_no_file_is_long(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 def test_nothing_imports_the_tests_or_another_private_name() -> None:

@@ -28,7 +28,8 @@ from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import CorpusSource, FromScratch, Source
+from lightpaff.recipe_sections import FromScratch
+from lightpaff.recipe_sources import CorpusSource, Source
 
 WORDS = ["the", "old", "king", "saw", "a", "red", "fox", "run", "over", "nine", "green", "hills", "and", "far", "away"]
 LEAK = "the old king saw a red fox run over nine hills"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lightpaff.data.documents import iterate_documents, text_of
 from lightpaff.data.sources import resolve
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Source
+from lightpaff.recipe_sources import Source
 
 WIKI = " \n = Title = \n \n First <unk> line . \n\n second\r\n\t\n\n\n  last , one \n \n"
 

@@ -7,7 +7,8 @@ import pytest
 from lightpaff.data.evaluation_texts import EvaluatedRows, read_evaluation_texts
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Columns, Source
+from lightpaff.recipe_sections import Columns
+from lightpaff.recipe_sources import Source
 
 
 def source_of(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> ResolvedSource:

@@ -15,7 +15,8 @@ from lightpaff.data.questions import Question, context_spans, cut_windows, read_
 from lightpaff.data.readers import read_rows
 from lightpaff.data.sources import resolve
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Source, Task
+from lightpaff.recipe_sections import Task
+from lightpaff.recipe_sources import Source
 
 WORDS = [f"w{number}" for number in range(60)]
 

@@ -13,7 +13,7 @@ import pytest
 from lightpaff.data.sources import iterate_rows, resolve, source_identity
 from lightpaff.data.splits import part_of
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import CorpusSource, Source, Split
+from lightpaff.recipe_sources import CorpusSource, Source, Split
 
 ROWS = [{"film": f"film {number // 3}", "label": number % 4, "text": f"text {number}"} for number in range(60)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightpaff.data.splits import part_of
-from lightpaff.recipe_sections import Split
+from lightpaff.recipe_sources import Split
 
 VALUES = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False))
 SHARES = st.lists(st.integers(0, 10), min_size=1, max_size=5).filter(any)

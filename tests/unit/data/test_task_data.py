@@ -19,7 +19,8 @@ from lightpaff.data.task_data import (
 )
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import FromScratch, Source, Task
+from lightpaff.recipe_sections import FromScratch, Task
+from lightpaff.recipe_sources import Source
 
 WORDS = ["the", "old", "king", "saw", "a", "red", "fox", "run", "over", "nine", "green", "hills", "and", "far", "away"]
 MakeSource = Callable[[list[dict[str, Any]]], ResolvedSource]

@@ -14,7 +14,8 @@ from lightpaff.data.sources import resolve
 from lightpaff.data.text_pairs import TARGETS, TextPair, read_pair, read_pairs, write_pairs
 from lightpaff.data.token_table import TokenTable
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Columns, Source, Task
+from lightpaff.recipe_sections import Columns, Task
+from lightpaff.recipe_sources import Source
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<en>", "<de>"]
 WORDS = ["a", "red", "fox", "ein", "roter", "fuchs"]

@@ -21,7 +21,8 @@ from lightpaff.errors import UserError
 from lightpaff.objectives import clm
 from lightpaff.objectives.clm import CausalLanguageModelling, SlidingWindows, pack_documents
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe_sections import CorpusSource, Pretraining, Source, Task
+from lightpaff.recipe_sections import Pretraining, Task
+from lightpaff.recipe_sources import CorpusSource, Source
 
 START, END, PAD = 0, 1, 2
 FRAME = (START, END)

@@ -20,7 +20,8 @@ from lightpaff.objectives import tag
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe_sections import Source, Task
+from lightpaff.recipe_sections import Task
+from lightpaff.recipe_sources import Source
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "new", "york", "##er", ",", "is", "big"]
 

@@ -19,7 +19,8 @@ from lightpaff.data.token_table import TokenTable
 from lightpaff.errors import UserError
 from lightpaff.objectives.translate import Translation, open_split, prepare_rows, write_targets
 from lightpaff.objectives.vocabulary import Vocabulary
-from lightpaff.recipe_sections import Source, Task
+from lightpaff.recipe_sections import Task
+from lightpaff.recipe_sources import Source
 
 PAD, START, END, UNKNOWN, MASK, ENGLISH, GERMAN = range(7)
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<en>", "<de>"]
