@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from lightpaff.recipe_file import read_recipe
 from lightpaff.recipe_sections import (
     FAMILIES,
     Export,
@@ -168,9 +169,7 @@ class Recipe(Section):
         Raises:
             UserError: names the file and the key, what was found and what to do.
         """
-        from lightpaff.recipe_file import read_recipe
-
-        return read_recipe(Path(path), overrides or [])
+        return read_recipe(cls, Path(path), overrides or [])
 
     def fingerprint(self) -> str:
         """A sha256 over the recipe with its defaults, for the record and to tell runs apart."""

@@ -1,20 +1,21 @@
 """From a YAML file to a recipe: read, overridden, checked, its local paths anchored beside the file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from lightpaff.errors import UserError
-from lightpaff.recipe import Recipe
+
+Content = TypeVar("Content", bound=BaseModel)
 
 _TYPES_IN_LOCATIONS = ("str", "int", "float", "list[str]")
 """Where a key may hold several types, pydantic adds the type it tried to the key."""
 
 
-def read_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a recipe; see `Recipe.load`, which is the public name.
+def read_recipe(model: type[Content], path: Path, overrides: list[str]) -> Content:
+    """Read a recipe, whose model is `Recipe`; see `Recipe.load`, which is the public name.
 
     Raises:
         UserError: names the file and the key, what was found and what to do.
@@ -23,9 +24,9 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     for override in overrides:
         _apply_override(content, override)
     try:
-        recipe = Recipe.model_validate(content)
+        recipe = model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error, Recipe)}") from error
+        raise UserError(f"{path}: {_first_problem(error, model)}") from error
     return _anchor_paths(recipe, path.parent)
 
 
@@ -113,7 +114,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _anchor_paths(recipe: Recipe, folder: Path) -> Recipe:
+def _anchor_paths(recipe: Content, folder: Path) -> Content:
     def anchored(path: str) -> str:
         is_local = not path.startswith(("wheel:", "hub:", "/", "~")) and "://" not in path
         return str((folder / path).resolve()) if is_local else str(Path(path).expanduser()) if path[0] == "~" else path
@@ -135,4 +136,4 @@ def _anchor_paths(recipe: Recipe, folder: Path) -> Recipe:
         content["teacher"]["source"] = [model_source(s) for s in ([named] if isinstance(named, str) else named)]
     if content["student"]["initialisation"] not in ("random", "teacher"):
         content["student"]["initialisation"] = model_source(content["student"]["initialisation"])
-    return Recipe.model_validate(content)
+    return type(recipe).model_validate(content)

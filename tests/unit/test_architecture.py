@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,13 @@ def test_foundations_import_no_room(file: str) -> None:
 def test_light_rooms_name_no_heavy_library(room: str) -> None:
     libraries = {name.split(".")[0] for file in files_of(room) for name in imports_of(file)}
     assert not libraries & LIGHT[room]
+
+
+def test_no_two_files_need_each_other() -> None:
+    """Not even by imports inside functions."""
+    files = {".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+    needed = {name: {*imports_of(file)} & files.keys() - {name} for name, file in files.items()}
+    assert list(TopologicalSorter(needed).static_order())
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.name)
