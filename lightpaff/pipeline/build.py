@@ -57,15 +57,22 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class TaskSteps:
-    """The steps of one task. `predictions` are by the arm's name and the seed, `models` where the fine-tuned models
-    are; `baseline` is None where TF-IDF cannot do the task, `online` where there are no exports to measure."""
+    """The steps of one task.
+
+    Attributes:
+        predictions: by the arm's name and the seed.
+        models: by the same: where the fine-tuned models are.
+        baseline: None where TF-IDF cannot do the task.
+        latency: None where `online` measures teacher and student on this run's device.
+        online: None where there are no exports to measure.
+    """
 
     task: Task
     rows: Step
     predictions: dict[tuple[str, int], Step]
     models: dict[tuple[str, int], ModelSource]
     baseline: Step | None
-    latency: Step
+    latency: Step | None
     chosen: Step
     exports: list[ExportSteps]
     online: Step | None
@@ -102,7 +109,8 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     data = [*([tokenizer.step] if tokenizer else []), *([corpus] if corpus else []), *(steps.rows for steps in tasks)]
     ends = [*data]
     for steps in tasks:
-        ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values(), steps.latency]
+        ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values()]
+        ends += [steps.latency] if steps.latency else []
     # What is delivered comes when all is trained: a failing export then costs nothing.
     for steps in tasks:
         ends += [steps.chosen, *(export.checked for export in steps.exports), *([steps.online] if steps.online else [])]
@@ -215,8 +223,6 @@ def _task_steps(
     predictions = {
         (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
     }
-    # All students have one shape, so their speed is the student's.
-    latency = latency_step(context, task, rows, {"teacher": teacher, "student": models[STUDENT, seeds[0]]})
     baseline = baseline_step(context, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
     students = {seed: step for seed in seeds if (step := models[STUDENT, seed].step)}
     chosen = choose_step(context, task, rows, students)
@@ -227,12 +233,17 @@ def _task_steps(
         checked = check_step(context, task, rows, exported, chosen, answers, request)
         if not {exported.name, checked.name} & set(left_out):
             exports.append(ExportSteps(request, exported, checked))
-    measured = {"teacher": teacher, "student": ModelSource.of_step(chosen)}
-    online = online_step(context, task, rows, measured, {one.request.name: one.exported for one in exports})
-    is_measured = exports and online.name not in left_out
-    return TaskSteps(
-        task, rows, predictions, models, baseline, latency, chosen, exports, online if is_measured else None
-    )
+    # All students have one shape, so their speed is the student's.
+    timed = {TEACHER: teacher, STUDENT: models[STUDENT, seeds[0]]}
+    latency: Step | None = latency_step(context, task, rows, timed)
+    online: Step | None = None
+    if exports:
+        delivered = {TEACHER: teacher, STUDENT: ModelSource.of_step(chosen)}
+        online = online_step(context, task, rows, delivered, {one.request.name: one.exported for one in exports})
+        online = None if online.name in left_out else online
+    if online is not None and context.hardware.device.type == "cpu":
+        latency = None
+    return TaskSteps(task, rows, predictions, models, baseline, latency, chosen, exports, online)
 
 
 def _supervision(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Supervision | None:

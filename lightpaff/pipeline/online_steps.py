@@ -11,6 +11,7 @@ import torch
 
 from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
+from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
@@ -48,6 +49,10 @@ def online_step(
                 console.print(note)
             before = busy_share()
             measurements = _measure(contenders, settings, step.name)
+        if unmeasured := models.keys() - {measurement.contender for measurement in measurements}:
+            raise UserError(
+                f"the {min(unmeasured)}'s positions end before what it is asked to read and write; raise its max_length"
+            )
         write_json_whole(folders.result / ONLINE, [asdict(measurement) for measurement in measurements])
         return {"threads": threads, "busy": round(max(before, busy_share()), 2)}
 

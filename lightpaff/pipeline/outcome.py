@@ -278,17 +278,15 @@ def _size(context: RunContext, steps: TaskSteps, arm: Arm, seed: int) -> dict[st
 
 
 def _read_speed(finished: Finished, steps: TaskSteps) -> dict[str, Any]:
-    """How fast teacher and student are, as `read_latency` has it: of the measurement beside the exports where there is
-    one on this device, so that the page shows one time a model."""
-    if steps.online is None or finished.context.hardware.device.type != "cpu":
+    """How fast teacher and student are, as `read_latency` has it; where exports are measured beside them, of that."""
+    if steps.latency is not None:
         return read_latency(steps.latency)
+    assert steps.online is not None
     rows = read_online(steps.online)
     by_model = {
         name: sorted((row for row in rows if row.contender == name), key=lambda row: row.batch_size)
         for name in ("teacher", "student")
     }
-    if not all(by_model.values()):
-        return read_latency(steps.latency)
     first = by_model["student"][0]
     return {
         "runtime": describe_runtime(finished.context.hardware.device),

@@ -125,6 +125,22 @@ def test_an_export_that_fails_costs_neither_student_nor_report_and_may_be_change
     assert "exports" not in read_report(output)["summary"]
 
 
+def test_where_exports_cannot_be_measured_teacher_and_student_are(
+    finished_run: Any, again: Again, read_report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightpaff.pipeline import online_steps
+
+    monkeypatch.setattr(online_steps, "_measure", lambda *arguments: [])
+    # An export that no other test makes, for what was measured is kept.
+    outcome, output = again(finished_run, exports=[{"to": "transformers", "tolerance": 100}])
+    assert outcome.code == 0, outcome.stderr
+    report = read_report(output)
+    assert "measure the exports on toy failed: the student's positions end before" in report["summary"]["exports"]
+    assert "measure the speed on toy" in [step["name"] for step in report["steps"]]
+    assert all(row["median_ms"] > 0 for row in report["rows"] if row["arm"] in ("teacher", "student"))
+    assert (output / "exports" / "transformers" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("exports", "message"),
     [
