@@ -1,6 +1,6 @@
 """Every objective by its word in the recipe.
 
-An objective is a file of this room, from rows to scores; nothing else asks which objective a task has.
+An objective is a file of this room, from rows to scores.
 """
 
 from collections.abc import Callable

@@ -331,13 +331,11 @@ def _curve(training: TrainingStep) -> Curve:
 
 def _disagreements(context: RunContext, steps: TaskSteps) -> Iterator[Disagreement]:
     """The rows on which teacher and delivered student differ, the surest student first."""
-    if steps.task.objective != "classify":
-        return
     split = evaluation_splits(steps.task)[-1]
     teacher = read_predictions(context, steps, _teacher_step(steps), split)
     student = read_predictions(context, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
-    assert isinstance(teacher, Predictions)
-    assert isinstance(student, Predictions)
+    if not (isinstance(teacher, Predictions) and isinstance(student, Predictions) and teacher.logits_NV.shape[1] > 1):
+        return
     texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
     labels = read_labels(steps.rows.directory)
     differing = [row for row in range(len(texts)) if teacher.classes_N[row] != student.classes_N[row]]
@@ -357,11 +355,10 @@ def _disagreements(context: RunContext, steps: TaskSteps) -> Iterator[Disagreeme
 
 def _samples(context: RunContext, steps: TaskSteps) -> Iterator[Sample]:
     """Rows from all over the split, with what each model wrote."""
-    if steps.task.objective != "translate":
-        return
     split, seed = evaluation_splits(steps.task)[-1], chosen_seed(steps.chosen)
     data = task_objective(context, steps.task, steps.rows, split)
-    assert isinstance(data, Translation)
+    if not isinstance(data, Translation):
+        return
     written = {arm: _texts(context, steps, arm, seed, split) for arm in (TEACHER, STUDENT, CONTROL)}
     sources, references = data.sources(), data.references()
     shown = min(_SAMPLES_SHOWN, len(sources))
@@ -452,10 +449,10 @@ def _comparisons(context: RunContext, steps: TaskSteps) -> Iterator[Comparison]:
 def _agreement(context: RunContext, steps: TaskSteps) -> Iterator[AgreementLine]:
     """How far student and control say what the teacher says: means over the fine-tuning seeds."""
     split = evaluation_splits(steps.task)[-1]
-    is_classification = steps.task.objective != "regress"
     teacher = _classified(read_predictions(context, steps, _teacher_step(steps), split))
     if teacher is None:
         return
+    is_classification = teacher.logits_NV.shape[1] > 1
     error = expected_calibration_error(teacher) if is_classification else None
     yield AgreementLine(steps.task.name, split, "teacher", calibration_error=error)
     for arm in dict.fromkeys(arm for arm, _ in steps.predictions if arm != TEACHER):
