@@ -180,11 +180,37 @@ def _task_steps(
     requests: Sequence[Export],
     left_out: Collection[str],
 ) -> TaskSteps:
-    """Stage two for one task, and what is measured of it."""
+    """Stage two for one task, and what is measured and delivered of it."""
     rows = task_step(task, context.inputs, context.root)
-    seeds = context.recipe.seeds.fine_tuning
+    models = _fine_tune(context, task, rows, starts, arms, trainings)
+    predictions = {
+        (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
+    }
+    baseline = baseline_step(context, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
+    students = {seed: step for (name, seed), model in models.items() if name == STUDENT and (step := model.step)}
+    chosen = choose_step(context, task, rows, students)
+    answers = {seed: predictions[STUDENT, seed] for seed in students}
+    exports = []
+    for request in requests:
+        exported = export_step(context, task, rows, ModelSource.of_step(chosen), request)
+        checked = check_step(context, task, rows, exported, chosen, answers, request)
+        if not {exported.name, checked.name} & set(left_out):
+            exports.append(ExportSteps(request, exported, checked))
+    latency, online = _measurements(context, task, rows, models, chosen, exports, left_out)
+    return TaskSteps(task, rows, predictions, models, baseline, latency, chosen, exports, online)
+
+
+def _fine_tune(
+    context: RunContext,
+    task: Task,
+    rows: Step,
+    starts: dict[str, ModelSource],
+    arms: list[Arm],
+    trainings: list[TrainingStep],
+) -> dict[tuple[str, int], ModelSource]:
+    """The teacher of the task, then every small arm with every seed."""
+    seeds, (large, *small_arms) = context.recipe.seeds.fine_tuning, arms
     models: dict[tuple[str, int], ModelSource] = {}
-    large, *small_arms = arms
 
     def finetune(arm: Arm, seed: int, supervision: Supervision | None, budget: Budget) -> None:
         step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, seed)
@@ -220,30 +246,29 @@ def _task_steps(
     for seed in seeds:
         for arm in small_arms:
             finetune(arm, seed, supervision[arm.name], budget)
-    predictions = {
-        (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
-    }
-    baseline = baseline_step(context, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
-    students = {seed: step for seed in seeds if (step := models[STUDENT, seed].step)}
-    chosen = choose_step(context, task, rows, students)
-    answers = {seed: predictions[STUDENT, seed] for seed in students}
-    exports = []
-    for request in requests:
-        exported = export_step(context, task, rows, ModelSource.of_step(chosen), request)
-        checked = check_step(context, task, rows, exported, chosen, answers, request)
-        if not {exported.name, checked.name} & set(left_out):
-            exports.append(ExportSteps(request, exported, checked))
+    return models
+
+
+def _measurements(
+    context: RunContext,
+    task: Task,
+    rows: Step,
+    models: dict[tuple[str, int], ModelSource],
+    chosen: Step,
+    exports: list[ExportSteps],
+    left_out: Collection[str],
+) -> tuple[Step | None, Step | None]:
+    """How fast teacher and student are on this run's device, and beside the exports; not the same twice."""
+    seed = context.recipe.seeds.fine_tuning[0]
     # All students have one shape, so their speed is the student's.
-    timed = {TEACHER: teacher, STUDENT: models[STUDENT, seeds[0]]}
-    latency: Step | None = latency_step(context, task, rows, timed)
-    online: Step | None = None
-    if exports:
-        delivered = {TEACHER: teacher, STUDENT: ModelSource.of_step(chosen)}
-        online = online_step(context, task, rows, delivered, {one.request.name: one.exported for one in exports})
-        online = None if online.name in left_out else online
-    if online is not None and context.hardware.device.type == "cpu":
-        latency = None
-    return TaskSteps(task, rows, predictions, models, baseline, latency, chosen, exports, online)
+    latency = latency_step(context, task, rows, {name: models[name, seed] for name in (TEACHER, STUDENT)})
+    if not exports:
+        return latency, None
+    delivered = {TEACHER: models[TEACHER, seed], STUDENT: ModelSource.of_step(chosen)}
+    online = online_step(context, task, rows, delivered, {one.request.name: one.exported for one in exports})
+    if online.name in left_out:
+        return latency, None
+    return None if context.hardware.device.type == "cpu" else latency, online
 
 
 def _supervision(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Supervision | None:
