@@ -18,9 +18,9 @@ from lightpaff.models.opening import read_config
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.objectives.vocabulary import Vocabulary
+from lightpaff.pipeline.context import evaluation_splits
 from lightpaff.pipeline.delivery import EXPORTS
 from lightpaff.pipeline.run import RECIPE, RUN, STEPS
-from lightpaff.pipeline.training_steps import evaluation_splits
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Recipe

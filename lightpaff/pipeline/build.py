@@ -6,25 +6,15 @@ from typing import Literal
 
 from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
+from lightpaff.pipeline.asking_steps import capture_step, predict_step, sequences_step
 from lightpaff.pipeline.choosing import choose_step
+from lightpaff.pipeline.context import ModelSource, RunContext, Supervision
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.exporting import ExportSteps, check_step, export_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
 from lightpaff.pipeline.online_steps import online_step
-from lightpaff.pipeline.training_steps import (
-    Budget,
-    ModelSource,
-    RunContext,
-    Supervision,
-    capture_step,
-    finetune_step,
-    initial_step,
-    predict_step,
-    pretrain_step,
-    sequences_step,
-    training_of,
-)
+from lightpaff.pipeline.training_steps import Budget, finetune_step, initial_step, pretrain_step, training_of
 from lightpaff.recipe_sections import Export, Task, Training
 from lightpaff.report.rows import Stage
 

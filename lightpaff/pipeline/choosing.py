@@ -7,8 +7,9 @@ from typing import Any
 
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.pipeline.context import MODEL, ModelSource, RunContext, task_objective
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.training_steps import MODEL, TRAINING, ModelSource, RunContext, task_objective
+from lightpaff.pipeline.training_steps import TRAINING
 from lightpaff.recipe_sections import Task
 
 CHOICE = "choice.json"

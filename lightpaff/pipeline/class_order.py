@@ -18,7 +18,7 @@ from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.pipeline.build import TaskSteps
-from lightpaff.pipeline.training_steps import ModelSource, RunContext, open_for_task, task_objective
+from lightpaff.pipeline.context import ModelSource, RunContext, open_for_task, task_objective
 
 _ROWS_ASKED = 400
 _CHANCE = 1e-3

@@ -9,8 +9,8 @@ from lightpaff.deployment.model_card import usage_example, write_model_card
 from lightpaff.errors import UserError
 from lightpaff.files import whole_directory
 from lightpaff.pipeline.build import TaskSteps
+from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.exporting import EXPORT, ExportSteps, SplitCheck, why_not
-from lightpaff.pipeline.training_steps import ModelSource, RunContext
 from lightpaff.recipe_sections import Export, Family
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS

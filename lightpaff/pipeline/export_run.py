@@ -11,11 +11,11 @@ from rich.table import Table
 from lightpaff.deployment.card import CARD
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import LAST, Graph, TaskSteps
+from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.graph import run_step
 from lightpaff.pipeline.run import RECIPE, RUN, open_workshop, prepare
-from lightpaff.pipeline.training_steps import RunContext
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import FAMILIES, Export
 from lightpaff.report.formats import percent

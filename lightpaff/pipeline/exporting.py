@@ -27,10 +27,10 @@ from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.choosing import chosen_seed
+from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.recipe_sections import Export, Metric, Task
 from lightpaff.report.metrics import METRICS
 from lightpaff.runtimes import RUNTIMES, missing_packages, runtime_of

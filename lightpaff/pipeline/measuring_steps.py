@@ -15,9 +15,9 @@ from lightpaff.files import write_json_whole
 from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.environment import describe_processor, describe_runtime, versions_of
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.progress import console
 from lightpaff.recipe_sections import Task
 

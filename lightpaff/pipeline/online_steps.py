@@ -14,10 +14,10 @@ from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettin
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
+from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.training_steps import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.progress import console, progress_bar
 from lightpaff.recipe_sections import Task
 from lightpaff.runtimes import packages_of_runtimes

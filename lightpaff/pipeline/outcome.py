@@ -28,6 +28,7 @@ from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import CONTROL, STUDENT, TEACHER, Arm
 from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep
 from lightpaff.pipeline.choosing import chosen_seed
+from lightpaff.pipeline.context import RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.data_steps import CARD, read_warnings
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import (
@@ -40,13 +41,7 @@ from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
 from lightpaff.pipeline.online import export_lines, online_lines
 from lightpaff.pipeline.online_steps import read_online
-from lightpaff.pipeline.training_steps import (
-    MADE_WITH,
-    TRAINING,
-    RunContext,
-    evaluation_splits,
-    task_objective,
-)
+from lightpaff.pipeline.training_steps import MADE_WITH, TRAINING
 from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Distillation

@@ -10,10 +10,10 @@ from rich.table import Table
 from lightpaff.errors import UserError
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
+from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.probe import measure_tokens_per_second
-from lightpaff.pipeline.training_steps import RunContext
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
 
 _BYTES_A_WEIGHT = 4

@@ -9,7 +9,7 @@ from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import split_model
 from lightpaff.pipeline.build import TrainingStep
-from lightpaff.pipeline.training_steps import RunContext
+from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.workload import data_of
 from lightpaff.recipe_sections import Distillation
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher

@@ -23,6 +23,7 @@ from lightpaff.files import write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
 from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.class_order import check_class_order
+from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import deliver_export, deliver_student, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
@@ -31,7 +32,6 @@ from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
-from lightpaff.pipeline.training_steps import ModelSource, RunContext
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Export

@@ -450,7 +450,7 @@ def test_pairs_have_segments_only_where_the_tokenizer_gives_them(classifier: Pat
     def segments() -> list[int]:
         context = open_workshop(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
         graph, _ = prepare(context, [])
-        from lightpaff.pipeline.training_steps import task_objective
+        from lightpaff.pipeline.context import task_objective
 
         data = task_objective(context, graph.tasks[0].task, graph.tasks[0].rows, "train")
         import numpy as np

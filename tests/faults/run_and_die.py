@@ -19,7 +19,7 @@ from typing import Any
 
 from lightpaff import cli
 from lightpaff.objectives import clm
-from lightpaff.pipeline import data_steps, measuring_steps, training_steps
+from lightpaff.pipeline import asking_steps, data_steps, measuring_steps, training_steps
 from lightpaff.training import checkpoint, loop
 
 death: dict[str, Any] = {}
@@ -79,7 +79,7 @@ DEATHS: dict[str, Callable[[], None]] = {
     "killed in the result": lambda: wrap(training_steps, "write_json_whole", first=at_its_place(kill)),
     "interrupted after a checkpoint": lambda: wrap(loop, "save_checkpoint", then=at_its_place(interrupt)),
     "interrupted in an evaluation": lambda: wrap(training_steps, "validate_task", first=at_its_place(interrupt)),
-    "killed in the teacher's texts": lambda: wrap(training_steps, "write_targets", first=at_its_place(kill)),
+    "killed in the teacher's texts": lambda: wrap(asking_steps, "write_targets", first=at_its_place(kill)),
     "killed in the delivery": lambda: wrap(shutil, "copytree", then=kill),
     "lives": lambda: None,
 }
