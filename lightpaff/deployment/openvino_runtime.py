@@ -16,7 +16,7 @@ from lightpaff.errors import UserError, one_line
 
 MODEL = "model.xml"
 
-# Said in both cases: left to itself, OpenVINO computes in bfloat16 wherever the processor can.
+# Said in every case: left to itself, OpenVINO computes in bfloat16 wherever the processor can.
 _PRECISIONS = {"none": "f32", "bf16": "bf16", "int8": "f32"}
 
 

@@ -15,7 +15,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.graph import run_step
-from lightpaff.pipeline.run import RECIPE, RUN, open_workshop, prepare
+from lightpaff.pipeline.run import RECIPE, RUN, open_context, prepare
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import FAMILIES, Export
 from lightpaff.report.formats import percent
@@ -121,7 +121,7 @@ def _open_run(run: Path, request: Export) -> tuple[RunContext, Graph]:
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
     # Another number of threads, or a newer torch, does not undo what was trained.
     made_with = json.loads((run / RUN).read_text()).get("made with")
-    context = open_workshop(Recipe.load(run / RECIPE), run, made_with)
+    context = open_context(Recipe.load(run / RECIPE), run, made_with)
     _require_possible(context, request)
     graph, _ = prepare(context, [request])
     unfinished = [step.name for step in graph.steps if step.kind not in LAST and step.state != "done"]

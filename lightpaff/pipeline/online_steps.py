@@ -51,7 +51,7 @@ def online_step(
             measurements = _measure(contenders, settings, step.name)
         if unmeasured := models.keys() - {measurement.contender for measurement in measurements}:
             raise UserError(
-                f"the {min(unmeasured)}'s positions end before what it is asked to read and write; raise its max_length"
+                f"the {min(unmeasured)}'s positions end before what it is to read and write; take a model with more"
             )
         write_json_whole(folders.result / ONLINE, [asdict(measurement) for measurement in measurements])
         return {"threads": threads, "busy": round(max(before, busy_share()), 2)}

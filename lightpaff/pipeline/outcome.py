@@ -22,6 +22,7 @@ from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
+from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.objectives.translate import Translation
@@ -327,10 +328,14 @@ def _curve(training: TrainingStep) -> Curve:
 def _disagreements(context: RunContext, steps: TaskSteps) -> Iterator[Disagreement]:
     """The rows on which teacher and delivered student differ, the surest student first."""
     split = evaluation_splits(steps.task)[-1]
+    data = task_objective(context, steps.task, steps.rows, split)
+    # Before any outputs are read, which takes its time where answers are spans.
+    if not (isinstance(data, Classification) and data.number_of_classes > 1):
+        return
     teacher = read_predictions(context, steps, _teacher_step(steps), split)
     student = read_predictions(context, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
-    if not (isinstance(teacher, Predictions) and isinstance(student, Predictions) and teacher.logits_NV.shape[1] > 1):
-        return
+    assert isinstance(teacher, Predictions)
+    assert isinstance(student, Predictions)
     texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
     labels = read_labels(steps.rows.directory)
     differing = [row for row in range(len(texts)) if teacher.classes_N[row] != student.classes_N[row]]

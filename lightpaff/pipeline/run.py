@@ -83,7 +83,7 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     _require_one_process()
     directory = default_output(recipe, output)
     _require_free(directory, recipe)
-    context = open_workshop(recipe, directory)
+    context = open_context(recipe, directory)
     exports = plan_exports(context)
     graph, done = prepare(context, exports.exports)
     # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
@@ -91,12 +91,12 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
     plan = make_plan(context, graph, exports)
     print_plan(plan, context, console)
     require_disk_space(plan, context)
-    graph, failures = _do_steps(context, exports.exports, done)
+    graph, failures = _do_steps(context, graph, exports.exports, done)
     command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
     return _deliver(Finished(context, graph, done, exports, failures, command), directory)
 
 
-def open_workshop(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> RunContext:
+def open_context(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> RunContext:
     """Fetch and check a run's inputs.
 
     Args:
@@ -125,18 +125,19 @@ def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str
 
 def plan_run(recipe: Recipe, output: str | Path | None = None) -> tuple[Plan, RunContext]:
     """Plan a run: fetches and prepares the data, probes the speed, trains nothing."""
-    context = open_workshop(recipe, default_output(recipe, output))
+    context = open_context(recipe, default_output(recipe, output))
     exports = plan_exports(context)
     return make_plan(context, prepare(context, exports.exports)[0], exports), context
 
 
-def _do_steps(context: RunContext, exports: list[Export], done: dict[str, DoneStep]) -> tuple[Graph, list[str]]:
+def _do_steps(
+    context: RunContext, graph: Graph, exports: list[Export], done: dict[str, DoneStep]
+) -> tuple[Graph, list[str]]:
     """Do what is not in `done`, and put it there: the graph of all that could be done, and why the rest could not.
 
     An export that fails is left out, with its check: a trained student is worth its report all the same.
     """
     failures: dict[str, str] = {}
-    graph = build_graph(context, exports)
     while to_do := [step for step in graph.steps if step.fingerprint not in done]:
         step = to_do[0]
         try:

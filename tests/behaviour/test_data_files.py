@@ -14,7 +14,7 @@ import pytest
 from lightpaff import Recipe
 from lightpaff.data.task_data import TaskRows
 from lightpaff.objectives.few_classes import read_labels
-from lightpaff.pipeline.run import open_workshop, prepare
+from lightpaff.pipeline.run import open_context, prepare
 
 Rows = list[dict[str, Any]]
 GOOD: Rows = [{"sentence": f"lovely film {n}", "label": "pos"} for n in range(4)]
@@ -53,7 +53,7 @@ TEXT_FORMATS = ("csv", "tsv")
 
 def read_task(recipe: Any) -> tuple[list[str], list[tuple[str, str | None]]]:
     """The classes and every training text with its class's name."""
-    graph, _ = prepare(open_workshop(Recipe.load(recipe.write()), recipe.output), [])
+    graph, _ = prepare(open_context(Recipe.load(recipe.write()), recipe.output), [])
     rows = graph.tasks[0].rows.directory
     labels, train = read_labels(rows), TaskRows.open(rows / "train.arrow")
     names = [None if label != label else labels[int(label)] for label in train.labels_N]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightpaff import Recipe
-from lightpaff.pipeline.run import open_workshop, prepare
+from lightpaff.pipeline.run import open_context, prepare
 
 WORK = {
     "seeds.pretraining": 1,
@@ -83,7 +83,7 @@ def with_key(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def fingerprints(recipe: Any, key: str = "name", value: Any = "tiny") -> set[str]:
     """Of every step of the recipe with one key changed; nothing is trained."""
     changed = type(recipe)(recipe.folder, with_key(recipe.content, key, value))
-    graph, _ = prepare(open_workshop(Recipe.load(changed.write("changed.yaml")), recipe.output), [])
+    graph, _ = prepare(open_context(Recipe.load(changed.write("changed.yaml")), recipe.output), [])
     return {step.fingerprint for step in graph.steps}
 
 

@@ -24,7 +24,7 @@ from lightpaff.models.families import architecture_of
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import lacks_head, open_headed, read_config
 from lightpaff.models.shapes import student_config
-from lightpaff.pipeline.run import open_workshop, prepare
+from lightpaff.pipeline.run import open_context, prepare
 from lightpaff.recipe_sections import Student
 
 WEIGHTS = "model.safetensors"
@@ -448,7 +448,7 @@ def test_pairs_have_segments_only_where_the_tokenizer_gives_them(classifier: Pat
     tiny_recipe.set("teacher", {"source": str(classifier)}).set("pretraining", None)
 
     def segments() -> list[int]:
-        context = open_workshop(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
+        context = open_context(Recipe.load(tiny_recipe.write()), tiny_recipe.output)
         graph, _ = prepare(context, [])
         from lightpaff.pipeline.context import task_objective
 
