@@ -39,4 +39,31 @@ class Projected:
         return Dense(project(self.features_PD[start:stop], self.weight_VD, self.bias_V))
 
 
-SoftTargets = Dense | Projected
+@dataclass(frozen=True)
+class Sparse:
+    """A part of the teacher's distribution: some classes a position, each with its weight.
+
+    Attributes:
+        ids_PK: int64 classes.
+        weights_PK: what each counts. Drawn from the teacher's distribution: 1/K, or an importance weight, so that the
+            expectation of the weights of a class is its probability; a class drawn twice stands there twice. Of the
+            most probable classes: their probabilities.
+        rest_P: the probability of all other classes, which then are one more class; None where nothing is left out.
+        entropy_P: of the teacher's distribution over these classes, in nats.
+        temperature: at which the teacher's distribution was taken.
+    """
+
+    ids_PK: Tensor
+    weights_PK: Tensor
+    rest_P: Tensor | None
+    entropy_P: Tensor
+    temperature: float = 1.0
+
+    def chunk(self, start: int, stop: int) -> "Sparse":
+        """The targets of positions start..stop-1."""
+        rest_P = None if self.rest_P is None else self.rest_P[start:stop]
+        part = slice(start, stop)
+        return Sparse(self.ids_PK[part], self.weights_PK[part], rest_P, self.entropy_P[part], self.temperature)
+
+
+SoftTargets = Dense | Projected | Sparse

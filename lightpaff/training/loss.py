@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from lightpaff.models.projection import factors, product_dtype, project
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.recipe_sections import Divergence
-from lightpaff.targets.soft_targets import Projected, SoftTargets
-from lightpaff.training.divergences import DIVERGENCES, Term
+from lightpaff.targets.soft_targets import Projected, SoftTargets, Sparse
+from lightpaff.training.divergences import DIVERGENCES
+from lightpaff.training.loss_terms import LossSettings, loss_terms
 
 DEFAULT_CHUNK_SIZE = 256
 """128 to 512 are within 20 % of each other on 2 idle CPU cores (benchmarks/loss.py, D=384); memory grows with it."""
@@ -69,7 +69,7 @@ def distillation_loss(
         weight_VD: the output layer's weight; a slice or a tied embedding is fine. None: the features are the logits.
         bias_V: its bias, or None.
         labels_P: int64 gold classes, `NO_GOLD_LABEL` where there is none.
-        soft_targets: the teacher's logits at the same positions; no gradient goes there. None is plain training.
+        soft_targets: what the teacher says at the same positions; no gradient goes there. None is plain training.
         weight: λ, from 0 (the teacher's term is only measured) to 1 (the gold term is only measured).
         temperature: T, softens teacher and student in the teacher's term.
         chunk_size: positions at a time; the result does not depend on it.
@@ -77,9 +77,12 @@ def distillation_loss(
         divergence: the teacher's term.
 
     Raises:
-        ValueError: `weight` is not 0 though there are no soft targets.
+        ValueError: `weight` is not 0 though there are no soft targets, or the soft targets are sparse and of another
+            temperature, or the divergence is another than forward KL.
     """
     require_teacher(soft_targets, weight)
+    if isinstance(soft_targets, Sparse):
+        require_forward_kl(soft_targets, temperature, divergence)
     assert chunk_size > 0, chunk_size
     has_gold_P = labels_P != NO_GOLD_LABEL
     gold_count = has_gold_P.sum()
@@ -87,7 +90,7 @@ def distillation_loss(
     if not torch.is_grad_enabled():
         # Function.needs_input_grad does not know of no_grad: parameters would get gradients that nobody reads.
         features_PD, weight_VD, bias_V = features_PD.detach(), _detached(weight_VD), _detached(bias_V)
-    settings = _Settings((1 - weight) * gold_scale, weight, temperature, chunk_size, DIVERGENCES[divergence])
+    settings = LossSettings((1 - weight) * gold_scale, weight, temperature, chunk_size, DIVERGENCES[divergence])
     total, nll, found = _ChunkedLoss.apply(features_PD, weight_VD, bias_V, labels_P, soft_targets, settings)  # type: ignore[no-untyped-call]
     return LossSums(total, nll, found, count, gold_count)
 
@@ -102,22 +105,19 @@ def require_teacher(soft_targets: SoftTargets | None, weight: float) -> None:
         raise ValueError(f"weight is {weight:g} without soft targets; give a teacher's soft targets or weight 0")
 
 
-@dataclass(frozen=True)
-class _Settings:
-    gold_weight: float
-    teacher_weight: float
-    temperature: float
-    chunk_size: int
-    divergence: Term
+def require_forward_kl(soft_targets: Sparse, temperature: float, divergence: Divergence) -> None:
+    """Refuse what a part of a distribution cannot answer without bias.
 
-
-@dataclass(frozen=True)
-class _ChunkTerms:
-    """What one chunk adds to the sums; the gradient is that of the total at the chunk's logits."""
-
-    nll: Tensor
-    divergence: Tensor
-    gradient_CV: Tensor | None
+    Raises:
+        ValueError: another divergence, or another temperature than that of the soft targets.
+    """
+    if divergence != "forward_kl":
+        raise ValueError(f"divergence is {divergence}, which needs every class; ask the teacher live, or forward_kl")
+    if temperature != soft_targets.temperature:
+        raise ValueError(
+            f"temperature is {temperature:g}, but the soft targets were taken at {soft_targets.temperature:g}; "
+            "capture them anew"
+        )
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -131,7 +131,7 @@ class _ChunkedLoss(torch.autograd.Function):
         bias_V: Tensor | None,
         labels_P: Tensor,
         soft_targets: SoftTargets | None,
-        settings: _Settings,
+        settings: LossSettings,
     ) -> tuple[Tensor, Tensor, Tensor]:
         exact_dtype = _exact_dtype(features_PD)
         if isinstance(soft_targets, Projected):
@@ -140,10 +140,10 @@ class _ChunkedLoss(torch.autograd.Function):
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
         divergence = torch.zeros_like(nll)
         for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
-            terms = _chunk_terms(
+            terms = loss_terms(
                 products.logits(start, stop),
                 labels_P[start:stop],
-                None if soft_targets is None else soft_targets.chunk(start, stop).logits_PV,
+                None if soft_targets is None else soft_targets.chunk(start, stop),
                 settings,
                 exact_dtype,
                 any(products.needed),
@@ -212,40 +212,6 @@ class _Products:
             self.grad_weight_VD.addmm_(product_CV.T, self.factor_PD[start:stop])
         else:
             self.grad_weight_VD += product_CV.T @ self.factor_PD[start:stop]
-
-
-def _chunk_terms(
-    logits_CV: Tensor,
-    labels_C: Tensor,
-    teacher_logits_CV: Tensor | None,
-    settings: _Settings,
-    exact_dtype: torch.dtype,
-    needs_gradient: bool,
-) -> _ChunkTerms:
-    """The sums and (1-λ)(softmax(z) - onehot(y)) + λT · (the divergence's gradient at z/T) at the logits z
-    of one chunk; KL(teacher || student) has softmax(z/T) - softmax(t/T)."""
-    log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
-    has_gold_C = labels_C != NO_GOLD_LABEL
-    gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
-    nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
-    gradient_CV: Tensor | None = None
-    if needs_gradient and settings.gold_weight > 0:
-        share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
-        gradient_CV = log_p_CV.exp().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1)
-    if teacher_logits_CV is None:
-        return _ChunkTerms(nll, torch.zeros_like(nll), gradient_CV)
-
-    assert teacher_logits_CV.shape == logits_CV.shape, (teacher_logits_CV.shape, logits_CV.shape)
-    if settings.temperature != 1:
-        log_p_CV = functional.log_softmax(logits_CV.to(exact_dtype) / settings.temperature, 1)
-        teacher_logits_CV = teacher_logits_CV.to(exact_dtype) / settings.temperature
-    log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
-    needs_soft = needs_gradient and settings.teacher_weight > 0
-    divergence, soft_CV = settings.divergence(log_p_CV, log_q_CV, needs_soft)
-    if soft_CV is not None:
-        scale = settings.teacher_weight * settings.temperature
-        gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
-    return _ChunkTerms(nll, divergence, gradient_CV)
 
 
 def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.recipe_sections import Divergence
-from lightpaff.targets.soft_targets import SoftTargets
-from lightpaff.training.loss import LossSums, require_teacher
+from lightpaff.targets.soft_targets import SoftTargets, Sparse
+from lightpaff.training.loss import LossSums, require_forward_kl, require_teacher
 
 
 def distillation_loss(
@@ -39,15 +39,34 @@ def distillation_loss(
     if soft_targets is None:
         return LossSums(gold_scale * nll, nll.detach(), torch.zeros_like(nll), has_gold_P.sum(), has_gold_P.sum())
 
+    if isinstance(soft_targets, Sparse):
+        require_forward_kl(soft_targets, temperature, divergence)
+        found = _sparse_kl(soft_targets, functional.log_softmax(logits_PV / temperature, dim=1))
+        return _put_together(nll, found, has_gold_P, weight, temperature, gold_scale)
     with torch.no_grad():
         teacher_logits_PV = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV)
         log_q_PV = functional.log_softmax(teacher_logits_PV / temperature, dim=1)
     log_p_PV = functional.log_softmax(logits_PV / temperature, dim=1)
     found = _DIVERGENCES[divergence](log_q_PV.exp(), log_p_PV.exp())
+    return _put_together(nll, found, has_gold_P, weight, temperature, gold_scale)
+
+
+def _put_together(
+    nll: Tensor, found: Tensor, has_gold_P: Tensor, weight: float, temperature: float, gold_scale: float
+) -> LossSums:
     total = (1 - weight) * gold_scale * nll + weight * temperature**2 * found
-    return LossSums(
-        total, nll.detach(), found.detach(), torch.full_like(has_gold_P.sum(), len(labels_P)), has_gold_P.sum()
-    )
+    gold_count = has_gold_P.sum()
+    return LossSums(total, nll.detach(), found.detach(), torch.full_like(gold_count, len(has_gold_P)), gold_count)
+
+
+def _sparse_kl(targets: Sparse, log_p_PV: Tensor) -> Tensor:
+    """The cross entropy of the stored classes and, as one more class, of all others; less the teacher's entropy."""
+    cross_entropy_P = -(targets.weights_PK * log_p_PV.gather(1, targets.ids_PK)).sum(1)
+    if targets.rest_P is not None:
+        p_rest_P = log_p_PV.exp().scatter(1, targets.ids_PK, 0).sum(1)
+        cross_entropy_P = cross_entropy_P - torch.special.xlogy(targets.rest_P, p_rest_P)
+    found: Tensor = (cross_entropy_P - targets.entropy_P).sum()
+    return found
 
 
 def _kl(one_PV: Tensor, other_PV: Tensor) -> Tensor:

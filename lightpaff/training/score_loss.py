@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightpaff.targets.soft_targets import SoftTargets
+from lightpaff.targets.soft_targets import SoftTargets, Sparse
 from lightpaff.training.loss import LossSums, require_teacher
 
 
@@ -52,7 +52,9 @@ def score_loss(
         )
 
     with torch.no_grad():
-        teacher_scores_P = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV.squeeze(1))
+        told = soft_targets.chunk(0, len(labels_P))
+        assert not isinstance(told, Sparse), "a score is no distribution"
+        teacher_scores_P = _at_least_float32(told.logits_PV.squeeze(1))
     teacher_error = (scores_P - teacher_scores_P).square().sum()
     total = (1 - weight) * gold_scale * gold_error + weight * teacher_error
     count = torch.full_like(gold_count, len(labels_P))

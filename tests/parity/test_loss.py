@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.recipe_sections import Divergence
-from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets
+from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets, Sparse
 from lightpaff.training import loss, reference_loss
 from lightpaff.training.loss import LossSums
 
@@ -130,6 +130,60 @@ def test_every_divergence_equals_its_reference(divergence: Divergence, positions
         expected = plain_loss(*told, divergence=divergence)
         assert_same_sums(found, expected)
         torch.testing.assert_close(gradients_of(found.total, *leaves), gradients_of(expected.total, *leaves))
+
+
+def sparse_targets(positions: int, classes: int, temperature: float, has_rest: bool) -> Sparse:
+    """Drawn ones with importance weights, where classes repeat; or the most probable ones and the rest."""
+    q_PV = torch.randn(positions, classes, dtype=torch.float64).softmax(1)
+    stored = min(5, classes - 1)
+    if has_rest:
+        weights_PK, ids_PK = q_PV.topk(stored)
+        rest_P = 1 - weights_PK.sum(1)
+        return Sparse(ids_PK, weights_PK, rest_P, torch.rand(positions).double(), temperature)
+    ids_PK = torch.randint(classes, (positions, stored))
+    return Sparse(ids_PK, torch.rand(positions, stored).double(), None, torch.rand(positions).double(), temperature)
+
+
+@pytest.mark.parametrize("positions", [0, 1, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("classes", [2, 3, 101])
+@pytest.mark.parametrize("gold", GOLD_LABELS)
+@pytest.mark.parametrize("has_rest", [False, True])
+def test_sparse_targets_equal_reference(positions: int, classes: int, gold: str, has_rest: bool) -> None:
+    inputs = make_inputs(positions, classes, gold)
+    leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
+    for weight, temperature, gold_scale in product([0, 0.3, 1], [1, 2.5], [1.0, 1.7]):
+        targets = sparse_targets(positions, classes, temperature, has_rest)
+        told = (*leaves, inputs.labels_P, targets, weight, temperature, CHUNK, gold_scale)
+        found, expected = fused_loss(*told), plain_loss(*told)
+        assert_same_sums(found, expected)
+        torch.testing.assert_close(gradients_of(found.total, *leaves), gradients_of(expected.total, *leaves))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_every_class_stored_is_the_live_teacher(temperature: float) -> None:
+    inputs = make_inputs(11, 7)
+    leaves = [inputs.features_PD, inputs.weight_VD, inputs.bias_V]
+    q_PV = (inputs.dense.logits_PV / temperature).softmax(1)
+    entropy_P = -(q_PV * q_PV.log()).sum(1)
+    weights_PK, ids_PK = q_PV.topk(7)
+    live = fused_loss(*leaves, inputs.labels_P, inputs.projected, 0.3, temperature)
+    expected = gradients_of(live.total, *leaves)
+    for rest_P in (None, torch.zeros(11).double()):
+        stored = Sparse(ids_PK, weights_PK, rest_P, entropy_P, temperature)
+        found = fused_loss(*leaves, inputs.labels_P, stored, 0.3, temperature)
+        assert_same_sums(found, live)
+        torch.testing.assert_close(gradients_of(found.total, *leaves), expected)
+
+
+def test_sparse_targets_refuse_what_they_cannot_answer() -> None:
+    inputs = make_inputs(3, 7)
+    layer = (inputs.features_PD, inputs.weight_VD, inputs.bias_V, inputs.labels_P)
+    targets = sparse_targets(3, 7, 1.0, has_rest=False)
+    for either in (fused_loss, plain_loss):
+        with pytest.raises(ValueError, match="reverse_kl, which needs every class"):
+            either(*layer, targets, 0.5, divergence="reverse_kl")
+        with pytest.raises(ValueError, match="temperature is 2, but the soft targets were taken at 1"):
+            either(*layer, targets, 0.5, 2.0)
 
 
 def test_the_divergences_are_what_their_names_say() -> None:
