@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightpaff.data.draws import content_keys
 from lightpaff.data.questions import read_questions, write_windows
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
@@ -74,14 +75,18 @@ class Answering:
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The windows as they are: nothing is drawn."""
-        inputs = pad_tokens([self._rows.tokens(int(i)) for i in example_ids], self._padding_id)
+        rows = [self._rows.tokens(int(i)) for i in example_ids]
+        inputs = pad_tokens(rows, self._padding_id)
+        keys_B = content_keys(rows)
         if self._first_lengths_W is not None:
+            keys_B = content_keys(rows, self._first_lengths_W[example_ids])
             mark_second(inputs, self._first_lengths_W[example_ids])
         return Batch(
             inputs=inputs,
             positions_P=(torch.arange(len(example_ids)) * inputs["input_ids"].shape[1]).repeat_interleave(2),
             labels_P=torch.from_numpy(self._gold_W2[example_ids].reshape(-1)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=keys_B,
             draw=draw,
         )
 

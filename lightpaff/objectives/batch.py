@@ -5,7 +5,9 @@ Shapes: B examples, S tokens, P target positions.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 NO_GOLD_LABEL = -100
@@ -22,6 +24,7 @@ class Batch:
         labels_P: int64 gold classes, `NO_GOLD_LABEL` where there is none; float32 scores for regression, NaN where
             there is none.
         example_ids_B: int64 row numbers of the examples in their data set.
+        keys_B: what the examples' contents are known by (`data/draws.py`), corrupted or not; on the CPU.
         draw: which corruption of the examples this is (the epoch, for MLM); 0 where nothing is drawn.
     """
 
@@ -29,6 +32,7 @@ class Batch:
     positions_P: Tensor
     labels_P: Tensor
     example_ids_B: Tensor
+    keys_B: NDArray[np.uint64]
     draw: int
 
     def to(self, device: torch.device) -> "Batch":

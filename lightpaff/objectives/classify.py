@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightpaff.data.draws import content_keys
 from lightpaff.data.split_warnings import warn_of_one_class, warn_of_repeated
 from lightpaff.data.task_data import TaskRows, find_labels, read_examples, read_unlabelled, write_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
@@ -76,14 +77,18 @@ class Classification:
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The examples as they are: nothing is drawn."""
-        inputs = pad_tokens([self._rows.tokens(int(i)) for i in example_ids], self._padding_id)
+        rows = [self._rows.tokens(int(i)) for i in example_ids]
+        inputs = pad_tokens(rows, self._padding_id)
+        keys_B = content_keys(rows)
         if self._first_lengths_N is not None:
+            keys_B = content_keys(rows, self._first_lengths_N[example_ids])
             mark_second(inputs, self._first_lengths_N[example_ids])
         return Batch(
             inputs=inputs,
             positions_P=torch.arange(len(example_ids)) * inputs["input_ids"].shape[1],
             labels_P=torch.from_numpy(self.labels_N[example_ids]),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=keys_B,
             draw=draw,
         )
 

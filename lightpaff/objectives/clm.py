@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from lightpaff.data.corpus import Arrangement, CorpusText, TokenisedText, tokenise, write_rows
 from lightpaff.data.documents import iterate_documents
-from lightpaff.data.draws import generator
+from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.sources import ResolvedSource
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TOKENS, TokenTable
@@ -155,9 +155,10 @@ class CausalLanguageModelling:
         """
         rows = [self._rows.tokens(int(number)) for number in example_ids]
         tokens_BT = pad_tokens(rows, self._padding_id)["input_ids"].numpy()
+        starts = [self._starts.tokens(int(number)) for number in example_ids]
         is_start_BT = np.zeros(tokens_BT.shape, dtype=bool)
-        for row, number in enumerate(example_ids):
-            is_start_BT[row, self._starts.tokens(int(number))] = True
+        for row, places in enumerate(starts):
+            is_start_BT[row, places] = True
         place_1S = np.arange(tokens_BT.shape[1] - 1)[None]
         lengths_B1 = self.lengths_N[example_ids][:, None]
         is_input_BS = place_1S < lengths_B1
@@ -170,6 +171,7 @@ class CausalLanguageModelling:
             np.flatnonzero(is_target_BS),
             tokens_BT[:, 1:][is_target_BS],
             example_ids,
+            content_keys(rows, starts),
             draw,
         )
 
@@ -243,6 +245,7 @@ class SlidingWindows:
             np.flatnonzero(is_target_BS),
             tokens_BT[:, 1:][is_target_BS],
             example_ids,
+            content_keys(windows, targets_B1),
             draw,
         )
 
@@ -253,6 +256,7 @@ def _make_batch(
     positions_P: np.ndarray,
     labels_P: np.ndarray,
     example_ids: np.ndarray,
+    keys_B: NDArray[np.uint64],
     draw: int,
 ) -> Batch:
     return Batch(
@@ -260,6 +264,7 @@ def _make_batch(
         positions_P=torch.from_numpy(positions_P),
         labels_P=torch.from_numpy(labels_P),
         example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+        keys_B=keys_B,
         draw=draw,
     )
 

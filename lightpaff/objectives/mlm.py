@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightpaff.data.corpus import Arrangement, pack_with_separators
-from lightpaff.data.draws import generator
+from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.token_table import TokenTable
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
@@ -86,9 +86,10 @@ class MaskedLanguageModelling:
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """Sequences with their targets corrupted by `draw`; labels are the tokens that stood there."""
         originals = [self._sequences.tokens(int(i)) for i in example_ids]
+        keys_B = content_keys(originals)
         corrupted, places = [], []
-        for example_id, tokens in zip(example_ids, originals, strict=True):
-            changed, targets = self._corrupt(tokens, draw, int(example_id))
+        for key, tokens in zip(keys_B, originals, strict=True):
+            changed, targets = self._corrupt(tokens, draw, int(key))
             corrupted.append(changed)
             places.append(targets)
         inputs = pad_tokens(corrupted, self._padding_id)
@@ -100,11 +101,12 @@ class MaskedLanguageModelling:
             positions_P=torch.from_numpy(positions_P.astype(np.int64)),
             labels_P=torch.from_numpy(labels_P.astype(np.int64)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=keys_B,
             draw=draw,
         )
 
-    def _corrupt(self, tokens: np.ndarray, draw: int, example_id: int) -> tuple[np.ndarray, np.ndarray]:
-        random = generator("masks", self._seed, draw, example_id)
+    def _corrupt(self, tokens: np.ndarray, draw: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+        random = generator("masks", self._seed, draw, key)
         candidates = np.flatnonzero(~np.isin(tokens, self._special_ids))
         count = min(max(1, round(self._mask_rate * len(candidates))), len(candidates))
         targets = np.sort(random.permutation(candidates)[:count])

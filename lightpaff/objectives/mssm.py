@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from lightpaff.data.corpus import Arrangement, TokenisedText
-from lightpaff.data.draws import generator
+from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.languages import language_id, special_token_ids
 from lightpaff.data.token_table import TOKENS, TokenTable
 from lightpaff.errors import UserError
@@ -136,10 +136,12 @@ class MaskedSequenceToSequence:
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The texts with the fragments of this draw; labels are the tokens that stood there."""
+        rows = [self._rows.tokens(int(example_id)) for example_id in example_ids]
+        keys_B = content_keys(rows, self._starts_N[example_ids])
         sources, fragments, labels, places, targets = [], [], [], [], []
-        for example_id in map(int, example_ids):
-            row = self._rows.tokens(example_id)
-            predicted, corrupted = self._corrupt(row, draw, example_id)
+        for example_id, key, row in zip(example_ids, keys_B, rows, strict=True):
+            count = int(self.targets_N[example_id])
+            predicted, corrupted = self._corrupt(row, count, draw, int(key))
             first, stop = predicted[0], predicted[-1] + 1
             start = self._starts_N[example_id : example_id + 1]
             has_language = self._languages_N[example_id] != _NO_LANGUAGE
@@ -161,14 +163,14 @@ class MaskedSequenceToSequence:
             positions_P=torch.from_numpy(positions_P.astype(np.int64)),
             labels_P=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=keys_B,
             draw=draw,
         )
 
-    def _corrupt(self, row: np.ndarray, draw: int, example_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """The indices of the tokens to predict, ascending, and the row as the encoder sees it."""
-        random = generator("fragments", self._seed, draw, example_id)
+    def _corrupt(self, row: np.ndarray, count: int, draw: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+        """The indices of the `count` tokens to predict, ascending, and the row as the encoder sees it."""
+        random = generator("fragments", self._seed, draw, key)
         ordinary = np.flatnonzero(~self._is_special_V[row])
-        count = int(self.targets_N[example_id])
         start = _draw_start(random, len(ordinary) - count)
         predicted = ordinary[start : start + count]
         fate = random.random(count)

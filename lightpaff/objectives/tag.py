@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightpaff.data.draws import content_keys
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.tagged_words import TaggedRows, find_tags, read_tagged, write_tagged_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
@@ -69,7 +70,8 @@ class Tagging:
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The examples as they are: nothing is drawn."""
-        inputs = pad_tokens([self._rows.tokens(int(i)) for i in example_ids], self._padding_id)
+        rows = [self._rows.tokens(int(i)) for i in example_ids]
+        inputs = pad_tokens(rows, self._padding_id)
         width = inputs["input_ids"].shape[1]
         kept = [
             (place * width, self._starts[i], self.gold[i], self.has_target[i]) for place, i in enumerate(example_ids)
@@ -79,6 +81,7 @@ class Tagging:
             positions_P=torch.from_numpy(np.concatenate([first + starts[has] for first, starts, _, has in kept])),
             labels_P=torch.from_numpy(np.concatenate([gold[has] for _, _, gold, has in kept])),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=content_keys(rows, [self._starts[i] for i in example_ids]),
             draw=draw,
         )
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lightpaff.data.draws import generator
+from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.languages import first_decoder_token, first_written_token, source_prefix
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
@@ -161,6 +161,7 @@ class Translation:
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
         """The pairs as they are, but for the choice between the gold target and the teacher's."""
         targets = [self._target(int(i), draw) for i in example_ids]
+        sources = [self._sources.tokens(int(i)) for i in example_ids]
         decoder = pad_tokens([np.append(self._start_id, tokens[:-1]) for tokens in targets], self._padding_id)
         return Batch(
             inputs={
@@ -171,6 +172,7 @@ class Translation:
             positions_P=decoder["attention_mask"].flatten().nonzero().flatten(),
             labels_P=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
+            keys_B=content_keys(sources, targets),
             draw=draw,
         )
 

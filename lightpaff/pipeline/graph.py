@@ -24,7 +24,7 @@ _VERSIONS = {
     "corpus": 4,
     "task": 6,
     "initial": 3,
-    "pretrain": 3,
+    "pretrain": 4,
     "finetune": 4,
     "capture": 2,
     "sequences": 2,
