@@ -49,6 +49,25 @@ def _check_document(source: Source, objective: str) -> None:
         )
 
 
+class Targets(Section):
+    """Where the teacher's soft targets come from. Of tasks with few classes they are captured once, whole."""
+
+    kind: Literal["auto", "live", "sampled", "top-k"] = "auto"
+    """live: the teacher is asked at every batch. sampled: it is asked once, and some classes drawn from its
+    distribution are kept: loss and gradient are the same on average. top-k: its most probable classes, and what the
+    others have together. auto: sampled where the teacher is then asked for half as much or less, else live."""
+    draws: Annotated[int, Field(gt=0)] = 12
+    """Classes that are kept of a position: drawn (sampled) or the most probable (top-k)."""
+    epochs: Annotated[int, Field(gt=0)] = 4
+    """Maskings of the text that are captured, one an epoch; then they come again. Where nothing is masked (clm, and all
+    tasks), one is enough, whatever this says."""
+    proposal: Annotated[float, Field(gt=0)] = 1.0
+    """For sampled: above 1, classes are drawn from the teacher's distribution softened by this temperature, so that
+    rare ones come more often, and weighted back; two more bytes a draw."""
+    store: str | None = None
+    """A directory or fsspec URL for them, to be shared; of tasks, their names are added. Left out, beside the runs."""
+
+
 class Distillation(Section):
     """How much the student listens to the teacher (the paper's λ)."""
 
@@ -58,6 +77,18 @@ class Distillation(Section):
     """Softens both distributions; the term is scaled by its square (Hinton et al. 2015). The paper has 1."""
     divergence: Divergence = "forward_kl"
     """What the student has to bring down: KL(teacher || student), the paper's; the other direction; or their middle."""
+    targets: Targets = Targets()
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        if self.targets.kind in ("sampled", "top-k") and self.divergence != "forward_kl":
+            raise ValueError(
+                f"targets.kind is {self.targets.kind}, but divergence {self.divergence} needs every class; set "
+                "targets.kind to live, or divergence to forward_kl"
+            )
+        if self.targets.proposal != 1 and self.targets.kind == "top-k":
+            raise ValueError("targets.proposal is for sampled, not for top-k; leave it out")
+        return self
 
 
 class Training(Section):

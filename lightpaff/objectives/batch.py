@@ -35,6 +35,12 @@ class Batch:
     keys_B: NDArray[np.uint64]
     draw: int
 
+    @property
+    def counts_B(self) -> NDArray[np.int64]:
+        """How many target positions each example has; of a batch on the CPU."""
+        rows, width = self.inputs.get("decoder_input_ids", self.inputs["input_ids"]).shape
+        return np.bincount(self.positions_P.numpy() // width, minlength=rows).astype(np.int64)
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""
         return replace(

@@ -50,6 +50,8 @@ _NEW_TOKENS = 32
 counted = "windows"
 has_baseline = False
 
+draws_anew = False
+
 
 def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
     """Whole documents, one after another, cut into rows of `sequence_length` inputs.

@@ -21,6 +21,8 @@ from lightpaff.recipe_sections import Pretraining
 _MASKED_SHARE = 0.8
 _RANDOM_SHARE = 0.1
 
+draws_anew = True
+
 
 def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
     """Clean texts packed into sequences of one length (RoBERTa's full sentences; Liu et al. 2019, section 4.2)."""

@@ -39,6 +39,8 @@ _T5_MASK = "<extra_id_0>"
 _LANGUAGE_COLUMN = "language_id"
 _ORDINARY_COLUMN = "ordinary_tokens"
 
+draws_anew = True
+
 
 def arrange(pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
     """Texts one by one, longer ones cut into rows that leave room for the end token and the language.

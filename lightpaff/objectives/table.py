@@ -25,6 +25,11 @@ from lightpaff.recipe_sections import Pretraining, Task
 class PretrainingObjective(Protocol):
     """Stage one: what a file offers that prepares a corpus."""
 
+    @property
+    def draws_anew(self) -> bool:
+        """Whether every epoch sees another masking of the same text."""
+        ...
+
     def arrange(self, pretraining: Pretraining, vocabulary: Vocabulary) -> Arrangement:
         """How the objective wants the corpus."""
         ...

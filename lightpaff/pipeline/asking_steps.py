@@ -4,53 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from lightpaff.data.batch_order import BatchOrder
-from lightpaff.evaluation.metrics import write_logits
-from lightpaff.objectives.answers import TOKENS_PREDICTED_TOGETHER, ask_logits
 from lightpaff.objectives.model_answers import ModelAnswers
-from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation, write_rows, write_targets
-from lightpaff.pipeline.arms import Arm, spoken
+from lightpaff.pipeline.arms import spoken
 from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, open_for_task, task_objective
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.training_steps import SOFT_TARGETS, TEACHER_TARGETS, what_matters
-from lightpaff.recipe_sections import Task, Training
-from lightpaff.training.loop import count_steps
-
-
-def capture_step(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Step:
-    """Ask the fine-tuned teacher once for its logits of every training row that a student will see."""
-    training, seeds = arm.recipe.fine_tuning.training, context.recipe.seeds.fine_tuning
-
-    def work(step: Step, folders: StepFolders) -> dict[str, Any]:
-        data = task_objective(context, task, rows, "train")
-        model = open_for_task(context, task, rows, teacher.path, None, 0)
-        ids = _seen_ids(training, seeds, data)
-        with context.hardware.autocast():
-            answerer = ModelAnswers(model, context.hardware.device)
-            logits_TV = ask_logits(answerer, data, TOKENS_PREDICTED_TOGETHER, step.name, ids)
-        write_logits(folders.result / SOFT_TARGETS, logits_TV.numpy())
-        return {"rows": len(ids)}
-
-    # With a whole epoch every row is seen, and the captured answers serve any budget.
-    is_part = training.epochs is None or training.epochs < 1
-    seen_by = {"training": what_matters(training), "seeds": seeds} if is_part else "every epoch"
-    settings = {**context.settings, "teacher": teacher.identity, "seen by": seen_by}
-    name = f"capture the teacher's soft targets for {task.name}"
-    return Step(name, "capture", settings, (rows, *teacher.inputs), context.root, work)
-
-
-def _seen_ids(training: Training, seeds: list[int], data: Objective) -> np.ndarray:
-    """The training rows that are in some batch of some seed."""
-    ids = np.arange(len(data.lengths_N))
-    seen = np.zeros(len(ids), dtype=bool)
-    for seed in seeds:
-        order = BatchOrder(data.lengths_N, ids, training.batch_size, training.micro_batch_tokens, seed)
-        for step in range(min(count_steps(training, data.lengths_N, order.steps_per_epoch), order.steps_per_epoch)):
-            seen[np.concatenate(order.micro_batches(step)[1])] = True
-    return np.flatnonzero(seen)
+from lightpaff.pipeline.training_steps import TEACHER_TARGETS
+from lightpaff.recipe_sections import Task
 
 
 def sequences_step(context: RunContext, task: Task, rows: Step, teacher: ModelSource) -> Step:

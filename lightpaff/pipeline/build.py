@@ -4,16 +4,24 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightpaff.objectives.table import TASK_OBJECTIVES, WITH_FEW_CLASSES
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
-from lightpaff.pipeline.asking_steps import capture_step, predict_step, sequences_step
+from lightpaff.pipeline.asking_steps import predict_step
+from lightpaff.pipeline.capture_steps import Supervision
 from lightpaff.pipeline.choosing import choose_step
-from lightpaff.pipeline.context import ModelSource, RunContext, Supervision
+from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.exporting import ExportSteps, check_step, export_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
 from lightpaff.pipeline.online_steps import online_step
+from lightpaff.pipeline.supervising import (
+    choose_pretraining_targets,
+    choose_task_targets,
+    supervise_pretraining,
+    supervise_task,
+)
+from lightpaff.pipeline.target_choice import TargetChoice
 from lightpaff.pipeline.training_steps import Budget, finetune_step, initial_step, pretrain_step, training_of
 from lightpaff.recipe_sections import Export, Task, Training
 from lightpaff.report.rows import Stage
@@ -27,10 +35,11 @@ class TrainingStep:
     """A step that trains, with what its cost depends on.
 
     Attributes:
-        supervision: what it hears from the task's teacher, in fine-tuning.
+        supervision: what it hears from a teacher; None where it hears nothing.
+        asks_teacher: at every batch (`live`), `once` into a store, or `never`. What is captured once for several
+            trainings counts for the first.
+        targets: of a student: where its soft targets come from, or would.
         budget: what its steps are counted over, in fine-tuning.
-        asks_teacher: at every batch (`live`), `once` for all rows, or `never`. Rows that are captured once for several
-            seeds count for the first.
     """
 
     step: Step
@@ -42,6 +51,7 @@ class TrainingStep:
     data: Step
     supervision: Supervision | None
     asks_teacher: Literal["live", "once", "never"]
+    targets: TargetChoice | None = None
     budget: Budget = "every row"
 
 
@@ -73,7 +83,6 @@ class Graph:
     """All steps of a run, each after its inputs; `arms` begins with the teacher and the student."""
 
     arms: list[Arm]
-    data: list[Step]
     trainings: list[TrainingStep]
     tasks: list[TaskSteps]
     corpus: Step | None
@@ -81,7 +90,7 @@ class Graph:
 
 
 def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collection[str] = ()) -> Graph:
-    """Lay out a run; nothing is done yet.
+    """Lay out a run whose data is prepared; nothing else is done yet.
 
     Args:
         context: what all steps share.
@@ -90,21 +99,30 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     """
     recipe = context.recipe
     arms = arms_of(recipe)
-    corpus = corpus_step(recipe, context.inputs, context.root) if recipe.pretraining else None
+    corpus, rows = data_steps(context)
     trainings: list[TrainingStep] = []
     starts = _pretrain(context, corpus, arms, trainings)
-    tasks = [_task_steps(context, task, starts, arms, trainings, exports, left_out) for task in recipe.tasks]
+    tasks = [
+        _task_steps(context, task, own_rows, starts, arms, trainings, exports, left_out)
+        for task, own_rows in zip(recipe.tasks, rows, strict=True)
+    ]
     # Done already: the configs of the models have as many words as the tokenizer.
     tokenizer = context.inputs.trained_tokenizer
-    data = [*([tokenizer.step] if tokenizer else []), *([corpus] if corpus else []), *(steps.rows for steps in tasks)]
-    ends = [*data]
+    ends = [*([tokenizer.step] if tokenizer else []), *([corpus] if corpus else []), *rows]
     for steps in tasks:
         ends += [*([steps.baseline] if steps.baseline else []), *steps.predictions.values()]
         ends += [steps.latency] if steps.latency else []
     # What is delivered comes when all is trained: a failing export then costs nothing.
     for steps in tasks:
         ends += [steps.chosen, *(export.checked for export in steps.exports), *([steps.online] if steps.online else [])]
-    return Graph(arms, data, trainings, tasks, corpus, list(_in_order(ends)))
+    return Graph(arms, trainings, tasks, corpus, list(_in_order(ends)))
+
+
+def data_steps(context: RunContext) -> tuple[Step | None, list[Step]]:
+    """What a graph is laid out over, and needs done: the corpus, if there is a first stage, and each task's rows."""
+    recipe, inputs, root = context.recipe, context.inputs, context.root
+    corpus = corpus_step(recipe, inputs, root) if recipe.pretraining else None
+    return corpus, [task_step(task, inputs, root) for task in recipe.tasks]
 
 
 def _pretrain(
@@ -139,11 +157,13 @@ def _pretrain(
         initial = ModelSource.of_step(
             initial_step(context, small_arms[0], teacher if recipe.student.initialisation == "teacher" else None)
         )
+    asked: set[str] = set()
     for arm in small_arms:
         starts[arm.name] = initial
         if corpus is not None and arm.recipe.pretraining is not None:
-            listens = arm.recipe.pretraining.distillation.weight > 0
-            step = pretrain_step(context, arm, corpus, initial, teacher if listens else None)
+            choice = choose_pretraining_targets(context, corpus, arm, small_arms)
+            supervision = supervise_pretraining(context, arm, corpus, teacher, choice)
+            step = pretrain_step(context, arm, corpus, initial, supervision, choice.draws)
             trainings.append(
                 TrainingStep(
                     step,
@@ -153,17 +173,31 @@ def _pretrain(
                     recipe.seeds.pretraining,
                     arm.recipe.pretraining.training,
                     corpus,
-                    supervision=None,
-                    asks_teacher="live" if listens else "never",
+                    supervision=supervision,
+                    asks_teacher=_asks(supervision, asked),
+                    targets=choice,
                 )
             )
             starts[arm.name] = ModelSource.of_step(step)
     return starts
 
 
+def _asks(supervision: Supervision | None, asked: set[str]) -> Literal["live", "once", "never"]:
+    """How a training asks its teacher; `asked` are the captures that count for another one."""
+    if supervision is None or (supervision.captured is None and supervision.live is None):
+        return "never"
+    if supervision.captured is None:
+        return "live"
+    fingerprint = supervision.captured.step.fingerprint
+    is_first = fingerprint not in asked
+    asked.add(fingerprint)
+    return "once" if is_first else "never"
+
+
 def _task_steps(
     context: RunContext,
     task: Task,
+    rows: Step,
     starts: dict[str, ModelSource],
     arms: list[Arm],
     trainings: list[TrainingStep],
@@ -171,7 +205,6 @@ def _task_steps(
     left_out: Collection[str],
 ) -> TaskSteps:
     """Stage two for one task, and what is measured and delivered of it."""
-    rows = task_step(task, context.inputs, context.root)
     models = _fine_tune(context, task, rows, starts, arms, trainings)
     predictions = {
         (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
@@ -201,14 +234,11 @@ def _fine_tune(
     """The teacher of the task, then every small arm with every seed."""
     seeds, (large, *small_arms) = context.recipe.seeds.fine_tuning, arms
     models: dict[tuple[str, int], ModelSource] = {}
+    choices = {arm.name: choose_task_targets(context, task, rows, arm, small_arms) for arm in small_arms}
+    asked: set[str] = set()
 
     def finetune(arm: Arm, seed: int, supervision: Supervision | None, budget: Budget) -> None:
         step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, seed)
-        asks: Literal["live", "once", "never"] = "never"
-        if supervision is not None and supervision.live is not None:
-            asks = "live"
-        elif supervision is not None and seed == seeds[0]:
-            asks = "once"
         trainings.append(
             TrainingStep(
                 step,
@@ -219,7 +249,8 @@ def _fine_tune(
                 training_of(arm),
                 rows,
                 supervision=supervision,
-                asks_teacher=asks,
+                asks_teacher=_asks(supervision, asked),
+                targets=choices.get(arm.name),
                 budget=budget,
             )
         )
@@ -230,7 +261,7 @@ def _fine_tune(
     else:
         finetune(large, seeds[0], None, "labelled rows")
     teacher = models[TEACHER, seeds[0]]
-    supervision = {arm.name: _supervision(context, arm, task, rows, teacher) for arm in small_arms}
+    supervision = {arm.name: supervise_task(context, arm, task, rows, teacher, choices[arm.name]) for arm in small_arms}
     # Of the student, for all: who hears nothing takes as many steps.
     budget: Budget = "every row" if supervision[STUDENT] else "labelled rows"
     for seed in seeds:
@@ -259,19 +290,6 @@ def _measurements(
     if online.name in left_out:
         return latency, None
     return None if context.hardware.device.type == "cpu" else latency, online
-
-
-def _supervision(context: RunContext, arm: Arm, task: Task, rows: Step, teacher: ModelSource) -> Supervision | None:
-    """What a student hears from the task's teacher; nothing where λ is 0 and no outputs are wanted."""
-    if arm.is_silenced:
-        return None
-    sequences = sequences_step(context, task, rows, teacher) if task.sequence_distillation else None
-    listens = arm.recipe.fine_tuning.distillation.weight > 0
-    is_live = task.objective not in WITH_FEW_CLASSES
-    if not listens and sequences is None:
-        return None
-    captured = capture_step(context, arm, task, rows, teacher) if listens and not is_live else None
-    return Supervision(captured, teacher if listens and is_live else None, sequences)
 
 
 def _in_order(ends: list[Step]) -> Iterator[Step]:

@@ -4,13 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lightpaff.data.corpus import held_out
+from lightpaff.data.token_table import TokenTable
 from lightpaff.models.families import PRETRAINING_HEADS
 from lightpaff.models.fetching import FetchedModel
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import NAMED_CLASSES, open_headed
 from lightpaff.objectives.few_classes import read_labels
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.table import TASK_OBJECTIVES
+from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
+from lightpaff.pipeline.data_steps import SEQUENCES
 from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.inputs import Inputs
@@ -94,27 +99,6 @@ class RunContext:
         return PRETRAINING_HEADS[self.recipe.family]
 
 
-@dataclass(frozen=True)
-class Supervision:
-    """What a student hears from the fine-tuned teacher of its task.
-
-    Attributes:
-        captured: its soft targets of every training row, asked once; None where it is asked live.
-        live: the teacher that is asked at every batch; None where its answers were captured.
-        sequences: its own outputs for the training rows (sequence-level distillation), if wanted.
-    """
-
-    captured: Step | None
-    live: ModelSource | None
-    sequences: Step | None
-
-    @property
-    def inputs(self) -> tuple[Step, ...]:
-        """The steps that must be done before."""
-        steps = [self.captured, self.live.step if self.live else None, self.sequences]
-        return tuple(step for step in steps if step is not None)
-
-
 def evaluation_splits(task: Task) -> list[str]:
     """The splits that are evaluated; the last one is the one to report."""
     return ["validation", "test"] if task.test else ["validation"]
@@ -132,3 +116,19 @@ def open_for_task(
 def task_objective(context: RunContext, task: Task, rows: Step, split: str, seed: int = 0) -> Objective:
     """A split of a prepared task as the objective of a training."""
     return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, context.inputs.vocabulary, seed)
+
+
+def corpus_objective(context: RunContext, corpus: Step) -> Objective:
+    """The pre-training objective over the prepared corpus."""
+    pretraining = context.recipe.pretraining
+    assert pretraining is not None
+    return PRETRAINING_OBJECTIVES[pretraining.objective].open_corpus(
+        corpus.directory / SEQUENCES, pretraining, context.inputs.vocabulary, context.recipe.seeds.pretraining
+    )
+
+
+def corpus_ids(context: RunContext, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
+    """The prepared corpus's row numbers for training and for validation."""
+    pretraining = context.recipe.pretraining
+    assert pretraining is not None
+    return held_out(TokenTable(corpus.directory / SEQUENCES), pretraining.validation_fraction)

@@ -26,7 +26,7 @@ _VERSIONS = {
     "initial": 3,
     "pretrain": 4,
     "finetune": 4,
-    "capture": 2,
+    "capture": 3,
     "sequences": 2,
     "predict": 3,
     "baseline": 1,

@@ -20,7 +20,7 @@ import yaml
 
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole, write_whole
-from lightpaff.pipeline.build import Graph, TaskSteps, build_graph
+from lightpaff.pipeline.build import Graph, TaskSteps, build_graph, data_steps
 from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.class_order import check_class_order
 from lightpaff.pipeline.context import ModelSource, RunContext
@@ -111,10 +111,11 @@ def open_context(recipe: Recipe, directory: Path, made_with: dict[str, str] | No
 
 
 def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
-    """Lay out a run and prepare its data; nothing is trained. What is done comes by its fingerprint."""
-    graph, tokenizer = build_graph(context, exports), context.inputs.trained_tokenizer
+    """Prepare a run's data and lay it out; nothing is trained. What is done comes by its fingerprint."""
+    tokenizer, (corpus, rows) = context.inputs.trained_tokenizer, data_steps(context)
     done = {tokenizer.step.fingerprint: tokenizer} if tokenizer else {}
-    done |= {step.fingerprint: run_step(step) for step in graph.data if step.fingerprint not in done}
+    done |= {step.fingerprint: run_step(step) for step in (*([corpus] if corpus else []), *rows)}
+    graph = build_graph(context, exports)
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")

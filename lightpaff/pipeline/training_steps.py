@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from lightpaff.data.batch_order import BatchOrder
-from lightpaff.data.corpus import held_out
 from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
@@ -21,22 +20,30 @@ from lightpaff.models.initialisation import carry_pooler, create_student
 from lightpaff.models.opening import quiet_transformers
 from lightpaff.models.shapes import config_identity
 from lightpaff.objectives.objective import Objective
-from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import Arm, spoken
-from lightpaff.pipeline.context import MODEL, ModelSource, RunContext, Supervision, open_for_task, task_objective
-from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS, SEQUENCES
+from lightpaff.pipeline.capture_steps import Supervision
+from lightpaff.pipeline.context import (
+    MODEL,
+    ModelSource,
+    RunContext,
+    corpus_ids,
+    corpus_objective,
+    open_for_task,
+    task_objective,
+)
+from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_maker
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Distillation, Languages, Task, Training
-from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
+from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
 from lightpaff.training.loop import TrainingJob, Validate, count_steps, train
 from lightpaff.training.validation import validate_task, validate_tokens
 
 TRAINING = "training.json"
 MADE_WITH = "made with"
 """Among a training step's facts: see `describe_maker`."""
-SOFT_TARGETS = "soft_targets.safetensors"
 TEACHER_TARGETS = "teacher_targets.arrow"
 _NO_DISTILLATION = Distillation(weight=0.0)
 Budget = Literal["every row", "labelled rows"]
@@ -98,6 +105,7 @@ def _train_step(
     start: ModelSource,
     training: Training,
     distillation: Distillation,
+    draws: int | None,
     seed: int,
     settings: dict[str, Any],
     inputs: tuple[Step, ...],
@@ -115,6 +123,7 @@ def _train_step(
             teacher=lesson.teacher,
             settings=lesson.settings,
             distillation=distillation,
+            draws=draws,
             seed=seed,
             validate=lesson.validate,
             checkpoints=folders.checkpoints,
@@ -138,7 +147,9 @@ def _train_step(
     everything = {
         **context.settings,
         "training": what_matters(training),
-        "distillation": distillation.model_dump(),
+        # Where its soft targets come from is an input.
+        "distillation": distillation.model_dump(exclude={"targets"}),
+        "draws": draws,
         "seed": seed,
         "start": start.identity,
         **settings,
@@ -146,8 +157,19 @@ def _train_step(
     return Step(name, kind, everything, inputs, context.root, work)
 
 
-def pretrain_step(context: RunContext, arm: Arm, corpus: Step, start: ModelSource, teacher: ModelSource | None) -> Step:
-    """The family's pre-training objective on the corpus, with distillation where a teacher is given."""
+def pretrain_step(
+    context: RunContext,
+    arm: Arm,
+    corpus: Step,
+    start: ModelSource,
+    supervision: Supervision | None = None,
+    draws: int | None = None,
+) -> Step:
+    """The family's pre-training objective on the corpus, with distillation where a teacher gives supervision.
+
+    Args:
+        draws: how many maskings an example has, before they come again; None: another one in every epoch.
+    """
     recipe = arm.recipe
     assert recipe.pretraining is not None
     pretraining = recipe.pretraining
@@ -165,7 +187,7 @@ def pretrain_step(context: RunContext, arm: Arm, corpus: Step, start: ModelSourc
             model=open_model(start.path, training=training),
             data=data,
             example_ids=training_ids,
-            teacher=LiveTeacher(open_model(teacher.path, training=None)) if teacher else NoTeacher(),
+            teacher=_teacher_of(supervision, lambda path: open_model(path, training=None)),
             settings=training,
             validate=partial(validate_tokens, data, validation_ids, training.micro_batch_tokens, context.hardware),
         )
@@ -173,7 +195,7 @@ def pretrain_step(context: RunContext, arm: Arm, corpus: Step, start: ModelSourc
     settings = {
         # The corpus is an input; the rest of the section is another arm's.
         "pretraining": pretraining.model_dump(exclude={"corpus", "training", "distillation"}),
-        "teacher": teacher.identity if teacher else None,
+        "advice": _supervision_identity(None, supervision),
     }
     return _train_step(
         context,
@@ -182,27 +204,12 @@ def pretrain_step(context: RunContext, arm: Arm, corpus: Step, start: ModelSourc
         open_lesson,
         start=start,
         training=training,
-        distillation=pretraining.distillation if teacher else _NO_DISTILLATION,
+        distillation=pretraining.distillation if supervision else _NO_DISTILLATION,
+        draws=draws,
         seed=seed,
         settings=settings,
-        inputs=(corpus, *start.inputs, *(teacher.inputs if teacher else ())),
+        inputs=(corpus, *start.inputs, *(supervision.inputs if supervision else ())),
     )
-
-
-def corpus_objective(context: RunContext, corpus: Step) -> Objective:
-    """The pre-training objective over the prepared corpus."""
-    pretraining = context.recipe.pretraining
-    assert pretraining is not None
-    return PRETRAINING_OBJECTIVES[pretraining.objective].open_corpus(
-        corpus.directory / SEQUENCES, pretraining, context.inputs.vocabulary, context.recipe.seeds.pretraining
-    )
-
-
-def corpus_ids(context: RunContext, corpus: Step) -> tuple[np.ndarray, np.ndarray]:
-    """The prepared corpus's row numbers for training and for validation."""
-    pretraining = context.recipe.pretraining
-    assert pretraining is not None
-    return held_out(TokenTable(corpus.directory / SEQUENCES), pretraining.validation_fraction)
 
 
 def finetune_step(
@@ -226,7 +233,7 @@ def finetune_step(
             model=open_for_task(context, task, rows, start.path, training, seed),
             data=data,
             example_ids=np.arange(len(data.lengths_N)) if supervision else data.gold_ids,
-            teacher=_teacher_of(context, task, rows, supervision, data.targets_N),
+            teacher=_teacher_of(supervision, lambda path: open_for_task(context, task, rows, path, None, 0)),
             settings=with_steps_over(budget, training, data),
             validate=partial(validate_task, validation, task, training.micro_batch_tokens, context.hardware),
         )
@@ -245,6 +252,7 @@ def finetune_step(
         start=start,
         training=training,
         distillation=arm.recipe.fine_tuning.distillation if supervision else _NO_DISTILLATION,
+        draws=None,
         seed=seed,
         settings=settings,
         inputs=(rows, *start.inputs, *(supervision.inputs if supervision else ())),
@@ -262,29 +270,33 @@ def training_objective(
     context: RunContext, task: Task, rows: Step, supervision: Supervision | None, seed: int
 ) -> Objective:
     """The training rows of a task; for a student in sequence-level distillation, with the teacher's own outputs."""
-    data = task_objective(context, task, rows, "train", seed)
     if supervision is None or supervision.sequences is None:
-        return data
-    assert isinstance(data, Translation)
+        return task_objective(context, task, rows, "train", seed)
     assert task.sequence_distillation is not None
-    outputs = TokenTable(supervision.sequences.directory / TEACHER_TARGETS)
-    return data.with_teacher_targets(outputs, task.sequence_distillation.ratio, seed)
+    return with_teacher_targets(context, task, rows, supervision.sequences, task.sequence_distillation.ratio, seed)
 
 
-def _teacher_of(
-    context: RunContext, task: Task, rows: Step, supervision: Supervision | None, targets_N: np.ndarray
-) -> Teacher:
+def with_teacher_targets(
+    context: RunContext, task: Task, rows: Step, sequences: Step, ratio: float, seed: int = 0
+) -> Objective:
+    """The training rows of a task, the share `ratio` of them with what the teacher wrote in place of the gold text."""
+    data = task_objective(context, task, rows, "train", seed)
+    assert isinstance(data, Translation)
+    return data.with_teacher_targets(TokenTable(sequences.directory / TEACHER_TARGETS), ratio, seed)
+
+
+def _teacher_of(supervision: Supervision | None, open_model: Callable[[Path], HeadedModel]) -> Teacher:
     if supervision is not None and supervision.captured is not None:
-        return StoredTeacher(supervision.captured.directory / SOFT_TARGETS, targets_N, context.hardware.device)
+        return supervision.captured.teacher()
     if supervision is not None and supervision.live is not None:
-        return LiveTeacher(open_for_task(context, task, rows, supervision.live.path, None, 0))
+        return LiveTeacher(open_model(supervision.live.path))
     return NoTeacher()
 
 
-def _supervision_identity(task: Task, supervision: Supervision | None) -> Any:
+def _supervision_identity(task: Task | None, supervision: Supervision | None) -> Any:
     if supervision is None:
         return None
-    mixture = task.sequence_distillation if supervision.sequences else None
+    mixture = task.sequence_distillation if task and supervision.sequences else None
     return {"live": supervision.live and supervision.live.identity, "mixture": mixture and mixture.model_dump()}
 
 

@@ -4,7 +4,9 @@ Shapes: P target positions, V classes, K stored classes, D hidden.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from lightpaff.models.projection import factors, project
@@ -19,6 +21,10 @@ class Dense:
     def chunk(self, start: int, stop: int) -> "Dense":
         """The targets of positions start..stop-1."""
         return Dense(self.logits_PV[start:stop])
+
+    def to(self, device: torch.device) -> "Dense":
+        """The same on `device`."""
+        return Dense(self.logits_PV.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -65,5 +71,12 @@ class Sparse:
         part = slice(start, stop)
         return Sparse(self.ids_PK[part], self.weights_PK[part], rest_P, self.entropy_P[part], self.temperature)
 
+    def to(self, device: torch.device) -> "Sparse":
+        """The same on `device`."""
+        move = partial(Tensor.to, device=device, non_blocking=True)
+        rest_P = None if self.rest_P is None else move(self.rest_P)
+        return Sparse(move(self.ids_PK), move(self.weights_PK), rest_P, move(self.entropy_P), self.temperature)
 
-SoftTargets = Dense | Projected | Sparse
+
+Stored = Dense | Sparse
+SoftTargets = Projected | Stored

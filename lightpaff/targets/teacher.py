@@ -1,17 +1,13 @@
 """A teacher is one method: the soft targets of a batch. Here: asked live, stored, or none."""
 
-from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
-from lightpaff.errors import UserError
-from lightpaff.evaluation.metrics import read_logits
 from lightpaff.models.headed import HeadedModel
-from lightpaff.objectives.answers import target_rows
 from lightpaff.objectives.batch import Batch
-from lightpaff.targets.soft_targets import Dense, Projected, SoftTargets
+from lightpaff.targets.soft_targets import Projected, SoftTargets, Stored
+from lightpaff.targets.store import TargetStore
 
 
 class Teacher(Protocol):
@@ -43,26 +39,19 @@ class LiveTeacher:
 
 
 class StoredTeacher:
-    """Logits captured once a target, reused in each epoch: where nothing is drawn and the classes are few.
+    """Soft targets that were captured once, reused in each epoch, by each student and seed.
 
     Args:
-        path: what `write_logits` wrote: T x V.
-        targets_N: the target positions of each example; they sum to T.
-        device: where the batches are.
-
-    Raises:
-        UserError: when the file is no store, or not of so many targets.
+        store: of these examples.
     """
 
-    def __init__(self, path: Path, targets_N: np.ndarray, device: torch.device) -> None:
-        self._logits_TV = torch.from_numpy(read_logits(path)).to(device)
-        self._targets_N = torch.from_numpy(targets_N.astype(np.int64)).to(device)
-        if len(self._logits_TV) != (targets := int(targets_N.sum())):
-            raise UserError(
-                f"{path}: holds soft targets of {len(self._logits_TV)} positions, but the data has {targets}; "
-                "delete its folder and run again"
-            )
+    def __init__(self, store: TargetStore) -> None:
+        self._store = store
 
-    def targets(self, batch: Batch) -> Dense:
-        """The stored logits of the batch's targets."""
-        return Dense(self._logits_TV.index_select(0, target_rows(self._targets_N, batch)))
+    def targets(self, batch: Batch) -> Stored:
+        """The stored soft targets of a batch on the CPU.
+
+        Raises:
+            UserError: some of them were not captured.
+        """
+        return self._store.read(batch.keys_B, batch.counts_B, batch.draw)

@@ -27,7 +27,7 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
 from lightpaff.recipe_sections import Distillation, Training
 from lightpaff.targets.soft_targets import SoftTargets
-from lightpaff.targets.teacher import Teacher
+from lightpaff.targets.teacher import StoredTeacher, Teacher
 from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
 from lightpaff.training.device import Hardware, without_settings_from
 from lightpaff.training.interruption import StoppedError, StopRequest
@@ -56,6 +56,7 @@ class TrainingJob:
         example_ids: the examples to train on.
         teacher: who gives the soft targets.
         settings: budget, learning rate and the like.
+        draws: how many maskings an example has, before they come again; None: another one in every epoch.
         distillation: λ and temperature; λ = 0 with `NoTeacher` is ordinary training.
         seed: of the order of examples and of dropout.
         validate: how the best checkpoint is chosen.
@@ -71,6 +72,7 @@ class TrainingJob:
     teacher: Teacher
     settings: Training
     distillation: Distillation
+    draws: int | None
     seed: int
     validate: Validate
     checkpoints: Path
@@ -102,7 +104,8 @@ def train(job: TrainingJob) -> Progress:
     restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
     progress, best = restored or (Progress(), {})
     loop = _Loop(job, accelerator, module, optimiser, progress, best, total_steps)
-    inputs = StepInputs(job.data, order, job.distillation)
+    stored = job.teacher if isinstance(job.teacher, StoredTeacher) else None
+    inputs = StepInputs(job.data, order, job.distillation, job.draws, stored)
     loop.run(DataLoader(inputs, batch_size=None, sampler=range(progress.step, total_steps)))
     load_weights(job.model, loop.best)
     return progress
@@ -202,13 +205,14 @@ class _Loop:
         local_num_targets = torch.tensor(step_input.local_num_targets, device=device)
         global_num_targets = self.accelerator.reduce(local_num_targets, "sum").clamp(min=1)
         sums = torch.zeros(5, dtype=torch.float64, device=device)
-        for number, batch in enumerate(step_input.batches):
+        for number, (batch, stored) in enumerate(step_input.batches):
             # Seeded by place, not carried along: a resumed run needs no generator state.
             torch.manual_seed(_place_seed(job.seed, step_input.step, number, self.accelerator.process_index))
             is_last = number == len(step_input.batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 with job.hardware.autocast():
-                    losses: LossSums = self.module(batch, job.teacher.targets(batch), job.distillation)
+                    soft_targets = job.teacher.targets(batch) if stored is None else stored
+                    losses: LossSums = self.module(batch, soft_targets, job.distillation)
                 # Ranks average their gradients; the sum over ranks is wanted.
                 self.accelerator.backward(losses.total * (self.accelerator.num_processes / global_num_targets))
             values = (losses.total, losses.nll, losses.divergence, losses.count, losses.gold_count)

@@ -9,6 +9,8 @@ from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.recipe_sections import Distillation
+from lightpaff.targets.soft_targets import Stored
+from lightpaff.targets.teacher import StoredTeacher
 
 
 @dataclass(frozen=True)
@@ -16,27 +18,45 @@ class StepInput:
     """What this rank takes in one optimiser step; counted here, where asking does not wait for the device."""
 
     step: int
-    batches: list[Batch]
+    batches: list[tuple[Batch, Stored | None]]
     local_num_tokens: int
     local_num_positions: int
     local_num_targets: int
 
     def to(self, device: torch.device) -> "StepInput":
-        return replace(self, batches=[batch.to(device) for batch in self.batches])
+        moved = [(batch.to(device), stored.to(device) if stored else None) for batch, stored in self.batches]
+        return replace(self, batches=moved)
 
 
 class StepInputs(Dataset[StepInput]):
-    """The input of each optimiser step, by its number."""
+    """The input of each optimiser step, by its number.
 
-    def __init__(self, data: Objective, order: BatchOrder, distillation: Distillation) -> None:
+    Args:
+        data: the objective over its data set.
+        order: which examples go into which step.
+        distillation: whether the teacher is heard.
+        draws: how many maskings an example has, before they come again; None: another one in every epoch.
+        stored: where its soft targets are read from, so that the step need not wait for them; None where it is asked at
+            every batch, or nobody is.
+    """
+
+    def __init__(
+        self,
+        data: Objective,
+        order: BatchOrder,
+        distillation: Distillation,
+        draws: int | None = None,
+        stored: StoredTeacher | None = None,
+    ) -> None:
         self._data, self._order, self._distillation = data, order, distillation
+        self._draws, self._stored = draws, stored
 
     def __getitem__(self, step: int) -> StepInput:
         epoch, pieces = self._order.micro_batches(step)
-        batches = [self._data.batch(ids, draw=epoch) for ids in pieces]
+        batches = [self._data.batch(ids, draw=epoch % self._draws if self._draws else epoch) for ids in pieces]
         return StepInput(
             step,
-            batches,
+            [(batch, self._stored.targets(batch) if self._stored else None) for batch in batches],
             local_num_tokens=sum(int(self._data.lengths_N[ids].sum()) for ids in pieces),
             local_num_positions=sum(len(batch.positions_P) for batch in batches),
             local_num_targets=sum(_count_targets(batch, self._distillation) for batch in batches),

@@ -22,20 +22,21 @@ from transformers import (
 )
 
 from lightpaff.data.token_table import TokenTable, write_token_table
-from lightpaff.evaluation.metrics import write_logits
 from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import split_model
-from lightpaff.objectives.answers import ask_logits
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.clm import CausalLanguageModelling
 from lightpaff.objectives.mlm import MaskedLanguageModelling
-from lightpaff.objectives.model_answers import ModelAnswers
 from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
 from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.targets.capture import CaptureRequest, capture
+from lightpaff.targets.encodings import Encoding
+from lightpaff.targets.place import Place
+from lightpaff.targets.store import StoreFacts, TargetStore
 from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loop import TrainingJob
@@ -76,15 +77,17 @@ class JobMaker:
         validate: Callable[[HeadedModel], dict[str, float]] | None = None,
         **settings: Any,
     ) -> TrainingJob:
+        is_stored, kind = kind.endswith(" stored"), kind.removesuffix(" stored")
         data = make_data(kind, self.folder)
         job = TrainingJob(
             description="tiny",
             model=make_model(kind, model_seed, dropout).to(dtype),
             data=data,
             example_ids=np.arange(EXAMPLES),
-            teacher=make_teacher(kind, data, self.folder, dtype),
+            teacher=make_teacher(kind, data, self.folder, dtype, is_stored),
             settings=Training.model_validate({"learning_rate": 3e-3, "batch_size": 8, "evaluations": 1, **settings}),
             distillation=Distillation(weight=weight, temperature=2.0),
+            draws=2 if is_stored else None,
             seed=3,
             validate=validate or weights_as_score,
             checkpoints=self.folder / (checkpoints or f"checkpoints {len(self.made)}"),
@@ -97,7 +100,8 @@ class JobMaker:
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> JobMaker:
-    """A maker of jobs on the same 24 examples of 6 to 17 tokens, by kind (see `HEADS` and `LABELS`)."""
+    """A maker of jobs on the same 24 examples of 6 to 17 tokens, by kind (see `HEADS` and `LABELS`; with " stored"
+    behind it, the teacher was asked before)."""
     return JobMaker(tmp_path)
 
 
@@ -163,8 +167,8 @@ def _fragments(path: Path) -> Objective:
     )
 
 
-def _pairs(path: Path) -> Objective:
-    """Half of the targets are the teacher's."""
+def _pairs(path: Path, ratio: float = 0.5) -> Objective:
+    """That share of the targets are the teacher's."""
     return Translation(
         TokenTable(path),
         TokenTable(path, "target_ids"),
@@ -172,7 +176,7 @@ def _pairs(path: Path) -> Objective:
         padding_id=0,
         number_of_classes=VOCABULARY,
         teacher_targets=TokenTable(path, "teacher_ids"),
-        teacher_ratio=0.5,
+        teacher_ratio=ratio,
         seed=5,
     )
 
@@ -266,14 +270,22 @@ _MODELS: dict[str, Callable[[int, float, int], PreTrainedModel]] = {
 }
 
 
-def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype) -> Teacher:
-    """Live for tokens, stored for classes and scores."""
-    teacher = make_model(kind, seed=2, layers=3).to(dtype)
-    if kind in HEADS:
-        return LiveTeacher(teacher)
-    path = folder / "soft_targets.safetensors"
-    write_logits(path, ask_logits(ModelAnswers(teacher, CPU), data, 64).numpy())
-    return StoredTeacher(path, data.targets_N, CPU)
+def make_teacher(kind: str, data: Objective, folder: Path, dtype: torch.dtype, is_stored: bool) -> Teacher:
+    """Live for tokens, unless they shall be stored, of two maskings; stored for classes and scores."""
+    live = LiveTeacher(make_model(kind, seed=2, layers=3).to(dtype))
+    if kind in HEADS and not is_stored:
+        return live
+    encoding = (
+        Encoding("sampled", VOCABULARY, 6, temperature=2.0) if kind in HEADS else Encoding("dense", classes_of(kind))
+    )
+    ids = [np.arange(EXAMPLES)] * (2 if is_stored else 1)
+    facts = StoreFacts({"teacher": "tiny"}, encoding, {})
+    place = Place(str(folder / f"store of {kind}"), folder)
+    # Both texts that a target may be.
+    variants = [data] if kind != "translate" else [_pairs(folder / "rows.arrow", ratio) for ratio in (0.0, 1.0)]
+    for variant in variants:
+        capture(CaptureRequest(variant, ids, facts, 7, 64, "ask"), place, live.targets)
+    return StoredTeacher(TargetStore(place, facts))
 
 
 @pytest.fixture

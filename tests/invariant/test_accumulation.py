@@ -12,7 +12,7 @@ from lightpaff.training.loop import TrainingJob, train
 
 AT_ONCE, ONE_BY_ONE = 8 * 34, 1
 """Tokens of a micro-batch: enough for the whole batch, and so few that each example stands alone."""
-TOKENS = ("mlm", "clm", "mssm", "translate")
+TOKENS = ("mlm", "clm", "mssm", "translate", "mlm stored", "clm stored", "mssm stored", "translate stored")
 OTHERS = ("classes", "partly labelled", "scores", "partly scored")
 JOBS = [(kind, weight) for kind in (*TOKENS, *OTHERS) for weight in (0.0, 0.5)]
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from lightpaff.training.checkpoint import weights_of
 from lightpaff.training.loop import TrainingJob, train
 
-KINDS = ["mlm", "clm", "mssm", "translate", "partly labelled", "scores"]
+KINDS = ["mlm", "clm", "mssm", "translate", "partly labelled", "scores", "mlm stored", "translate stored"]
 SETTINGS: dict[str, Any] = {"weight": 0.5, "steps": 3, "batch_size": 6, "micro_batch_tokens": 20, "evaluations": 2}
 
 

@@ -60,7 +60,7 @@ def what_was_done(progress: Progress) -> dict[str, Any]:
 
 # Fewer records than steps: sums between two records outlive the stop too.
 @pytest.mark.parametrize(("stops", "records_a_run"), [([5], 10), ([2, 3, 9], 3)], ids=str)
-@pytest.mark.parametrize("kind", ["mlm", "clm", "mssm", "translate", "classes"])
+@pytest.mark.parametrize("kind", ["mlm", "clm", "mssm", "translate", "classes", "mlm stored", "translate stored"])
 def test_ten_steps_equal_five_stop_and_five(
     kind: str,
     stops: list[int],

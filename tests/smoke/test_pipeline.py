@@ -187,7 +187,9 @@ def test_several_seeds_have_mean_and_spread(ready_recipe: Any, run_recipe: Calla
     assert by_seed[None]["value"] == pytest.approx((by_seed[3]["value"] + by_seed[1]["value"]) / 2)
     assert by_seed[None]["spread"] is not None
     delivered = report["summary"]["delivered student, toy"]
-    assert delivered.startswith("seed 3" if by_seed[3]["value"] >= by_seed[1]["value"] else "seed 1")
+    # Of equals, the validation loss decides.
+    best = max(by_seed[3]["value"], by_seed[1]["value"])
+    assert [seed for seed in (3, 1) if delivered.startswith(f"seed {seed},") and by_seed[seed]["value"] == best]
 
 
 def test_ready_student_and_ready_task_teacher(

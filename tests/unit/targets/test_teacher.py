@@ -1,29 +1,28 @@
 """Shapes: P target positions, V classes, N examples."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from lightpaff.data.token_table import TokenTable, write_token_table
-from lightpaff.errors import UserError
-from lightpaff.evaluation.metrics import read_logits, write_logits
 from lightpaff.models.architecture import CLASSES
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import split_model
 from lightpaff.objectives.answers import ask_logits
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.model_answers import ModelAnswers
-from lightpaff.targets.soft_targets import Projected
+from lightpaff.targets.capture import CaptureRequest, capture
+from lightpaff.targets.encodings import Encoding
+from lightpaff.targets.place import Place
+from lightpaff.targets.soft_targets import Dense, Projected
+from lightpaff.targets.store import StoreFacts, TargetStore
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher
 
 CPU = torch.device("cpu")
 EXAMPLES, V = 11, 3
-ONE_EACH = np.ones(EXAMPLES, np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +51,15 @@ def model() -> HeadedModel:
 
 
 def test_a_stored_teacher_says_what_a_live_one_says(data: Classification, model: HeadedModel, tmp_path: Path) -> None:
-    path = tmp_path / "soft_targets.safetensors"
-    write_logits(path, ask_logits(ModelAnswers(model, CPU), data, 30).numpy())
-    stored, live = StoredTeacher(path, ONE_EACH, CPU), LiveTeacher(model)
+    live = LiveTeacher(model)
+    place, facts = Place(str(tmp_path / "store"), tmp_path), StoreFacts({}, Encoding("dense", V), {})
+    capture(CaptureRequest(data, [np.arange(EXAMPLES)], facts, 0, 30, "ask"), place, live.targets)
+    stored = StoredTeacher(TargetStore(place, facts))
     for ids in ([0], [10, 3, 7], list(range(EXAMPLES)), [4, 4]):
         batch = data.batch(np.array(ids), draw=5)
-        logits_PV = stored.targets(batch).logits_PV
+        targets = stored.targets(batch)
+        assert isinstance(targets, Dense)
+        logits_PV = targets.logits_PV
         assert logits_PV.shape == (len(ids), V)
         torch.testing.assert_close(logits_PV, live.targets(batch).chunk(0, len(ids)).logits_PV, atol=1e-5, rtol=1e-5)
 
@@ -99,39 +101,3 @@ def test_chunks_are_parts_of_the_whole(data: Classification, model: HeadedModel,
 
 def test_nobody_is_asked(data: Classification) -> None:
     assert NoTeacher().targets(data.batch(np.arange(2), draw=0)) is None  # type: ignore[func-returns-value]
-
-
-def test_a_store_comes_back(tmp_path: Path) -> None:
-    # Not contiguous: safetensors would refuse it.
-    logits_NV = torch.randn(V, EXAMPLES).T
-    write_logits(tmp_path / "store", logits_NV.numpy())
-    assert torch.equal(torch.from_numpy(read_logits(tmp_path / "store")), logits_NV)
-
-
-@pytest.mark.parametrize("examples", [0, EXAMPLES - 1, EXAMPLES + 1])
-def test_a_store_of_other_data_is_refused(tmp_path: Path, examples: int) -> None:
-    write_logits(tmp_path / "store", np.zeros((EXAMPLES, V), np.float32))
-    with pytest.raises(
-        UserError, match=f"store: holds soft targets of {EXAMPLES} positions, but the data has {examples};"
-    ) as caught:
-        StoredTeacher(tmp_path / "store", np.ones(examples, np.int64), CPU)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:-4]),
-        lambda path: path.write_text("not a store at all"),
-        lambda path: save_file({"other": torch.zeros(1)}, path),
-    ],
-    ids=["absent", "empty", "cut", "text", "other"],
-)
-def test_what_is_no_store_is_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    path = tmp_path / "store"
-    write_logits(path, np.zeros((EXAMPLES, V), np.float32))
-    damage(path)
-    with pytest.raises(UserError, match="store: is no store of soft targets; delete its folder and run again"):
-        StoredTeacher(path, ONE_EACH, CPU)

@@ -1,0 +1,177 @@
+"""Asking a teacher once for what students will learn from, into a store.
+
+The work is cut into units of about 131,072 target positions, by the data alone; each becomes one shard, named by what
+is in it. So a stopped capture goes on where it was, more text or more draws add shards, several machines take every
+n-th unit, and the bytes are the same however it was done.
+
+Shapes: B examples, N examples of a draw, P target positions, K draws, V classes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightpaff.data.batch_order import sequential_batches
+from lightpaff.data.draws import generator
+from lightpaff.errors import UserError
+from lightpaff.files import sha256_of_file
+from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.objective import Objective
+from lightpaff.progress import progress_bar
+from lightpaff.targets.place import Place
+from lightpaff.targets.shards import KEYS, OFFSETS, map_shard, shard_bytes
+from lightpaff.targets.soft_targets import Dense, Projected
+from lightpaff.targets.store import FORMAT, MANIFEST, Shard, StoreFacts, TargetStore, read_manifest
+
+UNIT_POSITIONS = 2**17
+_POSITIONS_AT_ONCE = 256
+"""Of logits: as in training."""
+_EXAMPLES_KEYED_TOGETHER = 1024
+
+Ask = Callable[[Batch], Projected | Dense]
+"""What the teacher says at the target positions of a batch, which is on the CPU."""
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """What is to be in a store.
+
+    Attributes:
+        data: the examples.
+        ids: of every draw, the row numbers of the examples that are needed.
+        facts: what the store is of.
+        seed: of the encoding's draws.
+        tokens_at_once: the most tokens, padding included, that go through the teacher together.
+        description: for the person who waits.
+    """
+
+    data: Objective
+    ids: list[NDArray[np.int64]]
+    facts: StoreFacts
+    seed: int
+    tokens_at_once: int
+    description: str
+
+
+@dataclass(frozen=True)
+class _Unit:
+    draw: int
+    ids: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    file: str
+
+
+def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, int] = (0, 1)) -> bool:
+    """Ask for what the store does not hold yet. Whether the store is finished now: its manifest is written when all
+    units are there, whoever made them.
+
+    Args:
+        request: what is to be in the store.
+        place: where it lies, or will lie.
+        ask: the teacher.
+        part: (i, n): this process does every n-th unit, beginning with the i-th, from 0.
+
+    Raises:
+        UserError: the store is of something else, damaged, or cannot be written.
+    """
+    manifest = read_manifest(place)
+    if manifest is not None:
+        request.facts.require_same(manifest, place, also_made_with=True)
+    shards = [] if manifest is None else TargetStore(place, request.facts).shards
+    units = list(_units(request, place, shards))
+    there = place.find()
+    own = [unit for number, unit in enumerate(units) if number % part[1] == part[0] and unit.file not in there]
+    with progress_bar(request.description, sum(len(unit.ids) for unit in own), "examples") as advance:
+        for unit in own:
+            place.write(unit.file, _ask_unit(request, unit, ask, advance))
+    there = place.find()
+    if not all(unit.file in there for unit in units):
+        return False
+    if units or manifest is None:
+        shards += [_describe(place, unit) for unit in units]
+        content = {"format": FORMAT, **_facts(request.facts), "shards": [asdict(shard) for shard in shards]}
+        place.write(MANIFEST, json.dumps(content, indent=1).encode())
+    return True
+
+
+def _facts(facts: StoreFacts) -> dict[str, Any]:
+    return {"meaning": facts.meaning, "encoding": asdict(facts.encoding), "made_with": facts.made_with}
+
+
+def _units(request: CaptureRequest, place: Place, shards: list[Shard]) -> Iterator[_Unit]:
+    """What is not in the shards, cut by the data alone; an example whose content comes twice is in it once."""
+    known = [np.zeros(0, np.uint64)] * len(request.ids)
+    for shard in shards:
+        if shard.draw < len(known):
+            keys = map_shard(place.fetch(shard.file))[KEYS].astype(np.uint64)
+            known[shard.draw] = np.concatenate([known[shard.draw], keys])
+    identity = repr((request.facts.meaning, request.facts.encoding, request.facts.made_with, request.seed)).encode()
+    for draw, ids_N in enumerate(request.ids):
+        keys_N = _keys_of(request.data, ids_N)
+        first_N = np.sort(np.unique(keys_N, return_index=True)[1])
+        new_N = first_N[~np.isin(keys_N[first_N], known[draw])]
+        targets = request.data.targets_N[ids_N[new_N]]
+        number_N = (np.cumsum(targets) - targets) // UNIT_POSITIONS
+        for rows in np.split(new_N, np.flatnonzero(np.diff(number_N)) + 1):
+            if len(rows):
+                keys = keys_N[rows]
+                name = sha256(identity + draw.to_bytes(8, "little") + keys.tobytes()).hexdigest()[:24]
+                yield _Unit(draw, ids_N[rows], keys, f"draw-{draw:04d}/{name}.safetensors")
+
+
+def _keys_of(data: Objective, ids_N: NDArray[np.int64]) -> NDArray[np.uint64]:
+    parts = range(0, len(ids_N), _EXAMPLES_KEYED_TOGETHER)
+    keys = [data.batch(ids_N[start : start + _EXAMPLES_KEYED_TOGETHER], draw=0).keys_B for start in parts]
+    return np.concatenate([np.zeros(0, np.uint64), *keys])
+
+
+@torch.no_grad()
+def _ask_unit(request: CaptureRequest, unit: _Unit, ask: Ask, advance: Callable[[int], None]) -> bytes:
+    encoding, data = request.facts.encoding, request.data
+    parts: dict[str, list[NDArray[np.generic]]] = {}
+    keys, counts = [], []
+    for ids in sequential_batches(data.lengths_N, unit.ids, request.tokens_at_once):
+        batch = data.batch(ids, unit.draw)
+        counts_B = batch.counts_B
+        said = ask(batch)
+        said = said.as_factors() if isinstance(said, Projected) else said
+        uniforms_PK = _uniforms(request, unit.draw, batch.keys_B, counts_B)
+        for start in range(0, int(counts_B.sum()), _POSITIONS_AT_ONCE):
+            stop = min(start + _POSITIONS_AT_ONCE, int(counts_B.sum()))
+            logits_CV = said.chunk(start, stop).logits_PV
+            kept = encoding.encode(logits_CV, uniforms_PK[start:stop].to(logits_CV.device))
+            for name, tensor in kept.items():
+                parts.setdefault(name, []).append(tensor.cpu().numpy())
+        keys.append(batch.keys_B)
+        counts.append(counts_B)
+        advance(len(ids))
+    arrays = {name: np.concatenate(own) for name, own in parts.items()}
+    return shard_bytes(np.concatenate(keys), np.concatenate(counts), arrays)
+
+
+def _uniforms(
+    request: CaptureRequest, draw: int, keys_B: NDArray[np.uint64], counts_B: NDArray[np.int64]
+) -> torch.Tensor:
+    draws = request.facts.encoding.draws
+    if not draws:
+        return torch.zeros(int(counts_B.sum()), 0, dtype=torch.float64)
+    rows = [
+        generator("soft targets", request.seed, draw, int(key)).random((int(count), draws))
+        for key, count in zip(keys_B, counts_B, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def _describe(place: Place, unit: _Unit) -> Shard:
+    path = place.fetch(unit.file)
+    arrays = map_shard(path)
+    if not np.array_equal(np.sort(arrays[KEYS]), np.sort(unit.keys)):
+        raise UserError(f"{path}: holds other examples than its name says; delete it and capture again")
+    positions = int(arrays[OFFSETS][-1])
+    return Shard(unit.file, unit.draw, len(unit.keys), positions, path.stat().st_size, sha256_of_file(path))
