@@ -63,6 +63,24 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
 
 
 @app.command()
+def targets(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    output: OutputOption = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="2/4: the second of four parts, for four machines.")
+    ] = None,
+) -> None:
+    """Capture the teachers' soft targets that the recipe's students will read; what is there is not asked for again."""
+    from lightpaff.pipeline.targets_run import capture_targets, print_captured
+    from lightpaff.progress import results_console
+    from lightpaff.recipe import Recipe
+
+    found = capture_targets(Recipe.load(recipe, set_), None if output is None else str(output), shard)
+    print_captured(found, results_console())
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The directory of a finished run.", show_default=False)],
     to: Annotated[Format, typer.Option("--to", help="For which runtime.", show_default=False)],

@@ -91,6 +91,14 @@ class Distillation(Section):
         return self
 
 
+def _with_weight(usual: float) -> BeforeValidator:
+    """Who gives other keys of a distillation alone means the usual weight."""
+    return BeforeValidator(
+        lambda value: {"weight": usual, **value} if isinstance(value, dict) else value,
+        json_schema_input_type=Distillation,
+    )
+
+
 class Training(Section):
     """One run of the training loop."""
 
@@ -226,7 +234,8 @@ class Pretraining(Section):
     fragment_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     """For mssm: the fragment's share of a text. 0 is one token, like mlm; 1 is the whole text, like clm."""
     training: Training
-    distillation: Distillation = Distillation(weight=0.9)
+    distillation: Annotated[Distillation, _with_weight(0.9)] = Distillation(weight=0.9)
+    """Left out, its weight is 0.9."""
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
@@ -414,7 +423,8 @@ class FineTuning(Section):
     training: Training
     teacher_training: Training | None = None
     """Left out, as the student."""
-    distillation: Distillation = Distillation(weight=0.5)
+    distillation: Annotated[Distillation, _with_weight(0.5)] = Distillation(weight=0.5)
+    """Left out, its weight is 0.5."""
 
 
 class Export(Section):

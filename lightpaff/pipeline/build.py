@@ -115,7 +115,7 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     # What is delivered comes when all is trained: a failing export then costs nothing.
     for steps in tasks:
         ends += [steps.chosen, *(export.checked for export in steps.exports), *([steps.online] if steps.online else [])]
-    return Graph(arms, trainings, tasks, corpus, list(_in_order(ends)))
+    return Graph(arms, trainings, tasks, corpus, list(in_order(ends)))
 
 
 def data_steps(context: RunContext) -> tuple[Step | None, list[Step]]:
@@ -292,7 +292,7 @@ def _measurements(
     return None if context.hardware.device.type == "cpu" else latency, online
 
 
-def _in_order(ends: list[Step]) -> Iterator[Step]:
+def in_order(ends: list[Step]) -> Iterator[Step]:
     """Every step that `ends` need, once, inputs first."""
     seen: set[str] = set()
 

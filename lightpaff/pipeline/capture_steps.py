@@ -32,7 +32,7 @@ from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place
 from lightpaff.targets.soft_targets import Projected
 from lightpaff.targets.store import StoreFacts, TargetStore
-from lightpaff.targets.teacher import LiveTeacher, StoredTeacher
+from lightpaff.targets.teacher import LiveTeacher
 
 _TOKENS_ASKED_TOGETHER = 16384
 
@@ -43,20 +43,17 @@ class Captured:
 
     Attributes:
         step: after which they are there.
+        url: where the store is.
+        encoding: how soft targets are written there.
         work: asks for them; with (i, n), for every n-th part, beginning with the i-th. Whether all are there then.
+        store: opens it. Raises UserError: it is damaged, or one of something else.
     """
 
     step: Step
+    url: str
+    encoding: Encoding
     work: Callable[[str, tuple[int, int]], bool] = field(repr=False)
-    _open: Callable[[], TargetStore] = field(repr=False)
-
-    def teacher(self) -> StoredTeacher:
-        """Who reads them.
-
-        Raises:
-            UserError: the store is damaged, or one of something else.
-        """
-        return StoredTeacher(self._open())
+    store: Callable[[], TargetStore] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ class _Subject:
 
     Attributes:
         name: of the step.
-        data: the examples; several where an example's target may be one text or another.
-        ids: of every draw, which examples of a data set are needed.
+        data: the examples; several where an example's target may be one text or another, the last as long as any.
+        ids: of every draw, which of the examples are needed, by the last data set.
         meaning: what soft targets depend on besides teacher and tokenizer.
         needs: what `ids` depends on.
         store: where the recipe wants them, if it says.
@@ -194,8 +191,10 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
                 return live.targets(batch.to(context.hardware.device))
 
         known, finished = facts(), True
-        for data in subject.data():
-            request = CaptureRequest(data, subject.ids(data), known, subject.seed, _TOKENS_ASKED_TOGETHER, description)
+        variants = subject.data()
+        ids = subject.ids(variants[-1])
+        for data in variants:
+            request = CaptureRequest(data, ids, known, subject.seed, _TOKENS_ASKED_TOGETHER, description)
             with context.hardware.autocast():
                 finished &= capture(request, place, ask, part)
         return finished
@@ -206,7 +205,7 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
 
     settings = {**identity, "needs": subject.needs, "store": subject.store}
     step = Step(subject.name, "capture", settings, (*inputs, *teacher.inputs), context.root, step_work)
-    return Captured(step, work, lambda: TargetStore(place, facts()))
+    return Captured(step, url, subject.encoding, work, lambda: TargetStore(place, facts()))
 
 
 def place_name(url: str) -> str:

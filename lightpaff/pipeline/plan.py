@@ -9,11 +9,12 @@ from rich.table import Table
 
 from lightpaff.errors import UserError
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
+from lightpaff.pipeline.arms import CONTROL
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
-from lightpaff.pipeline.probe import measure_tokens_per_second
+from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
 
 _BYTES_A_WEIGHT = 4
@@ -63,6 +64,7 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan) -> Plan:
         for name, config in (("teacher", context.inputs.teacher_config), ("student", context.inputs.student_config))
     }
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
+    seconds += sum(_capture_seconds(context, item) for item in planned)
     results = sum(_weight_bytes(context, item.training) for item in unfinished)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
     return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint, busyness)
@@ -86,6 +88,7 @@ def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
     """Show a plan as tables."""
     console.print(_size_table(plan))
     console.print(_step_table(plan))
+    _print_targets(plan, console)
     if plan.exports.note:
         console.print(f"{'Exports' if plan.exports.exports else 'No exports'}: {plan.exports.note}")
     memory = max((item.memory_bytes for item in plan.trainings), default=0.0)
@@ -118,6 +121,31 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
         disk_bytes=_STATES_ON_DISK * weights,
         seconds=seconds,
     )
+
+
+def _capture_seconds(context: RunContext, item: PlannedTraining) -> float:
+    """Of asking a teacher once, where that is still to do."""
+    training = item.training
+    if training.asks_teacher != "once" or training.supervision is None or training.supervision.captured is None:
+        return 0.0
+    if training.supervision.captured.step.state == "done":
+        return 0.0
+    assert training.targets is not None
+    speed = measure_asking(context, training, training.supervision.captured.encoding)
+    return training.targets.epochs * item.workload.tokens_an_epoch / speed
+
+
+def _print_targets(plan: Plan, console: Console) -> None:
+    """Where the soft targets of each stage come from, and why."""
+    told = set()
+    for item in plan.trainings:
+        training = item.training
+        if training.supervision is None or training.targets is None or training.arm.name == CONTROL:
+            continue
+        subject = training.stage if training.task is None else training.task.name
+        told.add(f"Soft targets of {subject}: {training.targets.kind}; {training.targets.why}")
+    for line in sorted(told):
+        console.print(line)
 
 
 def _weight_bytes(context: RunContext, training: TrainingStep) -> float:

@@ -12,6 +12,8 @@ from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.workload import data_of
 from lightpaff.recipe_sections import Distillation
+from lightpaff.targets.capture import encoded
+from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
 from lightpaff.training.loop import LossModule
 from lightpaff.training.optimiser import create_optimiser
@@ -43,6 +45,24 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
         optimiser.zero_grad(set_to_none=True)
         if context.hardware.device.type == "cuda":
             torch.cuda.synchronize()
+        times.append(time.monotonic() - started)
+    return float(data.lengths_N[examples].sum()) / min(times[1:])
+
+
+def measure_asking(context: RunContext, training: TrainingStep, encoding: Encoding) -> float:
+    """Tokens a second of which a random teacher's soft targets can be captured; the best of a few batches counts."""
+    data, ids = data_of(context, training)
+    settings = training.training
+    order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
+    examples = order.micro_batches(0)[1][0]
+    batch = data.batch(examples, draw=0).to(context.hardware.device)
+    teacher = LiveTeacher(_random_model(context, training, is_small=False))
+    times = []
+    for _ in range(1 + _STEPS):
+        started = time.monotonic()
+        with context.hardware.autocast(), torch.no_grad():
+            for kept in encoded(teacher.targets(batch), encoding, len(batch.positions_P)):
+                kept.popitem()[1].cpu()
         times.append(time.monotonic() - started)
     return float(data.lengths_N[examples].sum()) / min(times[1:])
 

@@ -37,7 +37,7 @@ from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_maker
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Distillation, Languages, Task, Training
-from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
+from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
 from lightpaff.training.loop import TrainingJob, Validate, count_steps, train
 from lightpaff.training.validation import validate_task, validate_tokens
 
@@ -287,7 +287,7 @@ def with_teacher_targets(
 
 def _teacher_of(supervision: Supervision | None, open_model: Callable[[Path], HeadedModel]) -> Teacher:
     if supervision is not None and supervision.captured is not None:
-        return supervision.captured.teacher()
+        return StoredTeacher(supervision.captured.store())
     if supervision is not None and supervision.live is not None:
         return LiveTeacher(open_model(supervision.live.path))
     return NoTeacher()

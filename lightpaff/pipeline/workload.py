@@ -66,9 +66,8 @@ def flops_of(context: RunContext, training: TrainingStep, workload: Workload) ->
     own = training_flops_per_token(config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
     teacher_config = context.inputs.teacher_config_of(training.task) if training.task else context.inputs.teacher_config
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
-    asked = {"live": workload.tokens, "once": min(workload.tokens, workload.tokens_an_epoch), "never": 0.0}[
-        training.asks_teacher
-    ]
+    once = training.targets.epochs * workload.tokens_an_epoch if training.targets else 0.0
+    asked = {"live": workload.tokens, "once": once, "never": 0.0}[training.asks_teacher]
     if training.supervision is not None and training.supervision.sequences is not None:
         assert training.task is not None
         # At most: every beam goes through the whole model, though the source is read once.

@@ -24,6 +24,7 @@ from lightpaff.files import sha256_of_file
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
+from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place
 from lightpaff.targets.shards import KEYS, OFFSETS, map_shard, shard_bytes
 from lightpaff.targets.soft_targets import Dense, Projected
@@ -139,13 +140,8 @@ def _ask_unit(request: CaptureRequest, unit: _Unit, ask: Ask, advance: Callable[
     for ids in sequential_batches(data.lengths_N, unit.ids, request.tokens_at_once):
         batch = data.batch(ids, unit.draw)
         counts_B = batch.counts_B
-        said = ask(batch)
-        said = said.as_factors() if isinstance(said, Projected) else said
         uniforms_PK = _uniforms(request, unit.draw, batch.keys_B, counts_B)
-        for start in range(0, int(counts_B.sum()), _POSITIONS_AT_ONCE):
-            stop = min(start + _POSITIONS_AT_ONCE, int(counts_B.sum()))
-            logits_CV = said.chunk(start, stop).logits_PV
-            kept = encoding.encode(logits_CV, uniforms_PK[start:stop].to(logits_CV.device))
+        for kept in encoded(ask(batch), encoding, len(uniforms_PK), uniforms_PK):
             for name, tensor in kept.items():
                 parts.setdefault(name, []).append(tensor.cpu().numpy())
         keys.append(batch.keys_B)
@@ -153,6 +149,26 @@ def _ask_unit(request: CaptureRequest, unit: _Unit, ask: Ask, advance: Callable[
         advance(len(ids))
     arrays = {name: np.concatenate(own) for name, own in parts.items()}
     return shard_bytes(np.concatenate(keys), np.concatenate(counts), arrays)
+
+
+def encoded(
+    said: Projected | Dense, encoding: Encoding, positions: int, uniforms_PK: torch.Tensor | None = None
+) -> Iterator[dict[str, torch.Tensor]]:
+    """What is kept of so many positions, some at a time: never more than those x V of logits are in memory.
+
+    Args:
+        said: the teacher's logits.
+        encoding: what is kept of them.
+        positions: P.
+        uniforms_PK: the places of the draws; left out, all are the middle.
+    """
+    if uniforms_PK is None:
+        uniforms_PK = torch.full((positions, encoding.draws), 0.5, dtype=torch.float64)
+    said = said.as_factors() if isinstance(said, Projected) else said
+    for start in range(0, positions, _POSITIONS_AT_ONCE):
+        logits_CV = said.chunk(start, start + _POSITIONS_AT_ONCE).logits_PV
+        uniforms_CK = uniforms_PK[start : start + _POSITIONS_AT_ONCE].to(logits_CV.device)
+        yield encoding.encode(logits_CV, uniforms_CK)
 
 
 def _uniforms(
