@@ -15,8 +15,8 @@ from lightpaff.recipe_sections import Distillation
 from lightpaff.targets.capture import encoded
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
-from lightpaff.training.loop import LossModule
 from lightpaff.training.optimiser import create_optimiser
+from lightpaff.training.optimiser_step import LossModule
 
 _STEPS = 2
 

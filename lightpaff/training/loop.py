@@ -9,36 +9,28 @@ Shapes: P target positions, N examples.
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
-from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
 from lightpaff.recipe_sections import Distillation, Training
-from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import StoredTeacher, Teacher
 from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
-from lightpaff.training.device import Hardware, without_settings_from
+from lightpaff.training.device import Hardware
 from lightpaff.training.interruption import StoppedError, StopRequest
-from lightpaff.training.loss import LossSums, distillation_loss
-from lightpaff.training.optimiser import create_optimiser
-from lightpaff.training.schedule import learning_rate
-from lightpaff.training.score_loss import score_loss
+from lightpaff.training.optimiser_step import SUMS, OptimiserStep, create_accelerator
 from lightpaff.training.step_input import StepInput, StepInputs
 
 _RECORDS_A_RUN = 200
-_SUMS = ("total", "nll", "divergence", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
 
 Validate = Callable[[HeadedModel], dict[str, float]]
 """Evaluates a model on the validation set: `score`, higher is better, chooses the best checkpoint; of equal scores the
@@ -87,8 +79,7 @@ def train(job: TrainingJob) -> Progress:
         UserError: when the loss or a gradient is not finite, or a checkpoint does not fit.
         StoppedError: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    with without_settings_from("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_"):
-        accelerator = Accelerator(cpu=job.hardware.device.type == "cpu", mixed_precision="no")
+    accelerator = create_accelerator(job.hardware)
     order = BatchOrder(
         job.data.lengths_N,
         job.example_ids,
@@ -99,11 +90,20 @@ def train(job: TrainingJob) -> Progress:
         rank=accelerator.process_index,
     )
     total_steps = count_steps(job.settings, job.data.lengths_N[job.example_ids], order.steps_per_epoch)
-    module = accelerator.prepare(LossModule(job.model, targets_for_one_gold_label(job)))
-    optimiser = create_optimiser(job.model, job.settings)
-    restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, optimiser)
+    taker = OptimiserStep(
+        job.model,
+        job.teacher,
+        job.settings,
+        job.distillation,
+        job.seed,
+        job.hardware,
+        accelerator,
+        total_steps,
+        targets_for_one_gold_label(job),
+    )
+    restored = load_checkpoint(job.checkpoints, job.fingerprint, job.model, taker.optimiser)
     progress, best = restored or (Progress(), {})
-    loop = _Loop(job, accelerator, module, optimiser, progress, best, total_steps)
+    loop = _Loop(job, taker, progress, best, total_steps)
     stored = job.teacher if isinstance(job.teacher, StoredTeacher) else None
     inputs = StepInputs(job.data, order, job.distillation, job.draws, stored)
     loop.run(DataLoader(inputs, batch_size=None, sampler=range(progress.step, total_steps)))
@@ -135,36 +135,10 @@ def targets_for_one_gold_label(job: TrainingJob) -> float:
     return float(targets / gold) if gold else 1.0
 
 
-class LossModule(nn.Module):
-    """The forward pass with the loss, in one module: what data-parallel wrappers need."""
-
-    def __init__(self, model: HeadedModel, gold_scale: float) -> None:
-        super().__init__()
-        self.model = model
-        self.gold_scale = gold_scale
-
-    def forward(self, batch: Batch, soft_targets: SoftTargets | None, distillation: Distillation) -> LossSums:
-        layer = self.model.output_layer(batch.inputs, batch.positions_P)
-        told = (batch.labels_P, soft_targets, distillation.weight)
-        if self.model.classes == 1:
-            features_PD, weight_1D, bias_1 = layer
-            assert weight_1D is not None
-            return score_loss(features_PD, weight_1D, bias_1, *told, gold_scale=self.gold_scale)
-        return distillation_loss(
-            *layer,
-            *told,
-            distillation.temperature,
-            gold_scale=self.gold_scale,
-            divergence=distillation.divergence,
-        )
-
-
 @dataclass
 class _Loop:
     job: TrainingJob
-    accelerator: Accelerator
-    module: nn.Module
-    optimiser: torch.optim.Optimizer
+    taker: OptimiserStep
     progress: Progress
     best: dict[str, Tensor]
     total_steps: int
@@ -181,7 +155,7 @@ class _Loop:
             progress_bar(job.description, self.total_steps, "steps", progress.step) as advance,
         ):
             for step_input in inputs:
-                sums.add(self._take_step(step_input.to(job.hardware.device)))
+                sums.add(self.taker.take(step_input.to(job.hardware.device)))
                 progress.step = step_input.step + 1
                 progress.seconds = seconds_before + time.monotonic() - started
                 if progress.step % record_every == 0 or progress.step == self.total_steps:
@@ -195,34 +169,6 @@ class _Loop:
                     last_saved = time.monotonic()
                 if stop.received:
                     raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")
-
-    def _take_step(self, step_input: StepInput) -> Tensor:
-        """One optimiser step; the sums in the order of `_SUMS`, over all ranks, on the device."""
-        job, device = self.job, self.job.hardware.device
-        job.model.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(job.settings, step_input.step, self.total_steps)
-        local_num_targets = torch.tensor(step_input.local_num_targets, device=device)
-        global_num_targets = self.accelerator.reduce(local_num_targets, "sum").clamp(min=1)
-        sums = torch.zeros(5, dtype=torch.float64, device=device)
-        for number, (batch, stored) in enumerate(step_input.batches):
-            # Seeded by place, not carried along: a resumed run needs no generator state.
-            torch.manual_seed(_place_seed(job.seed, step_input.step, number, self.accelerator.process_index))
-            is_last = number == len(step_input.batches) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
-                with job.hardware.autocast():
-                    soft_targets = job.teacher.targets(batch) if stored is None else stored
-                    losses: LossSums = self.module(batch, soft_targets, job.distillation)
-                # Ranks average their gradients; the sum over ranks is wanted.
-                self.accelerator.backward(losses.total * (self.accelerator.num_processes / global_num_targets))
-            values = (losses.total, losses.nll, losses.divergence, losses.count, losses.gold_count)
-            sums += torch.stack([value.detach().double() for value in values])
-        norm = nn.utils.clip_grad_norm_(job.model.parameters(), job.settings.max_gradient_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        seen = sums.new_tensor([step_input.local_num_tokens, step_input.local_num_positions])
-        global_sums = self.accelerator.reduce(torch.cat([sums, seen]), "sum")
-        return torch.cat([global_sums, torch.stack([norm.double(), torch.ones_like(sums[0])])])
 
     def _record(self, sums: "_Sums") -> None:
         values = sums.take()
@@ -238,7 +184,7 @@ class _Loop:
                 "nll": values["nll"] / gold,
                 "divergence": values["divergence"] / count,
                 "gradient_norm": values["gradient_norm"] / steps,
-                "learning_rate": float(self.optimiser.param_groups[0]["lr"]),
+                "learning_rate": float(self.taker.optimiser.param_groups[0]["lr"]),
             }
         )
 
@@ -265,9 +211,14 @@ class _Loop:
     def _save(self, sums: "_Sums") -> None:
         self.progress.running = sums.values()
         self._require_finite(self.progress.running)
-        if self.accelerator.is_main_process:
+        if self.taker.accelerator.is_main_process:
             save_checkpoint(
-                self.job.checkpoints, self.job.fingerprint, self.job.model, self.optimiser, self.best, self.progress
+                self.job.checkpoints,
+                self.job.fingerprint,
+                self.job.model,
+                self.taker.optimiser,
+                self.best,
+                self.progress,
             )
 
     def _note(self) -> str:
@@ -282,7 +233,7 @@ class _Sums:
     def __init__(self, running: dict[str, float], device: torch.device) -> None:
         self._device = device
         self._sums = torch.tensor(
-            [running.get(name, 0.0) for name in _SUMS],
+            [running.get(name, 0.0) for name in SUMS],
             dtype=torch.float64,
             device=None if device.type == "mps" else device,
         )
@@ -291,7 +242,7 @@ class _Sums:
         self._sums += sums
 
     def values(self) -> dict[str, float]:
-        return dict(zip(_SUMS, self._sums.tolist(), strict=True))
+        return dict(zip(SUMS, self._sums.tolist(), strict=True))
 
     def take(self) -> dict[str, float]:
         values = self.values()
@@ -301,7 +252,3 @@ class _Sums:
 
 def _evenly_spread(total: int, count: int) -> set[int]:
     return {math.ceil(total * (i + 1) / count) for i in range(count)}
-
-
-def _place_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, micro_batch, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,340 @@
+"""A store of soft targets: the same however it was captured, whole or absent, refused where it is of something else.
+
+Shapes: B examples, P target positions, V classes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import BertConfig, BertForMaskedLM
+
+from lightpaff.data.token_table import TokenTable, write_token_table
+from lightpaff.errors import UserError
+from lightpaff.models.architecture import MASKED_TOKENS
+from lightpaff.models.opening import split_model
+from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.mlm import MaskedLanguageModelling
+from lightpaff.targets import capture as capturing
+from lightpaff.targets.capture import Ask, CaptureRequest, capture
+from lightpaff.targets.encodings import Encoding, Kind
+from lightpaff.targets.place import Place
+from lightpaff.targets.soft_targets import Dense, Projected, Sparse
+from lightpaff.targets.store import MANIFEST, StoreFacts, TargetStore
+from lightpaff.targets.teacher import LiveTeacher, StoredTeacher
+
+EXAMPLES, V, DRAWS = 20, 40, 2
+MEANING = {
+    "teacher": "a" * 64,
+    "tokenizer": "t",
+    "objective": "mlm",
+    "seed": 1,
+    "sequence_length": 16,
+    "mask_rate": 0.3,
+}
+FACTS = StoreFacts(MEANING, Encoding("sampled", V, 12), {"made with": {"torch": "2"}, "precision": "float32"})
+
+
+def write_rows(path: Path, count: int, changed: int | None = None) -> None:
+    random = np.random.default_rng(0)
+    rows = [[2, *random.integers(5, V, size=4 + number % 9).tolist(), 3] for number in range(count)]
+    if changed is not None:
+        rows[changed][1] = 5 if rows[changed][1] != 5 else 6
+    write_token_table(path, [{"input_ids": rows}], {})
+
+
+def open_data(
+    folder: Path, count: int = EXAMPLES, *, mask_rate: float = 0.3, seed: int = 1, changed: int | None = None
+):
+    path = folder / f"rows {count} {changed}.arrow"
+    write_rows(path, count, changed)
+    return MaskedLanguageModelling(
+        TokenTable(path),
+        special_ids=[0, 1, 2, 3, 4],
+        mask_id=4,
+        padding_id=0,
+        number_of_classes=V,
+        mask_rate=mask_rate,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def ask() -> Ask:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=V,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        initializer_range=0.3,
+        attn_implementation="eager",
+    )
+    return LiveTeacher(split_model(BertForMaskedLM(config), MASKED_TOKENS, V)).targets
+
+
+@pytest.fixture(autouse=True)
+def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capturing, "UNIT_POSITIONS", 8)
+
+
+def request_of(data: MaskedLanguageModelling, facts: StoreFacts = FACTS, draws: int = DRAWS) -> CaptureRequest:
+    return CaptureRequest(data, [np.arange(len(data.lengths_N))] * draws, facts, 7, 30, "ask")
+
+
+def place_at(path: Path) -> Place:
+    return Place(str(path), path.parent / "copies")
+
+
+@pytest.fixture
+def store(tmp_path: Path, ask: Ask) -> Path:
+    path = tmp_path / "store"
+    assert capture(request_of(open_data(tmp_path)), place_at(path), ask)
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def read(store: TargetStore, batch: Batch) -> Sparse:
+    targets = StoredTeacher(store).targets(batch)
+    assert isinstance(targets, Sparse)
+    return targets
+
+
+def test_soft_targets_do_not_depend_on_order_or_batch(store: Path, tmp_path: Path) -> None:
+    data, opened = open_data(tmp_path), TargetStore(place_at(store), FACTS)
+    assert opened.draws == DRAWS
+    assert opened.positions == 2 * sum(len(data.batch(np.array([i]), 0).positions_P) for i in range(EXAMPLES))
+    whole = {
+        (draw, number): read(opened, data.batch(np.array([number]), draw))
+        for draw in range(DRAWS)
+        for number in range(EXAMPLES)
+    }
+    for draw, ids in ((0, [3, 1, 2]), (1, [19, 0]), (1, list(range(EXAMPLES))), (0, [4, 4])):
+        found = read(opened, data.batch(np.array(ids), draw))
+        assert torch.equal(found.ids_PK, torch.cat([whole[draw, number].ids_PK for number in ids]))
+        assert torch.equal(found.entropy_P, torch.cat([whole[draw, number].entropy_P for number in ids]))
+    assert not torch.equal(whole[0, 5].ids_PK, whole[1, 5].ids_PK)
+
+
+def test_they_are_of_the_position_that_the_teacher_was_asked_about(tmp_path: Path, ask: Ask) -> None:
+    """With every class kept, a store says what a live teacher says."""
+    data, facts = open_data(tmp_path), replace(FACTS, encoding=Encoding("top-k", V, V))
+    place = place_at(tmp_path / "all")
+    capture(request_of(data, facts), place, ask)
+    opened = TargetStore(place, facts)
+    for draw, ids in ((0, [3, 1, 17]), (1, [0, 19, 4, 5])):
+        batch = data.batch(np.array(ids), draw)
+        found, said = read(opened, batch), ask(batch)
+        assert isinstance(said, Projected)
+        expected_PV = said.chunk(0, len(batch.positions_P)).logits_PV.softmax(1)
+        found_PV = torch.zeros_like(expected_PV).scatter(1, found.ids_PK, found.weights_PK)
+        torch.testing.assert_close(found_PV, expected_PV, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3])
+def test_a_stopped_capture_goes_on(store: Path, tmp_path: Path, ask: Ask, stop_after: int) -> None:
+    asked: list[int] = []
+
+    def counting(batch: Batch) -> Projected | Dense:
+        asked.append(len(batch.example_ids_B))
+        return ask(batch)
+
+    def failing(batch: Batch) -> Projected | Dense:
+        if sum(asked) > stop_after * 3:
+            raise KeyboardInterrupt
+        return counting(batch)
+
+    data, place = open_data(tmp_path), place_at(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        capture(request_of(data), place, failing)
+    with pytest.raises(UserError, match=r"stopped: holds no manifest\.json, so no finished capture; capture again"):
+        TargetStore(place, FACTS)
+    kept = len(place.find())
+    assert (kept > 0) == (stop_after > 0)
+    asked.clear()
+    assert capture(request_of(data), place, counting)
+    assert sum(asked) < DRAWS * EXAMPLES or not kept
+    assert contents(tmp_path / "stopped") == contents(store)
+    asked.clear()
+    assert capture(request_of(data), place, counting)
+    assert asked == []
+
+
+@pytest.mark.parametrize("parts", [2, 3, 50])
+def test_many_machines_capture_the_same_bytes(store: Path, tmp_path: Path, ask: Ask, parts: int) -> None:
+    place = place_at(tmp_path / "parts")
+    finished = [capture(request_of(open_data(tmp_path)), place, ask, (part, parts)) for part in reversed(range(parts))]
+    assert finished.count(True) >= 1
+    assert finished[-1]
+    assert contents(tmp_path / "parts") == contents(store)
+
+
+def test_more_text_and_more_draws_are_added(store: Path, tmp_path: Path, ask: Ask) -> None:
+    before, place = contents(store), place_at(store)
+    more = open_data(tmp_path, count=EXAMPLES + 6)
+    assert capture(request_of(more, draws=DRAWS + 1), place, ask)
+    after = contents(store)
+    assert len(after) > len(before)
+    assert all(after[name] == content for name, content in before.items() if name != MANIFEST)
+    opened = TargetStore(place, FACTS)
+    assert opened.draws == DRAWS + 1
+    everything = np.arange(EXAMPLES + 6)
+    for draw in range(DRAWS + 1):
+        batch = more.batch(everything, draw)
+        assert len(read(opened, batch).ids_PK) == len(batch.positions_P)
+    # The store of the longer text still serves the shorter one, and a masking comes again after the last.
+    batch = open_data(tmp_path).batch(np.arange(3), DRAWS)
+    assert torch.equal(read(opened, replace(batch, draw=DRAWS)).ids_PK, read(opened, batch).ids_PK)
+
+
+def test_a_url_is_written_and_read(store: Path, tmp_path: Path, ask: Ask) -> None:
+    place = Place("memory://bucket/store", tmp_path / "copies of one")
+    assert capture(request_of(open_data(tmp_path)), place, ask)
+    elsewhere = Place("memory://bucket/store/", tmp_path / "copies of another")
+    opened, local = TargetStore(elsewhere, FACTS), TargetStore(place_at(store), FACTS)
+    batch = open_data(tmp_path).batch(np.arange(EXAMPLES), 1)
+    assert torch.equal(read(opened, batch).ids_PK, read(local, batch).ids_PK)
+    with pytest.raises(UserError, match="nothing://place"):
+        TargetStore(Place("nothing://place", tmp_path / "copies"), FACTS)
+
+
+@pytest.mark.parametrize(("kind", "at_most"), [("sampled", 32), ("top-k", 56)])
+def test_bytes_a_position(
+    tmp_path: Path, ask: Ask, kind: Kind, at_most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In shards of a usual size, the example's key and offset included, at 19 targets an example."""
+    monkeypatch.setattr(capturing, "UNIT_POSITIONS", 2**17)
+    facts, place = replace(FACTS, encoding=Encoding(kind, V, 12)), place_at(tmp_path / kind)
+    data = open_data(tmp_path, count=2000, mask_rate=0.9)
+    capture(request_of(data, facts, draws=1), place, ask)
+    opened = TargetStore(place, facts)
+    assert sum(shard.bytes for shard in opened.shards) / opened.positions < at_most
+
+
+def first_shard(store: Path) -> Path:
+    return min(store.rglob("*.safetensors"))
+
+
+def cut(store: Path) -> None:
+    first_shard(store).write_bytes(first_shard(store).read_bytes()[:-2])
+
+
+def flip(store: Path) -> None:
+    content = bytearray(first_shard(store).read_bytes())
+    content[-3] ^= 4
+    first_shard(store).write_bytes(bytes(content))
+
+
+def other_format(store: Path) -> None:
+    manifest = json.loads((store / MANIFEST).read_text())
+    (store / MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut shard": (cut, "safetensors: does not match the manifest"),
+    "flipped bit": (flip, "safetensors: does not match the manifest"),
+    "missing shard": (
+        lambda store: first_shard(store).unlink(),
+        "safetensors: is missing though the manifest names it",
+    ),
+    "other version": (other_format, "is of format 2, and this version reads 1"),
+    "no manifest": (lambda store: (store / MANIFEST).unlink(), "holds no manifest.json"),
+    "manifest without shards": (
+        lambda store: (store / MANIFEST).write_text('{"format": 1, "meaning": {}, "encoding": {}, "made_with": {}}'),
+        "has no shards",
+    ),
+    "no JSON": (lambda store: (store / MANIFEST).write_text("{"), "is no manifest of a store"),
+}
+MEANINGS: dict[str, tuple[str, object]] = {
+    "other teacher": ("teacher", "b" * 64),
+    "other tokenizer": ("tokenizer", "u"),
+    "other seed": ("seed", 2),
+    "other masking": ("mask_rate", 0.2),
+    "other sequence length": ("sequence_length", 32),
+    "other objective": ("objective", "clm"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_refused(store: Path, damage: str) -> None:
+    spoil, message = DAMAGES[damage]
+    spoil(store)
+    with pytest.raises(UserError, match=message) as caught:
+        TargetStore(place_at(store), FACTS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", MEANINGS)
+def test_a_store_of_something_else_is_refused(store: Path, tmp_path: Path, ask: Ask, change: str) -> None:
+    key, value = MEANINGS[change]
+    other = replace(FACTS, meaning={**MEANING, key: value})
+    with pytest.raises(UserError, match=f"store: holds soft targets of another {key} .* there, .* here"):
+        TargetStore(place_at(store), other)
+    before = contents(store)
+    with pytest.raises(UserError, match=f"another {key}"):
+        capture(request_of(open_data(tmp_path), other), place_at(store), ask)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [(Encoding("sampled", V, 13), "stored"), (Encoding("top-k", V, 12), "kind")]
+)
+def test_another_encoding_is_refused(store: Path, encoding: Encoding, name: str) -> None:
+    with pytest.raises(UserError, match=rf"another encoding\.{name} "):
+        TargetStore(place_at(store), replace(FACTS, encoding=encoding))
+
+
+def test_shards_of_two_versions_are_not_mixed(store: Path, tmp_path: Path, ask: Ask) -> None:
+    """But what is read may have been captured elsewhere, with other versions and in another precision."""
+    other = replace(FACTS, made_with={"made with": {"torch": "3"}, "precision": "float32"})
+    TargetStore(place_at(store), other)
+    with pytest.raises(UserError, match=r"another made with\.made with\.torch \(2 there, 3 here\)"):
+        capture(request_of(open_data(tmp_path), other), place_at(store), ask)
+
+
+def test_a_changed_row_is_refused_by_name(store: Path, tmp_path: Path) -> None:
+    data, opened = open_data(tmp_path, changed=4), TargetStore(place_at(store), FACTS)
+    read(opened, data.batch(np.array([3, 5]), 0))
+    batch = data.batch(np.array([3, 4, 5]), 0)
+    with pytest.raises(
+        UserError, match=rf"of 1 of 3 examples \(draw 0, the first has the key {batch.keys_B[1]:016x}\)"
+    ):
+        read(opened, batch)
+
+
+def test_targets_of_another_masking_are_refused(store: Path, tmp_path: Path) -> None:
+    data = open_data(tmp_path, mask_rate=0.9)
+    with pytest.raises(UserError, match="of another masking of the same text"):
+        read(TargetStore(place_at(store), FACTS), data.batch(np.arange(5), 0))
+
+
+def test_an_example_that_comes_twice_is_asked_about_once(tmp_path: Path, ask: Ask) -> None:
+    data, place = open_data(tmp_path), place_at(tmp_path / "twice")
+    ids = np.array([3, 4, 3, 5, 4])
+    capture(CaptureRequest(data, [ids], FACTS, 7, 30, "ask"), place, ask)
+    opened = TargetStore(place, FACTS)
+    assert sum(shard.examples for shard in opened.shards) == 3
+    assert len(read(opened, data.batch(ids, 0)).ids_PK) == len(data.batch(ids, 0).positions_P)
+
+
+def keys_read_on_their_own(store: Path) -> Iterator[NDArray[np.uint64]]:
+    """As docs/target-store.md says."""
+    from safetensors.numpy import load_file
+
+    for shard in json.loads((store / MANIFEST).read_text())["shards"]:
+        yield load_file(store / shard["file"])["keys"]
+
+
+def test_the_format_is_plain_safetensors(store: Path, tmp_path: Path) -> None:
+    data = open_data(tmp_path)
+    expected = set(data.batch(np.arange(EXAMPLES), 0).keys_B.tolist())
+    assert {int(key) for keys in keys_read_on_their_own(store) for key in keys} == expected
