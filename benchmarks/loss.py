@@ -85,7 +85,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")
-    parser.add_argument("--chunk-sizes", type=int, nargs="+", default=[loss.DEFAULT_CHUNK_SIZE])
+    parser.add_argument("--chunk-sizes", type=int, nargs="+", default=[512])
     parser.add_argument("--hidden-sizes", type=int, nargs="+", default=HIDDEN_SIZES)
     parser.add_argument("--positions", type=int, default=POSITIONS)
     parser.add_argument("--classes", type=int, default=CLASSES)

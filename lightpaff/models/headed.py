@@ -112,6 +112,10 @@ class HeadedModel(nn.Module):
         """The logits of the real classes at the target positions: logits_PV, never rounded to bf16."""
         return project(*self.output_layer(inputs, positions_P))
 
+    def projection_weights(self) -> list[Tensor]:
+        """The parameters of the projection: what `output_layer` gives parts of."""
+        return list(self._projection().parameters())
+
     def _projection(self) -> nn.Linear:
         projection = attrgetter(self.layout.projection)(self.model)
         assert isinstance(projection, nn.Linear)

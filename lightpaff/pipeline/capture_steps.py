@@ -184,7 +184,7 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         return StoreFacts(meaning, subject.encoding, context.settings)
 
     def work(description: str, part: tuple[int, int]) -> bool:
-        live = LiveTeacher(subject.open_teacher())
+        live = LiveTeacher(subject.open_teacher(), context.hardware.precision)
 
         def ask(batch: Batch) -> Projected:
             with context.hardware.autocast():

@@ -31,7 +31,7 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
     model = _random_model(context, training, training.arm.is_small)
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
-        teacher = LiveTeacher(_random_model(context, training, is_small=False))
+        teacher = LiveTeacher(_random_model(context, training, is_small=False), context.hardware.precision)
     module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)
@@ -56,7 +56,7 @@ def measure_asking(context: RunContext, training: TrainingStep, encoding: Encodi
     order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
     examples = order.micro_batches(0)[1][0]
     batch = data.batch(examples, draw=0).to(context.hardware.device)
-    teacher = LiveTeacher(_random_model(context, training, is_small=False))
+    teacher = LiveTeacher(_random_model(context, training, is_small=False), context.hardware.precision)
     times = []
     for _ in range(1 + _STEPS):
         started = time.monotonic()

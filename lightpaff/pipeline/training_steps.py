@@ -187,7 +187,7 @@ def pretrain_step(
             model=open_model(start.path, training=training),
             data=data,
             example_ids=training_ids,
-            teacher=_teacher_of(supervision, lambda path: open_model(path, training=None)),
+            teacher=_teacher_of(context, supervision, lambda path: open_model(path, training=None)),
             settings=training,
             validate=partial(validate_tokens, data, validation_ids, training.micro_batch_tokens, context.hardware),
         )
@@ -233,7 +233,7 @@ def finetune_step(
             model=open_for_task(context, task, rows, start.path, training, seed),
             data=data,
             example_ids=np.arange(len(data.lengths_N)) if supervision else data.gold_ids,
-            teacher=_teacher_of(supervision, lambda path: open_for_task(context, task, rows, path, None, 0)),
+            teacher=_teacher_of(context, supervision, lambda path: open_for_task(context, task, rows, path, None, 0)),
             settings=with_steps_over(budget, training, data),
             validate=partial(validate_task, validation, task, training.micro_batch_tokens, context.hardware),
         )
@@ -285,11 +285,13 @@ def with_teacher_targets(
     return data.with_teacher_targets(TokenTable(sequences.directory / TEACHER_TARGETS), ratio, seed)
 
 
-def _teacher_of(supervision: Supervision | None, open_model: Callable[[Path], HeadedModel]) -> Teacher:
+def _teacher_of(
+    context: RunContext, supervision: Supervision | None, open_model: Callable[[Path], HeadedModel]
+) -> Teacher:
     if supervision is not None and supervision.captured is not None:
         return StoredTeacher(supervision.captured.store())
     if supervision is not None and supervision.live is not None:
-        return LiveTeacher(open_model(supervision.live.path))
+        return LiveTeacher(open_model(supervision.live.path), context.hardware.precision)
     return NoTeacher()
 
 

@@ -23,8 +23,12 @@ from lightpaff.targets.soft_targets import Projected, SoftTargets, Sparse
 from lightpaff.training.divergences import DIVERGENCES
 from lightpaff.training.loss_terms import LossSettings, loss_terms
 
-DEFAULT_CHUNK_SIZE = 256
-"""128 to 512 are within 20 % of each other on 2 idle CPU cores (benchmarks/loss.py, D=384); memory grows with it."""
+_NUMBERS_A_CHUNK = {"cpu": 10 * 2**20, "cuda": 2**27}
+"""Logits of a chunk. On 2 idle CPU cores, 2,048 positions of 50,257 classes are within 8 % from a quarter to twice of
+this; a GPU wants large products."""
+_NUMBERS_IN_CACHE = 2**20
+_CLASSES_AT_ONCE = 16384
+"""Of the weight's gradient in 16 bits, before it is added up in 32."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def distillation_loss(
     soft_targets: SoftTargets | None,
     weight: float,
     temperature: float = 1.0,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    chunk_size: int | None = None,
     gold_scale: float = 1.0,
     divergence: Divergence = "forward_kl",
 ) -> LossSums:
@@ -72,7 +76,8 @@ def distillation_loss(
         soft_targets: what the teacher says at the same positions; no gradient goes there. None is plain training.
         weight: λ, from 0 (the teacher's term is only measured) to 1 (the gold term is only measured).
         temperature: T, softens teacher and student in the teacher's term.
-        chunk_size: positions at a time; the result does not depend on it.
+        chunk_size: positions at a time; the result does not depend on it. None: so many that a chunk's logits take
+            some 40 MB, or 512 MB on a GPU.
         gold_scale: what the gold term is multiplied by: targets for one gold label, where not every one has a label.
         divergence: the teacher's term.
 
@@ -83,6 +88,9 @@ def distillation_loss(
     require_teacher(soft_targets, weight)
     if isinstance(soft_targets, Sparse):
         require_forward_kl(soft_targets, temperature, divergence)
+    if chunk_size is None:
+        classes = features_PD.shape[1] if weight_VD is None else weight_VD.shape[0]
+        chunk_size = max(_NUMBERS_A_CHUNK.get(features_PD.device.type, _NUMBERS_A_CHUNK["cpu"]) // classes, 1)
     assert chunk_size > 0, chunk_size
     has_gold_P = labels_P != NO_GOLD_LABEL
     gold_count = has_gold_P.sum()
@@ -140,20 +148,29 @@ class _ChunkedLoss(torch.autograd.Function):
         nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
         divergence = torch.zeros_like(nll)
         for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
-            terms = loss_terms(
-                products.logits(start, stop),
-                labels_P[start:stop],
-                None if soft_targets is None else soft_targets.chunk(start, stop),
-                settings,
-                exact_dtype,
-                any(products.needed),
-            )
-            nll += terms.nll
-            divergence += terms.divergence
-            if terms.gradient_CV is not None:
-                products.add_gradient(start, stop, terms.gradient_CV)
+            logits_CV = products.logits(start, stop)
+            told = None if soft_targets is None else soft_targets.chunk(start, stop)
+            gradient_CV = products.empty_gradient(logits_CV)
+            for first, behind in _even_chunks(stop - start, _rows_in_cache(logits_CV)):
+                terms = loss_terms(
+                    logits_CV[first:behind],
+                    labels_P[start + first : start + behind],
+                    None if told is None else told.chunk(first, behind),
+                    settings,
+                    exact_dtype,
+                    gradient_CV is not None,
+                )
+                nll += terms.nll
+                divergence += terms.divergence
+                if gradient_CV is not None and terms.gradient_CV is not None:
+                    gradient_CV[first:behind] = terms.gradient_CV
+                    products.add_bias_gradient(terms.gradient_CV)
+            if gradient_CV is not None:
+                del logits_CV, told
+                products.add_gradient(start, stop, gradient_CV)
         total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * divergence
-        ctx.save_for_backward(products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V)
+        # Not saved for backward: what autograd holds too would be copied where it becomes .grad.
+        ctx.gradients = [products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V]
         ctx.dtypes = tuple(None if given is None else given.dtype for given in (features_PD, weight_VD, bias_V))
         ctx.mark_non_differentiable(nll, divergence)
         return total, nll, divergence
@@ -161,9 +178,9 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        # Not in place: a kept graph may come here again, and a new tensor becomes .grad without another copy.
-        scaled = [None if gradient is None else (gradient * grad_total).to(dtype) for gradient, dtype in gradients]
+        assert ctx.gradients, "the loss has handed its gradients over; compute it again"
+        gradients, ctx.gradients = zip(ctx.gradients, ctx.dtypes, strict=True), []
+        scaled = [None if gradient is None else gradient.mul_(grad_total).to(dtype) for gradient, dtype in gradients]
         return *scaled, None, None, None
 
 
@@ -195,23 +212,37 @@ class _Products:
         """The student's logits at positions start..stop-1: C x V."""
         return project(self.features_PD[start:stop], self.weight_VD, self.bias_V)
 
-    def add_gradient(self, start: int, stop: int, gradient_CV: Tensor) -> None:
-        """Carry the gradient at those logits to the inputs that need one."""
+    def empty_gradient(self, logits_CV: Tensor) -> Tensor | None:
+        """Room for the gradient at some logits, in the type that is multiplied, to be filled from the first row on;
+        None where nobody needs it."""
+        if not any(self.needed):
+            return None
+        if self.factor_VD is None or self.factor_VD.dtype == logits_CV.dtype:
+            return torch.empty_like(logits_CV)
+        # In place of the logits themselves: each row is behind its own gradient, which takes half the room.
+        return logits_CV.view(self.factor_VD.dtype).flatten()[: logits_CV.numel()].view_as(logits_CV)
+
+    def add_bias_gradient(self, gradient_CV: Tensor) -> None:
+        """Carry the gradient at some logits to the bias, before it is rounded."""
         if self.grad_bias_V is not None:
             self.grad_bias_V += gradient_CV.sum(0)
+
+    def add_gradient(self, start: int, stop: int, gradient_CV: Tensor) -> None:
+        """Carry the gradient at the logits of positions start..stop-1 to the features and the weight."""
         if self.factor_VD is None:
             if self.grad_features_PD is not None:
                 self.grad_features_PD[start:stop] = gradient_CV
             return
-        product_CV = gradient_CV.to(self.factor_VD.dtype)
         if self.grad_features_PD is not None:
-            self.grad_features_PD[start:stop] = product_CV @ self.factor_VD
+            self.grad_features_PD[start:stop] = gradient_CV @ self.factor_VD
         if self.grad_weight_VD is None:
             return
-        if self.grad_weight_VD.dtype == product_CV.dtype:
-            self.grad_weight_VD.addmm_(product_CV.T, self.factor_PD[start:stop])
-        else:
-            self.grad_weight_VD += product_CV.T @ self.factor_PD[start:stop]
+        if self.grad_weight_VD.dtype == gradient_CV.dtype:
+            self.grad_weight_VD.addmm_(gradient_CV.T, self.factor_PD[start:stop])
+            return
+        for first in range(0, len(self.factor_VD), _CLASSES_AT_ONCE):
+            some = slice(first, first + _CLASSES_AT_ONCE)
+            self.grad_weight_VD[some] += gradient_CV[:, some].T @ self.factor_PD[start:stop]
 
 
 def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:
@@ -219,6 +250,13 @@ def _even_chunks(positions: int, chunk_size: int) -> Iterator[tuple[int, int]]:
     chunks = -(-positions // chunk_size)
     for chunk in range(chunks):
         yield positions * chunk // chunks, positions * (chunk + 1) // chunks
+
+
+def _rows_in_cache(logits_CV: Tensor) -> int:
+    """Positions whose probabilities stay in a CPU's cache while they are worked on; a GPU wants them all at once."""
+    if logits_CV.is_cuda:
+        return max(len(logits_CV), 1)
+    return max(_NUMBERS_IN_CACHE // logits_CV.shape[1], 1)
 
 
 def _exact_dtype(features: Tensor) -> torch.dtype:

@@ -50,24 +50,26 @@ def loss_terms(
     has_gold_C = labels_C != NO_GOLD_LABEL
     gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
     nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
-    gradient_CV: Tensor | None = None
-    if needs_gradient and settings.gold_weight > 0:
-        share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
-        gradient_CV = log_p_CV.exp().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1)
+    share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
     if targets is None:
+        gradient_CV = log_p_CV.exp_().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1) if needs_gradient else None
         return LossTerms(nll, torch.zeros_like(nll), gradient_CV)
 
     teacher_logits_CV = targets.logits_PV
     assert teacher_logits_CV.shape == logits_CV.shape, (teacher_logits_CV.shape, logits_CV.shape)
-    if settings.temperature != 1:
+    scale = settings.teacher_weight * settings.temperature if needs_gradient else None
+    if settings.temperature == 1:
+        log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
+        # At T = 1 both terms are multiples of one softmax.
+        divergence, gradient_CV = settings.divergence(log_p_CV, log_q_CV, scale, share_C1)
+    else:
+        hard_CV = log_p_CV.exp_().mul_(share_C1) if needs_gradient else None
         log_p_CV = functional.log_softmax(logits_CV.to(exact_dtype) / settings.temperature, 1)
-        teacher_logits_CV = teacher_logits_CV.to(exact_dtype) / settings.temperature
-    log_q_CV = functional.log_softmax(teacher_logits_CV, 1, dtype=exact_dtype)
-    needs_soft = needs_gradient and settings.teacher_weight > 0
-    divergence, soft_CV = settings.divergence(log_p_CV, log_q_CV, needs_soft)
-    if soft_CV is not None:
-        scale = settings.teacher_weight * settings.temperature
-        gradient_CV = soft_CV.mul_(scale) if gradient_CV is None else gradient_CV.add_(soft_CV, alpha=scale)
+        log_q_CV = functional.log_softmax(teacher_logits_CV.to(exact_dtype) / settings.temperature, 1)
+        divergence, gradient_CV = settings.divergence(log_p_CV, log_q_CV, scale, 0.0)
+        gradient_CV = hard_CV if gradient_CV is None or hard_CV is None else gradient_CV.add_(hard_CV)
+    if gradient_CV is not None:
+        gradient_CV.scatter_add_(1, gold_C1, -share_C1)
     return LossTerms(nll, divergence, gradient_CV)
 
 

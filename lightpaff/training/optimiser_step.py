@@ -21,6 +21,7 @@ from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.device import Hardware, without_settings_from
 from lightpaff.training.loss import LossSums, distillation_loss
+from lightpaff.training.memory import keep_freed_memory
 from lightpaff.training.optimiser import create_optimiser
 from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
@@ -87,6 +88,8 @@ class OptimiserStep:
     gold_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.hardware.device.type == "cpu":
+            keep_freed_memory()
         self.module = self.accelerator.prepare(LossModule(self.model, self.gold_scale))
         self.optimiser = create_optimiser(self.model, self.settings)
 

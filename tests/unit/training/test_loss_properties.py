@@ -85,7 +85,8 @@ def test_weight_one_has_no_gradient_at_the_teacher(case: tuple[Tensor, Tensor, T
     logits_PV = teacher_PV.clone().requires_grad_()
     torch.autograd.backward(loss_of_logits(logits_PV, labels_P, Dense(teacher_PV), 1.0, temperature).total)
     assert logits_PV.grad is not None
-    assert torch.count_nonzero(logits_PV.grad) == 0
+    # But for the rounding of probabilities, which are at most 1.
+    assert bool((logits_PV.grad.abs() <= temperature * torch.finfo(logits_PV.dtype).eps).all())
 
 
 @quick
