@@ -32,7 +32,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -61,7 +60,7 @@ from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
 from lightpaff.training.optimiser_step import OptimiserStep, create_accelerator
-from lightpaff.training.step_input import StepInputs
+from lightpaff.training.step_input import StepInputs, load
 
 Way = Literal["naive", "live", "stored"]
 LAMBDA = 0.9
@@ -284,7 +283,7 @@ def make_step(case: Case, way: Way, device: str, folder: Path) -> Callable[[], N
         create_accelerator(hardware),
         10**6,
     )
-    loader = iter(DataLoader(StepInputs(data, order, distillation, draws, stored), batch_size=None, sampler=_endless()))
+    loader = iter(load(StepInputs(data, order, distillation, draws, stored), range(10**6), hardware))
 
     def take() -> None:
         taker.take(next(loader).to(hardware.device))
@@ -295,20 +294,6 @@ def make_step(case: Case, way: Way, device: str, folder: Path) -> Callable[[], N
 class _Nobody:
     def targets(self, batch: Batch) -> None:
         return None
-
-
-def _endless() -> Any:
-    class Numbers:
-        def __iter__(self) -> Iterator[int]:
-            number = 0
-            while True:
-                yield number
-                number += 1
-
-        def __len__(self) -> int:
-            return 10**9
-
-    return Numbers()
 
 
 def _make_naive(case: Case, data: Objective, device: str) -> Callable[[], None]:

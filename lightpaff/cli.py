@@ -43,7 +43,8 @@ def run(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = N
     from lightpaff.report.console import print_summary
 
     result = run_recipe(Recipe.load(recipe, set_), output, command=_this_command())
-    print_summary(result.report, results_console(), result.page)
+    if result is not None:
+        print_summary(result.report, results_console(), result.page)
 
 
 @app.command()

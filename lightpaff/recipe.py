@@ -56,6 +56,9 @@ class Recipe(Section):
     or CTranslate2 (encoder-decoders, and decoders that the other does not take), where installed; [] is none."""
     seeds: Seeds = Seeds()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = True
+    """On a GPU: the same bits from the same recipe again, also after a kill; false is faster. On a CPU they are the
+    same anyway."""
     precision: Precision = "auto"
     """Of training: bf16 autocast where the processor has it, unless float32 is asked for."""
 

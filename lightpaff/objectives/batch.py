@@ -3,7 +3,9 @@
 Shapes: B examples, S tokens, P target positions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,12 +43,16 @@ class Batch:
         rows, width = self.inputs.get("decoder_input_ids", self.inputs["input_ids"]).shape
         return np.bincount(self.positions_P.numpy() // width, minlength=rows).astype(np.int64)
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch with every tensor on `device`."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor changed."""
         return replace(
             self,
-            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
-            positions_P=self.positions_P.to(device, non_blocking=True),
-            labels_P=self.labels_P.to(device, non_blocking=True),
-            example_ids_B=self.example_ids_B.to(device, non_blocking=True),
+            inputs={name: change(value) for name, value in self.inputs.items()},
+            positions_P=change(self.positions_P),
+            labels_P=change(self.labels_P),
+            example_ids_B=change(self.example_ids_B),
         )
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return self.map(partial(Tensor.to, device=device, non_blocking=True))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightpaff import ranks
 from lightpaff.files import sha256_of_file
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
@@ -200,6 +201,11 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         return finished
 
     def step_work(step: Step, folders: StepFolders) -> dict[str, Any]:
+        if ranks.count() > 1:
+            work(step.name, (ranks.number(), ranks.count()))
+            ranks.wait()
+        if not ranks.is_first():
+            return {}
         work(step.name, (0, 1))
         return {"positions": TargetStore(place, facts()).positions, "store": url if subject.store else place_name(url)}
 

@@ -76,6 +76,7 @@ class RunContext:
             "precision": self.hardware.precision,
             "attention": self.hardware.attention,
             "made with": self.made_with,
+            **({} if self.hardware.deterministic else {"deterministic": False}),
         }
 
     def open(

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from lightpaff.training.device import Hardware
+
 _MAKERS = ("torch", "transformers", "numpy")
 _BITS = (
     "NVIDIA_TF32_OVERRIDE",
@@ -27,8 +29,10 @@ _BITS = (
 _PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
-def describe_environment(device: torch.device, precision: str) -> dict[str, str]:
+def describe_environment(hardware: Hardware) -> dict[str, str]:
     """Versions and hardware, for the report."""
+    device, precision = hardware.device, hardware.precision
+    kind = "processor" if device.type == "cpu" else "GPU"
     return {
         "processor": describe_processor(torch.device("cpu")),
         "cores": str(os.cpu_count()),
@@ -36,9 +40,7 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, str]
         "device": describe_processor(device),
         "training precision": "bf16 autocast" if precision == "bf16" else precision,
         "threads": str(torch.get_num_threads()),
-        "same bits again": "yes, on this kind of processor"
-        if device.type == "cpu"
-        else "no: CUDA kernels add in any order",
+        "same bits again": f"yes, on this kind of {kind}" if hardware.deterministic else "no: deterministic is false",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
         **versions_of(_PACKAGES),

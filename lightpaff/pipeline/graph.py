@@ -7,6 +7,7 @@ it. While a step works, its checkpoints are beside it in `.KIND-FINGERPRINT.work
 import contextlib
 import fcntl
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightpaff import ranks
 from lightpaff.errors import UserError
 from lightpaff.files import MANIFEST, read_manifest, whole_directory
 from lightpaff.progress import console
@@ -37,6 +39,9 @@ _VERSIONS = {
     "online": 2,
 }
 """Raise a kind's number when its work changes: what was done the old way is then not reused."""
+
+_TOGETHER = ("pretrain", "finetune", "capture")
+"""The kinds that all ranks work on."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,28 @@ def run_step(step: Step) -> DoneStep:
     if facts.get("fingerprint") != step.fingerprint:
         raise UserError(f"{step.directory}: is the result of another step; delete it and run again")
     return DoneStep(step, facts, float(facts["seconds"]), reused)
+
+
+def run_step_with_ranks(step: Step) -> DoneStep:
+    """The same where several ranks run: they train and capture together, and for the rest wait for the first.
+
+    Raises:
+        UserError: as `run_step`; another rank ended.
+    """
+    if ranks.count() == 1:
+        return run_step(step)
+    if step.kind not in _TOGETHER:
+        with ranks.first_before_others():
+            return run_step(step)
+    with _only_here(step) if ranks.is_first() else contextlib.nullcontext():
+        if not ranks.shared(step.state == "done"):
+            if ranks.is_first():
+                _do(step)
+            else:
+                with tempfile.TemporaryDirectory() as unread:
+                    step.work(step, StepFolders(Path(unread), step.checkpoints))
+        ranks.wait()
+    return run_step(step)
 
 
 def _do(step: Step) -> None:

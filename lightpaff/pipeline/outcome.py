@@ -108,7 +108,7 @@ def report_data(finished: Finished) -> ReportData:
         steps=list(_step_lines(finished)),
         compute=[_compute_line(context, training) for training in graph.trainings],
         environment={
-            **describe_environment(context.hardware.device, context.hardware.precision),
+            **describe_environment(context.hardware),
             "seeds": f"pre-training {recipe.seeds.pretraining}, fine-tuning {recipe.seeds.fine_tuning}",
             "recipe fingerprint": recipe.fingerprint(),
         },

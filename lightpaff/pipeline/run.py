@@ -10,7 +10,6 @@ Steps are kept beside the runs, in `steps`, so that runs share them.
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from lightpaff import ranks
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph, data_steps
@@ -28,7 +28,7 @@ from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import deliver_export, deliver_student, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.exporting import Verdict
-from lightpaff.pipeline.graph import DoneStep, run_step
+from lightpaff.pipeline.graph import DoneStep, run_step_with_ranks
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
@@ -68,8 +68,10 @@ class RunResult:
     report: ReportData
 
 
-def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> RunResult:
+def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> RunResult | None:
     """Do everything that a recipe says, reusing what is done and resuming what was interrupted.
+
+    With several ranks (torchrun, accelerate launch), all call it; but for the first, the result is None.
 
     Args:
         recipe: see `Recipe.load`.
@@ -80,18 +82,23 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
         UserError: for bad input or a bad machine state, in one line.
         StoppedError: after Ctrl-C; the same call goes on.
     """
-    _require_one_process()
     directory = default_output(recipe, output)
-    _require_free(directory, recipe)
-    context = open_context(recipe, directory)
+    ranks.join(choose_hardware(recipe).device.type)
+    console.quiet = not ranks.is_first()
+    with ranks.first_before_others():
+        _require_free(directory, recipe)
+        context = open_context(recipe, directory)
     exports = plan_exports(context)
     graph, done = prepare(context, exports.exports)
-    # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
-    _claim(directory, recipe)
-    plan = make_plan(context, graph, exports)
-    print_plan(plan, context, console)
-    require_disk_space(plan, context)
+    if ranks.is_first():
+        # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
+        _claim(directory, recipe)
+        plan = make_plan(context, graph, exports)
+        print_plan(plan, context, console)
+        require_disk_space(plan, context)
     graph, failures = _do_steps(context, graph, exports.exports, done)
+    if not ranks.is_first():
+        return None
     command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
     return _deliver(Finished(context, graph, done, exports, failures, command), directory)
 
@@ -114,7 +121,7 @@ def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str
     """Prepare a run's data and lay it out; nothing is trained. What is done comes by its fingerprint."""
     tokenizer, (corpus, rows) = context.inputs.trained_tokenizer, data_steps(context)
     done = {tokenizer.step.fingerprint: tokenizer} if tokenizer else {}
-    done |= {step.fingerprint: run_step(step) for step in (*([corpus] if corpus else []), *rows)}
+    done |= {step.fingerprint: run_step_with_ranks(step) for step in (*([corpus] if corpus else []), *rows)}
     graph = build_graph(context, exports)
     for steps in graph.tasks:
         for warning in read_warnings(steps.rows):
@@ -142,7 +149,7 @@ def _do_steps(
     while to_do := [step for step in graph.steps if step.fingerprint not in done]:
         step = to_do[0]
         try:
-            done[step.fingerprint] = run_step(step)
+            done[step.fingerprint] = run_step_with_ranks(step)
         except UserError as error:
             if step.kind not in _MAY_FAIL:
                 raise
@@ -159,15 +166,6 @@ def _do_steps(
 def default_output(recipe: Recipe, output: str | Path | None) -> Path:
     """Where a run goes."""
     return Path(output) if output is not None else Path("runs") / recipe.name
-
-
-def _require_one_process() -> None:
-    # Ranks that share a step's lock would wait for each other for ever.
-    if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise UserError(
-            f"WORLD_SIZE is {ranks}: a run is one process so far (the training loop itself takes ranks); start it "
-            "without torchrun or accelerate launch"
-        )
 
 
 def _require_free(directory: Path, recipe: Recipe) -> None:

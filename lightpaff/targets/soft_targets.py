@@ -3,10 +3,9 @@
 Shapes: P target positions, V classes, K stored classes, D hidden.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor
 
 from lightpaff.models.projection import factors, project
@@ -22,9 +21,9 @@ class Dense:
         """The targets of positions start..stop-1."""
         return Dense(self.logits_PV[start:stop])
 
-    def to(self, device: torch.device) -> "Dense":
-        """The same on `device`."""
-        return Dense(self.logits_PV.to(device, non_blocking=True))
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Dense":
+        """The same with the tensor changed."""
+        return Dense(change(self.logits_PV))
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,10 @@ class Sparse:
         part = slice(start, stop)
         return Sparse(self.ids_PK[part], self.weights_PK[part], rest_P, self.entropy_P[part], self.temperature)
 
-    def to(self, device: torch.device) -> "Sparse":
-        """The same on `device`."""
-        move = partial(Tensor.to, device=device, non_blocking=True)
-        rest_P = None if self.rest_P is None else move(self.rest_P)
-        return Sparse(move(self.ids_PK), move(self.weights_PK), rest_P, move(self.entropy_P), self.temperature)
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Sparse":
+        """The same with every tensor changed."""
+        rest_P = None if self.rest_P is None else change(self.rest_P)
+        return Sparse(change(self.ids_PK), change(self.weights_PK), rest_P, change(self.entropy_P), self.temperature)
 
 
 Stored = Dense | Sparse

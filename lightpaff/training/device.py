@@ -18,10 +18,12 @@ class Hardware:
     Attributes:
         device: what tensors live on.
         precision: `bf16` (autocast; weights and optimiser stay float32) or `float32`.
+        deterministic: of a GPU: whether the same work gives the same bits again.
     """
 
     device: torch.device
     precision: str
+    deterministic: bool = True
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which the forward pass runs."""
@@ -46,7 +48,16 @@ def choose_hardware(recipe: Recipe) -> Hardware:
     precision = recipe.precision
     if precision == "auto":
         precision = "bf16" if _has_bf16(wanted) else "float32"
-    return Hardware(torch.device(wanted), precision)
+    if wanted == "cuda" and recipe.deterministic:
+        _ask_for_the_same_bits()
+    return Hardware(torch.device(wanted), precision, wanted == "cpu" or recipe.deterministic)
+
+
+def _ask_for_the_same_bits() -> None:
+    """Of CUDA's libraries; before any of them is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # What has no such kernel is told of by torch, and used all the same.
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @contextlib.contextmanager

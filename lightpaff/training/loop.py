@@ -9,6 +9,7 @@ Shapes: P target positions, N examples.
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightpaff import ranks
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
@@ -28,7 +30,7 @@ from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weight
 from lightpaff.training.device import Hardware
 from lightpaff.training.interruption import StoppedError, StopRequest
 from lightpaff.training.optimiser_step import SUMS, OptimiserStep, create_accelerator
-from lightpaff.training.step_input import StepInput, StepInputs
+from lightpaff.training.step_input import StepInput, StepInputs, load
 
 _RECORDS_A_RUN = 200
 
@@ -106,7 +108,7 @@ def train(job: TrainingJob) -> Progress:
     loop = _Loop(job, taker, progress, best, total_steps)
     stored = job.teacher if isinstance(job.teacher, StoredTeacher) else None
     inputs = StepInputs(job.data, order, job.distillation, job.draws, stored)
-    loop.run(DataLoader(inputs, batch_size=None, sampler=range(progress.step, total_steps)))
+    loop.run(load(inputs, range(progress.step, total_steps), job.hardware))
     load_weights(job.model, loop.best)
     return progress
 
@@ -155,7 +157,8 @@ class _Loop:
             progress_bar(job.description, self.total_steps, "steps", progress.step) as advance,
         ):
             for step_input in inputs:
-                sums.add(self.taker.take(step_input.to(job.hardware.device)))
+                with ranks.told_of_the_others() if ranks.count() > 1 else nullcontext():
+                    sums.add(self.taker.take(step_input.to(job.hardware.device)))
                 progress.step = step_input.step + 1
                 progress.seconds = seconds_before + time.monotonic() - started
                 if progress.step % record_every == 0 or progress.step == self.total_steps:
@@ -164,10 +167,13 @@ class _Loop:
                     self._evaluate()
                 advance(1, self._note())
                 is_time = time.monotonic() - last_saved >= settings.checkpoint_seconds
-                if (is_time and progress.step < self.total_steps) or stop.received:
+                shall_stop = ranks.any_of(stop.received)
+                if (is_time and progress.step < self.total_steps) or shall_stop:
                     self._save(sums)
                     last_saved = time.monotonic()
-                if stop.received:
+                if shall_stop:
+                    # A launcher kills the others when one of them ends, also one that writes.
+                    ranks.wait()
                     raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")
 
     def _record(self, sums: "_Sums") -> None:

@@ -1,9 +1,14 @@
 """What goes through the model in one optimiser step, as a function of the step's number."""
 
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
@@ -11,6 +16,11 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.recipe_sections import Distillation
 from lightpaff.targets.soft_targets import Stored
 from lightpaff.targets.teacher import StoredTeacher
+from lightpaff.training.device import Hardware
+
+_MOST_WORKERS = 4
+_STEPS_AHEAD = 4
+"""Of every worker."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +33,18 @@ class StepInput:
     local_num_positions: int
     local_num_targets: int
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "StepInput":
+        """The same with every tensor changed."""
+        batches = [(batch.map(change), stored.map(change) if stored else None) for batch, stored in self.batches]
+        return replace(self, batches=batches)
+
     def to(self, device: torch.device) -> "StepInput":
-        moved = [(batch.to(device), stored.to(device) if stored else None) for batch, stored in self.batches]
-        return replace(self, batches=moved)
+        """The same on `device`, copied while the host goes on where its memory is pinned."""
+        return self.map(partial(Tensor.to, device=device, non_blocking=True))
+
+    def pin_memory(self) -> "StepInput":
+        """The same in memory that a GPU can read by itself; called by the data loader."""
+        return self.map(Tensor.pin_memory)
 
 
 class StepInputs(Dataset[StepInput]):
@@ -70,3 +89,23 @@ def _count_targets(batch: Batch, distillation: Distillation) -> int:
     if batch.labels_P.is_floating_point():
         return int((~batch.labels_P.isnan()).sum())
     return int(batch.labels_P.ne(NO_GOLD_LABEL).sum())
+
+
+def load(inputs: StepInputs, steps: range, hardware: Hardware) -> DataLoader[StepInput]:
+    """The inputs of these steps, in order; for a GPU they are made ahead by processes of their own."""
+    if hardware.device.type != "cuda":
+        return DataLoader(inputs, batch_size=None, sampler=steps)
+    return DataLoader(
+        inputs,
+        batch_size=None,
+        sampler=steps,
+        num_workers=min(_MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1)),
+        prefetch_factor=_STEPS_AHEAD,
+        pin_memory=True,
+        worker_init_fn=_leave_stopping_to_the_loop,
+    )
+
+
+def _leave_stopping_to_the_loop(worker: int) -> None:
+    # A terminal sends Ctrl-C to all processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,8 @@ Shapes: B examples, P target positions, V classes.
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -338,3 +340,35 @@ def test_the_format_is_plain_safetensors(store: Path, tmp_path: Path) -> None:
     data = open_data(tmp_path)
     expected = set(data.batch(np.arange(EXAMPLES), 0).keys_B.tolist())
     assert {int(key) for keys in keys_read_on_their_own(store) for key in keys} == expected
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("sampled", V), ("top-k", V), ("sampled", 2**16 + 1)])
+def test_the_reader_of_the_documentation_reads_it(tmp_path: Path, kind: Kind, classes: int) -> None:
+    """As a program of its own, with nothing of lightpaff."""
+    page = (Path(__file__).parents[3] / "docs" / "target-store.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    data, place = open_data(tmp_path), place_at(tmp_path / "documented")
+    facts = replace(FACTS, encoding=Encoding(kind, classes, 5))
+
+    def ask(batch: Batch) -> Dense:
+        return Dense(torch.randn(len(batch.positions_P), classes))
+
+    capture(request_of(data, facts), place, ask)
+    guard = "import sys; sys.modules['lightpaff'] = sys.modules['torch'] = None\n"
+    command = [sys.executable, "-c", guard + program, str(tmp_path / "documented")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = {}
+    for line in told.stdout.splitlines():
+        draw, key, number, *lists = line.split("\t")
+        shown[int(draw), int(key, 16), int(number)] = [json.loads(one) for one in lists]
+    opened = TargetStore(place, facts)
+    assert len(shown) == opened.positions
+    for draw in range(DRAWS):
+        batch = data.batch(np.arange(EXAMPLES), draw)
+        found = read(opened, batch)
+        keys = np.repeat(batch.keys_B, batch.counts_B).tolist()
+        numbers = np.concatenate([np.arange(count) for count in batch.counts_B]).tolist()
+        for row, (key, number) in enumerate(zip(keys, numbers, strict=True)):
+            classes_K, weights_K = shown[draw, key, number]
+            assert classes_K == found.ids_PK[row].tolist()
+            assert weights_K == pytest.approx(found.weights_PK[row].tolist(), rel=1e-2)
