@@ -17,6 +17,9 @@ _BATCHES_SORTED_TOGETHER = 64
 class BatchOrder:
     """Length-grouped batches of `batch_size` examples, cut into micro-batches that fit a token budget.
 
+    Where the examples do not fill them, an epoch's batches are all a little smaller, and differ by one example at most:
+    none is so small that its few examples weigh much, or that a rank has no part. They do not depend on the ranks.
+
     Args:
         lengths_N: tokens of each example.
         example_ids: the examples to visit; each epoch visits each once.
@@ -24,7 +27,7 @@ class BatchOrder:
         micro_batch_tokens: the most tokens, padding included, of a micro-batch (one example may exceed it, and two
             where ranks share a batch unevenly).
         seed: of the order.
-        ranks: processes that share each batch; with more than one, an epoch's last incomplete batch is left out.
+        ranks: processes that share each batch.
         rank: this process.
 
     Raises:
@@ -42,22 +45,17 @@ class BatchOrder:
         rank: int = 0,
     ) -> None:
         assert len(example_ids) > 0
-        if min(batch_size, len(example_ids)) < ranks:
+        self.steps_per_epoch = -(-len(example_ids) // batch_size)
+        """Optimiser steps in which each example is visited once."""
+        if len(example_ids) // self.steps_per_epoch < ranks:
             raise UserError(
                 f"batch_size: {batch_size} of {len(example_ids)} examples do not give each of {ranks} ranks one; "
                 "start fewer ranks, raise batch_size or add examples"
             )
         self._lengths_N, self._example_ids = lengths_N, example_ids
-        self._batch_size = min(batch_size, len(example_ids))
         self._micro_batch_tokens, self._seed = micro_batch_tokens, seed
         self._ranks, self._rank = ranks, rank
         self._epoch, self._batches = -1, [example_ids[:0]]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps in which each example is visited once."""
-        whole, rest = divmod(len(self._example_ids), self._batch_size)
-        return whole + (1 if rest and self._ranks == 1 else 0)
 
     def micro_batches(self, step: int) -> tuple[int, list[np.ndarray]]:
         """The epoch of a step (from 0), and the example ids of each of this rank's micro-batches.
@@ -72,11 +70,10 @@ class BatchOrder:
     def _order(self, epoch: int) -> list[np.ndarray]:
         random = generator("order", self._seed, epoch)
         ids = random.permutation(self._example_ids)
-        pool = self._batch_size * _BATCHES_SORTED_TOGETHER
-        pools = [ids[start : start + pool] for start in range(0, len(ids), pool)]
+        ends = [len(ids) * (number + 1) // self.steps_per_epoch for number in range(self.steps_per_epoch)]
+        pools = np.split(ids, ends[_BATCHES_SORTED_TOGETHER - 1 : -1 : _BATCHES_SORTED_TOGETHER])
         ids = np.concatenate([part[np.argsort(self._lengths_N[part], kind="stable")] for part in pools])
-        batches = [ids[start : start + self._batch_size] for start in range(0, len(ids), self._batch_size)]
-        batches = batches[: self.steps_per_epoch]
+        batches = np.split(ids, ends[:-1])
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _cut(self, batch: np.ndarray) -> list[np.ndarray]:

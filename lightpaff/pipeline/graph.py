@@ -27,7 +27,7 @@ _VERSIONS = {
     "task": 6,
     "initial": 3,
     "pretrain": 4,
-    "finetune": 4,
+    "finetune": 5,
     "capture": 3,
     "sequences": 2,
     "predict": 3,

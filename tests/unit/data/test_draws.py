@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightpaff.data.draws import generator
+from lightpaff.data.draws import content_key, content_keys, generator
 
 PLACES = st.tuples(
     st.sampled_from(["masks", "order", "fragments", "mixture"]),
@@ -39,3 +39,18 @@ def test_the_numbers_stay_the_same_between_versions() -> None:
         11495521497382154385,
         7794970853663849782,
     ]
+
+
+def test_a_key_is_of_the_content_alone() -> None:
+    tokens = np.array([2, 5, 3], dtype=np.int32)
+    assert content_key(tokens) == content_key([2, 5, 3]) == content_key(np.array([2, 5, 3]))
+    others = [content_key([2, 5]), content_key([2, 5, 3, 0]), content_key([2, 3, 5]), content_key([2], [5, 3])]
+    assert len({content_key(tokens), *others}) == 5
+    # Known forever: stores on disk are found by it.
+    assert content_key(tokens, 7) == 0x4DE96951A2836A0E
+
+
+def test_keys_of_several_columns_are_those_of_the_rows() -> None:
+    keys_B = content_keys([[1, 2], [3]], [4, 5])
+    assert keys_B.dtype == np.uint64
+    assert keys_B.tolist() == [content_key([1, 2], 4), content_key([3], 5)]
