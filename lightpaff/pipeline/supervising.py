@@ -50,7 +50,7 @@ def choose_task_targets(context: RunContext, task: Task, rows: Step, arm: Arm, s
     """For an arm, with those that can learn from the same soft targets, over all seeds."""
     data = task_objective(context, task, rows, "train")
     distillation = arm.recipe.fine_tuning.distillation
-    if task.objective in WITH_FEW_CLASSES and distillation.targets.kind != "live":
+    if task.objective in WITH_FEW_CLASSES:
         return TargetChoice("dense", "its classes are few", min(1.0, _task_epochs(arm, data)))
     epochs = [
         _task_epochs(other, data)
