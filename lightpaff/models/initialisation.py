@@ -5,6 +5,7 @@ A student that starts from the teacher's layers needs far fewer tokens (Minitron
 
 import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from lightpaff.errors import UserError
 from lightpaff.files import write_whole
 from lightpaff.models.building import build_model
 from lightpaff.models.families import architecture_of, attention_of, head_of
+from lightpaff.models.narrowing import check_narrowing, is_narrower, narrow
 from lightpaff.models.opening import configure_head, open_headed, quiet_transformers, read_config, seeded, set_dropout
 from lightpaff.models.shapes import shape_of
 from lightpaff.models.weights import WEIGHTS, read_tensors, tensor_names
@@ -49,6 +51,7 @@ def create_student(
     attention: str,
     dropout: float | None = None,
     labels: list[str] | None = None,
+    calibration: Iterable[dict[str, Tensor]] = (),
 ) -> PreTrainedModel:
     """Make a student in float32 on the CPU, in evaluation mode.
 
@@ -57,15 +60,16 @@ def create_student(
         head: one of the architecture's: `masked_tokens`, `classes`, `next_tokens` or `target_tokens`.
         classes: V.
         initialisation: `random`, or `teacher`: everything but the layers is the teacher's, and so are the layers
-            that `evenly_spaced` chooses.
+            that `evenly_spaced` chooses; of a narrower student, cut to its widths (`narrowing.py`).
         teacher_path: the teacher's directory, for `teacher`.
         seed: of the random weights, and of a head that the teacher's directory lacks.
         attention: transformers' `attn_implementation`.
         dropout: every dropout probability; None leaves the config's.
         labels: the names of the classes, in order.
+        calibration: inputs of the teacher's trunk, on the CPU, that tell what a narrower student takes.
 
     Raises:
-        UserError: the student's sizes are not the teacher's, or it has more layers.
+        UserError: the student cannot be cut out of the teacher, or has more layers.
     """
     assert initialisation in ("random", "teacher")
     config = copy.deepcopy(config)
@@ -85,7 +89,9 @@ def create_student(
     opened = open_headed(teacher_path, head, classes, device="cpu", attention=attention, labels=labels, seed=seed)
     student = _build_random(config, head, seed, attention)
     _untie_as_in_teacher(student, opened.model)
-    student.load_state_dict(_select_layers(opened.model, chosen))
+    is_cut = is_narrower(config, teacher_config)
+    tensors = narrow(opened, config, calibration) if is_cut else opened.model.state_dict()
+    student.load_state_dict(_select_layers(tensors, chosen))
     return student
 
 
@@ -94,12 +100,14 @@ def carry_pooler(source: Path, destination: Path) -> None:
     classifier starts from it.
 
     Args:
-        source: the directory of the model that `destination` was made from, of the same hidden size.
+        source: the directory of the model that `destination` was made from; of another width, nothing is copied.
         destination: a directory with one safetensors file.
     """
     names = [name for name in tensor_names(source) if _POOLER.match(name)]
     tensors, prefix = load_file(destination / WEIGHTS), read_config(destination).model_type
     if prefix not in _WITH_POOLER or any(_POOLER.match(name) for name in tensors):
+        return
+    if is_narrower(read_config(destination), read_config(source)):
         return
     for name, tensor in read_tensors(source, names).items():
         tensors[f"{prefix}.{name.removeprefix(f'{prefix}.')}"] = tensor.float()
@@ -136,7 +144,7 @@ def _is_tied(model: PreTrainedModel) -> bool:
     return projection is not None and projection.weight is model.get_input_embeddings().weight
 
 
-def _select_layers(teacher: PreTrainedModel, chosen: dict[str, list[int]]) -> dict[str, Tensor]:
+def _select_layers(teacher: dict[str, Tensor], chosen: dict[str, list[int]]) -> dict[str, Tensor]:
     """The teacher's tensors under the names that they have in a student with only the chosen layers."""
     new_names = {
         f"{path}.{layer}": f"{path}.{place}" for path, layers in chosen.items() for place, layer in enumerate(layers)
@@ -144,7 +152,7 @@ def _select_layers(teacher: PreTrainedModel, chosen: dict[str, list[int]]) -> di
     paths = "|".join(re.escape(path) for path in chosen)
     layer_name = re.compile(rf"((?:{paths})\.\d+)(\..*)")
     tensors = {}
-    for name, tensor in teacher.state_dict().items():
+    for name, tensor in teacher.items():
         if (match := layer_name.fullmatch(name)) is None:
             tensors[name] = tensor
         elif match[1] in new_names:
@@ -156,17 +164,11 @@ def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConf
     """Check that a student can start from the teacher's layers.
 
     Raises:
-        UserError: its hidden size, heads or feed-forward size are not the teacher's, or it has more layers.
+        UserError: it cannot be cut out of the teacher, or has more layers.
     """
     student, teacher = shape_of(student_config), shape_of(teacher_config)
     remedy = "set student.initialisation to random"
-    for field in ("hidden_size", "heads", "feed_forward"):
-        wanted, found = getattr(student, field), getattr(teacher, field)
-        if wanted != found:
-            raise UserError(
-                f"student.{field} is {wanted} and the teacher's {found}: a student that starts from its teacher has "
-                f"the teacher's sizes; leave student.{field} out, or {remedy}"
-            )
+    check_narrowing(student_config, teacher_config)
     for field in ("layers", "decoder_layers"):
         wanted, found = getattr(student, field) or 0, getattr(teacher, field) or 0
         if wanted > found:

@@ -1,15 +1,17 @@
 """From a recipe to the graph of its steps: the paper's figure 1, with the control beside it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
 from lightpaff.pipeline.asking_steps import predict_step
 from lightpaff.pipeline.capture_steps import Supervision
 from lightpaff.pipeline.choosing import choose_step
-from lightpaff.pipeline.context import ModelSource, RunContext
+from lightpaff.pipeline.context import ModelSource, RunContext, corpus_objective, task_objective
 from lightpaff.pipeline.data_steps import corpus_step, task_step
 from lightpaff.pipeline.exporting import ExportSteps, check_step, export_step
 from lightpaff.pipeline.graph import Step
@@ -101,7 +103,7 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     arms = arms_of(recipe)
     corpus, rows = data_steps(context)
     trainings: list[TrainingStep] = []
-    starts = _pretrain(context, corpus, arms, trainings)
+    starts = _pretrain(context, corpus, rows, arms, trainings)
     tasks = [
         _task_steps(context, task, own_rows, starts, arms, trainings, exports, left_out)
         for task, own_rows in zip(recipe.tasks, rows, strict=True)
@@ -125,8 +127,15 @@ def data_steps(context: RunContext) -> tuple[Step | None, list[Step]]:
     return corpus, [task_step(task, inputs, root) for task in recipe.tasks]
 
 
+def _text(context: RunContext, corpus: Step | None, rows: list[Step]) -> tuple[Step, Callable[[], Objective]]:
+    """What the models read: the corpus, or else the first task's training rows."""
+    if corpus is not None:
+        return corpus, partial(corpus_objective, context, corpus)
+    return rows[0], partial(task_objective, context, context.recipe.tasks[0], rows[0], "train")
+
+
 def _pretrain(
-    context: RunContext, corpus: Step | None, arms: list[Arm], trainings: list[TrainingStep]
+    context: RunContext, corpus: Step | None, rows: list[Step], arms: list[Arm], trainings: list[TrainingStep]
 ) -> dict[str, ModelSource]:
     """Stage one: where each arm stands before fine-tuning."""
     recipe, inputs, (large, *small_arms) = context.recipe, context.inputs, arms
@@ -154,9 +163,8 @@ def _pretrain(
     if inputs.ready_student is not None:
         initial = ModelSource.of_fetched(inputs.ready_student)
     else:
-        initial = ModelSource.of_step(
-            initial_step(context, small_arms[0], teacher if recipe.student.initialisation == "teacher" else None)
-        )
+        start = teacher if recipe.student.initialisation == "teacher" else None
+        initial = ModelSource.of_step(initial_step(context, small_arms[0], start, *_text(context, corpus, rows)))
     asked: set[str] = set()
     for arm in small_arms:
         starts[arm.name] = initial

@@ -3,20 +3,22 @@
 Every one of them is the same loop (`lightpaff.training.loop`) with another objective, teacher and starting model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
-from lightpaff.data.batch_order import BatchOrder
+from lightpaff.data.batch_order import BatchOrder, sequential_batches
 from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import carry_pooler, create_student
+from lightpaff.models.narrowing import is_narrower
 from lightpaff.models.opening import quiet_transformers
 from lightpaff.models.shapes import config_identity
 from lightpaff.objectives.objective import Objective
@@ -46,17 +48,32 @@ MADE_WITH = "made with"
 """Among a training step's facts: see `describe_maker`."""
 TEACHER_TARGETS = "teacher_targets.arrow"
 _NO_DISTILLATION = Distillation(weight=0.0)
+_CALIBRATION_EXAMPLES = 128
+_CALIBRATION_TOKENS_TOGETHER = 4096
 Budget = Literal["every row", "labelled rows"]
 """What the steps of a fine-tuning are counted over. A student who hears the teacher learns from every row, and its
 control, which has no use for rows without a label, takes as many steps."""
 
 
-def initial_step(context: RunContext, arm: Arm, start: ModelSource | None) -> Step:
+def initial_step(
+    context: RunContext,
+    arm: Arm,
+    start: ModelSource | None,
+    text: Step | None = None,
+    open_text: Callable[[], Objective] | None = None,
+) -> Step:
     """Make the model that training starts from: the student, shared by the distilled one and its control, or a
-    teacher with random weights."""
+    teacher with random weights.
+
+    Args:
+        start: the teacher that a student is cut out of.
+        text: prepared text, which tells what a narrower student takes of its teacher.
+        open_text: the same, opened.
+    """
     config = context.inputs.student_config if arm.is_small else context.inputs.teacher_config
     initialisation = context.recipe.student.initialisation if arm.is_small else "random"
     seed = context.recipe.seeds.pretraining
+    is_cut = start is not None and is_narrower(config, context.inputs.teacher_config)
 
     def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         model = create_student(
@@ -67,6 +84,7 @@ def initial_step(context: RunContext, arm: Arm, start: ModelSource | None) -> St
             teacher_path=start.path if start else None,
             seed=seed,
             attention="eager",
+            calibration=_calibration(open_text()) if is_cut and open_text else (),
         )
         _save(model, context, folders.result)
         if start is not None:
@@ -81,7 +99,16 @@ def initial_step(context: RunContext, arm: Arm, start: ModelSource | None) -> St
         "start": start.identity if start else None,
     }
     name = "make the student" if arm.is_small else "make the teacher"
-    return Step(name, "initial", settings, start.inputs if start else (), context.root, work)
+    inputs = (*(start.inputs if start else ()), *([text] if text and is_cut else []))
+    return Step(name, "initial", settings, inputs, context.root, work)
+
+
+def _calibration(data: Objective) -> Iterator[dict[str, Tensor]]:
+    """Inputs of some examples, spread over all."""
+    count = min(_CALIBRATION_EXAMPLES, len(data.lengths_N))
+    ids = np.arange(count) * len(data.lengths_N) // count
+    for some in sequential_batches(data.lengths_N, ids, _CALIBRATION_TOKENS_TOGETHER):
+        yield data.batch(some, draw=0).inputs
 
 
 @dataclass(frozen=True)

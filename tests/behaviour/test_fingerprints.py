@@ -28,6 +28,7 @@ WORK = {
     "pretraining.corpus": [{"path": "train.jsonl", "text": "sentence"}],
     "pretraining.distillation.weight": 0.5,
     "pretraining.distillation": {"weight": 0.9, "temperature": 2.0},
+    "pretraining.distillation.targets": {"kind": "sampled"},
     "pretraining.training.learning_rate": 1e-3,
     "fine_tuning.distillation.weight": 0.7,
     "fine_tuning.distillation": {"weight": 0.5, "temperature": 2.0},
@@ -62,6 +63,9 @@ NO_WORK = {
     "fine_tuning.training.checkpoint_seconds": 1.0,
     "exports": None,
     "tasks.0.metrics": ["accuracy", "matthews"],
+    # A CPU's bits are the same anyway, and a task with few classes keeps its soft targets whole.
+    "deterministic": False,
+    "fine_tuning.distillation.targets": {"kind": "sampled", "draws": 5},
 }
 """The same with one that does not."""
 
@@ -96,6 +100,16 @@ def test_another_value_that_changes_the_work_changes_a_fingerprint(key: str, tin
 def test_what_changes_no_work_changes_no_fingerprint(key: str, tiny_recipe: Any) -> None:
     trained = fingerprints(tiny_recipe)
     assert fingerprints(tiny_recipe, key, NO_WORK[key]) == trained
+
+
+STORED: dict[str, Any] = {"kind": "sampled", "draws": 12, "epochs": 2, "proposal": 1.0}
+
+
+@pytest.mark.parametrize("change", [{"kind": "top-k"}, {"draws": 5}, {"epochs": 1}, {"proposal": 1.5}, {"store": "x"}])
+def test_how_soft_targets_are_stored_is_in_the_fingerprint(change: dict[str, Any], tiny_recipe: Any) -> None:
+    tiny_recipe.set("pretraining.training.steps", 40)
+    key = "pretraining.distillation.targets"
+    assert fingerprints(tiny_recipe, key, STORED) != fingerprints(tiny_recipe, key, {**STORED, **change})
 
 
 def test_threads_versions_and_bits_of_the_environment_are_in_the_fingerprint(

@@ -284,6 +284,21 @@ def _without_command(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "command"} for row in rows]
 
 
+@pytest.mark.parametrize("has_corpus", [True, False])
+def test_a_narrower_student_is_cut_out_of_the_teacher(
+    has_corpus: bool, ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]
+) -> None:
+    """What is active is seen on the corpus, or without one on the task's rows."""
+    if has_corpus:
+        training = {"steps": 3, "batch_size": 16, "learning_rate": 0.003, "evaluations": 1}
+        corpus = {"corpus": ["corpus.txt"], "sequence_length": 16, "validation_fraction": 0.1}
+        ready_recipe.set("pretraining", {**corpus, "training": training})
+    ready_recipe.set("student", {"layers": 1, "hidden_size": 16, "feed_forward": 24, "initialisation": "teacher"})
+    report = run_recipe(ready_recipe)
+    parameters = {row["arm"]: row["parameters"] for row in report["rows"]}
+    assert parameters["student"] < parameters["teacher"] / 2
+
+
 def test_another_student_shares_the_teacher(finished_run: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
     content = deepcopy(finished_run.content)
     content["name"] = "narrow"

@@ -102,6 +102,18 @@ def test_the_metrics_of_a_regression_are_correlations(recipe_file: Path) -> None
         ("fine_tuning.distillation.weight=0", lambda recipe: recipe.fine_tuning.distillation.weight == 0),
         ("pretraining.corpus.0=other.txt", lambda recipe: recipe.pretraining.corpus[0].path.endswith("/other.txt")),
         ("pretraining=null", lambda recipe: recipe.pretraining is None),
+        (
+            "pretraining.distillation={targets: {kind: sampled}}",
+            lambda recipe: (
+                recipe.pretraining.distillation.weight == 0.9
+                and recipe.pretraining.distillation.targets.kind == "sampled"
+                and recipe.pretraining.distillation.targets.draws == 12
+            ),
+        ),
+        (
+            "fine_tuning.distillation={temperature: 2}",
+            lambda recipe: recipe.fine_tuning.distillation.weight == 0.5,
+        ),
         ("fine_tuning.training={steps: 3, learning_rate: 0.1}", lambda recipe: recipe.fine_tuning.training.steps == 3),
     ],
 )
@@ -148,6 +160,16 @@ def test_the_last_override_wins(recipe_file: Path) -> None:
             "tasks.0.metrics=[pearson]",
             "metric 'pearson' does not fit the objective classify; take accuracy, f1, matthews",
         ),
+        (
+            "pretraining.distillation={divergence: reverse_kl, targets: {kind: sampled}}",
+            "targets.kind is sampled, but divergence reverse_kl needs every class; set targets.kind to live",
+        ),
+        (
+            "fine_tuning.distillation={targets: {kind: top-k, proposal: 2}}",
+            "targets.proposal is for sampled, not for top-k; leave it out",
+        ),
+        ("pretraining.distillation={targets: {kind: all}}", "key 'pretraining.distillation.targets.kind': "),
+        ("pretraining.distillation={targets: {draw: 3}}", "unknown key 'pretraining.distillation.targets.draw'; known"),
         ("tasks.0.labels=[no, yes]", "YAML reads no, yes, on, off, true and false as truth values"),
         ("seeds.fine_tuning=[1, 1]", "seeds.fine_tuning needs different seeds; found [1, 1]"),
         ("teacher.pretraining={steps: 1, learning_rate: 1}", None),

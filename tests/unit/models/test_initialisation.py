@@ -215,10 +215,9 @@ def test_labels_and_dropout_reach_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"hidden_size": 4}, r"student\.hidden_size is 4 and the teacher's 8"),
         ({"hidden_size": 16}, r"student\.hidden_size is 16 and the teacher's 8"),
-        ({"heads": 1}, r"student\.heads is 1 and the teacher's 2"),
-        ({"feed_forward": 6}, r"student\.feed_forward is 6 and the teacher's 12"),
+        ({"heads": 1}, r"student\.heads is 1, which makes heads of 8, and the teacher's have 4"),
+        ({"feed_forward": 16}, r"student\.feed_forward is 16 and the teacher's 12"),
         ({"layers": 7}, r"student\.layers is 7 and the teacher has 6"),
     ],
 )
