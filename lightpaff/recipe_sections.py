@@ -215,8 +215,9 @@ class Student(Shape):
     """The small model."""
 
     initialisation: str = "random"
-    """`random`; `teacher` (its embeddings, heads and evenly spaced layers); or a source like the teacher's, a
-    ready-made small model with the teacher's vocabulary."""
+    """`random`; `teacher` (its embeddings, heads and evenly spaced layers, of a narrower student cut to the hidden
+    dimensions, heads and units that are most active on some of its text); or a source like the teacher's, a ready-made
+    small model with the teacher's vocabulary."""
 
 
 class Pretraining(Section):
