@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lightpaff import ranks
 from lightpaff.errors import UserError
 from lightpaff.files import FULL_DISK
 from lightpaff.runtimes import Format, Quantisation, Runtime
@@ -218,7 +219,7 @@ def main() -> None:
         # Typer turns Ctrl-C into this code, and says nothing.
         if code == _STOPPED:
             _fail(f"Stopped. Go on with: {_this_command()}", _STOPPED)
-        sys.exit(code)
+        ranks.leave(code)
     except _UsageError as error:
         _fail(f"{error.format_message().rstrip('.')}; see lightpaff --help", 2)
     except UserError as error:
@@ -245,7 +246,7 @@ def _describe_disk_error(error: OSError) -> str | None:
 
 def _fail(message: str, code: int) -> None:
     print(f"lightpaff: {' '.join(message.splitlines())}", file=sys.stderr)
-    sys.exit(code)
+    ranks.leave(code)
 
 
 def _this_command() -> str:

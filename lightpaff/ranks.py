@@ -5,11 +5,12 @@ train. Imports torch only where there are several.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from lightpaff.errors import UserError
 
@@ -38,6 +39,16 @@ def join(device: str) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+
+
+def leave(code: int | None) -> NoReturn:
+    """End this process with an exit code; None is 0."""
+    if count() > 1:
+        # Where another rank is gone, the library between them aborts on the way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    sys.exit(code)
 
 
 def shared(value: Any) -> Any:

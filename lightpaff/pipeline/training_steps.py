@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from lightpaff import ranks
 from lightpaff.data.batch_order import BatchOrder, sequential_batches
 from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
@@ -158,6 +159,8 @@ def _train_step(
             hardware=context.hardware,
         )
         progress = train(job)
+        if not ranks.is_first():
+            return {}
         _save(job.model.model, context, folders.result, languages)
         if kind == "pretrain":
             carry_pooler(start.path, folders.result / MODEL)

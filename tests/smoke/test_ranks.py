@@ -68,7 +68,7 @@ def long_recipe(recipe: Any) -> Any:
 
 
 def test_torchrun_from_start_to_report(recipe: Any, read_report: Callable[[Path], dict[str, Any]]) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     told = subprocess.run(
         [*launch, *command_of(recipe)], capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ}
     )
@@ -89,7 +89,7 @@ def test_torchrun_from_start_to_report(recipe: Any, read_report: Callable[[Path]
     assert read_report(recipe.output)["rows"] == report["rows"], "what ranks did serves one process"
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_any_rank_stops_all_and_one_goes_on(long_recipe: Any, stopped: int) -> None:
     steps = long_recipe.output.parent / "steps"
     with two_ranks(long_recipe) as ranks:
