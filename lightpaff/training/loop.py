@@ -171,7 +171,8 @@ class _Loop:
                 if (is_time and progress.step < self.total_steps) or shall_stop:
                     self._save(sums)
                     last_saved = time.monotonic()
-                if shall_stop:
+                # Alone, what was asked for while it was saved counts too.
+                if shall_stop or (stop.received and ranks.count() == 1):
                     # A launcher kills the others when one of them ends, also one that writes.
                     ranks.wait()
                     raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")

@@ -99,7 +99,7 @@ def copy_run(finished_run: Any, folder: Path) -> Path:
     [
         ("pre-train the teacher", "model/model.safetensors"),
         ("prepare the pre-training text", "sequences.arrow"),
-        ("capture the teacher's soft targets for toy", "soft_targets.safetensors"),
+        ("fine-tune the student on toy, seed 0", "model/model.safetensors"),
     ],
 )
 def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
@@ -121,6 +121,17 @@ def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Pa
     expect_refusal(
         all_steps_done_recipe(finished_run), problem, f"delete {directory} and run again", output=copy / "tiny"
     )
+
+
+def test_a_damaged_store_of_soft_targets_is_refused(finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
+    copy = copy_run(finished_run, tmp_path)
+    shutil.rmtree(copy / "steps" / step_directory(finished_run, "fine-tune the student on toy, seed 0").name)
+    [shard] = (copy / "steps").glob("targets-*/draw-*/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    recipe = all_steps_done_recipe(finished_run)
+    expect_refusal(recipe, f"{shard}: does not match the manifest", "capture again", output=copy / "tiny")
+    shard.unlink()
+    expect_refusal(recipe, f"{shard}: is missing though the manifest names it", output=copy / "tiny")
 
 
 def test_deleted_step_is_made_anew(finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]) -> None:

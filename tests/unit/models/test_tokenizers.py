@@ -160,7 +160,8 @@ def test_a_decoders_special_tokens_stay_out_of_texts() -> None:
     assert tokenizer.decode(padded, skip_special_tokens=True) == "the"
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+# A text that holds a special token's name means that token.
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "<" not in text))
 @example("two  spaces,\r\n\n\ttabs\x00 and 😀 e\u0301 don't .")
 @settings(deadline=None)
 def test_an_encoder_decoders_tokenizer_gives_the_text_back(text: str) -> None:
