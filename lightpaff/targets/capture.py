@@ -32,7 +32,8 @@ from lightpaff.targets.store import FORMAT, MANIFEST, Shard, StoreFacts, TargetS
 
 UNIT_POSITIONS = 2**17
 _POSITIONS_AT_ONCE = 256
-"""Of logits: as in training."""
+"""Of logits."""
+_NUMBERS_IN_CACHE = 2**20
 _EXAMPLES_KEYED_TOGETHER = 1024
 
 Ask = Callable[[Batch], Projected | Dense]
@@ -168,7 +169,10 @@ def encoded(
     for start in range(0, positions, _POSITIONS_AT_ONCE):
         logits_CV = said.chunk(start, start + _POSITIONS_AT_ONCE).logits_PV
         uniforms_CK = uniforms_PK[start : start + _POSITIONS_AT_ONCE].to(logits_CV.device)
-        yield encoding.encode(logits_CV, uniforms_CK)
+        # A CPU works on what stays in its cache, a GPU on all at once.
+        rows = len(logits_CV) if logits_CV.is_cuda else max(_NUMBERS_IN_CACHE // encoding.classes, 1)
+        for first in range(0, len(logits_CV), rows):
+            yield encoding.encode(logits_CV[first : first + rows], uniforms_CK[first : first + rows])
 
 
 def _uniforms(

@@ -93,17 +93,16 @@ def unpack_classes(packed: NDArray[np.generic]) -> NDArray[np.int64]:
 def _encode_sampled(encoding: Encoding, logits_CV: Tensor, uniforms_CK: Tensor) -> dict[str, Tensor]:
     log_q_CV = functional.log_softmax(_softened(logits_CV, encoding.temperature), 1)
     q_CV = log_q_CV.exp()
-    entropy_C = _entropy(q_CV, log_q_CV)
     if encoding.proposal == 1:
         ids_CK = draw_classes(q_CV, uniforms_CK)
-        return {"classes": pack_classes(ids_CK, encoding.classes), "entropy": entropy_C}
+        return {"classes": pack_classes(ids_CK, encoding.classes), "entropy": _entropy(q_CV, log_q_CV)}
     drawn_from_CV = functional.softmax(log_q_CV / encoding.proposal, 1)
     ids_CK = draw_classes(drawn_from_CV, uniforms_CK)
     weights_CK = q_CV.gather(1, ids_CK) / drawn_from_CV.gather(1, ids_CK) / encoding.stored
     return {
         "classes": pack_classes(ids_CK, encoding.classes),
         "weights": weights_CK.half(),
-        "entropy": entropy_C,
+        "entropy": _entropy(q_CV, log_q_CV),
     }
 
 
@@ -152,9 +151,9 @@ def _softened(logits_CV: Tensor, temperature: float) -> Tensor:
 
 
 def _entropy(q_CV: Tensor, log_q_CV: Tensor) -> Tensor:
-    # As one product a row: it needs no C x V of its own. What has no probability adds 0, not 0 · -inf.
-    log_q_CV = log_q_CV.clamp_(min=torch.finfo(log_q_CV.dtype).min)
-    return -torch.bmm(q_CV.unsqueeze(1), log_q_CV.unsqueeze(2)).flatten()
+    """Overwrites the second."""
+    # What has no probability adds 0, not 0 · -inf.
+    return -log_q_CV.clamp_(min=torch.finfo(log_q_CV.dtype).min).mul_(q_CV).sum(1)
 
 
 ENCODINGS: dict[Kind, Coder] = {
