@@ -126,7 +126,9 @@ def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Pa
 def test_a_damaged_store_of_soft_targets_is_refused(finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
     copy = copy_run(finished_run, tmp_path)
     shutil.rmtree(copy / "steps" / step_directory(finished_run, "fine-tune the student on toy, seed 0").name)
-    [shard] = (copy / "steps").glob("targets-*/draw-*/*.safetensors")
+    captured = step_directory(finished_run, "capture the teacher's soft targets for toy").name
+    store = json.loads((copy / "steps" / captured / "manifest.json").read_text())["facts"]["store"]
+    [shard] = (copy / "steps" / store).glob("draw-*/*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-1])
     recipe = all_steps_done_recipe(finished_run)
     expect_refusal(recipe, f"{shard}: does not match the manifest", "capture again", output=copy / "tiny")
