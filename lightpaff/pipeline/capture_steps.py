@@ -3,7 +3,7 @@ says, and is shared by all that can learn from it."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a student hears from the fine-tuned teacher of its task.
+    """What a student hears from its teacher: the pre-trained one, or the fine-tuned one of its task.
 
     Attributes:
         captured: its soft targets, asked once; None where it is asked live.
@@ -185,11 +185,13 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         return StoreFacts(meaning, subject.encoding, context.settings)
 
     def work(description: str, part: tuple[int, int]) -> bool:
-        live = LiveTeacher(subject.open_teacher(), context.hardware.precision)
+        @cache
+        def live() -> LiveTeacher:
+            # Not before there is something to ask: mostly everything is there already.
+            return LiveTeacher(subject.open_teacher(), context.hardware.precision)
 
         def ask(batch: Batch) -> Projected:
-            with context.hardware.autocast():
-                return live.targets(batch.to(context.hardware.device))
+            return live().targets(batch.to(context.hardware.device))
 
         known, finished = facts(), True
         variants = subject.data()
@@ -207,16 +209,11 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         if not ranks.is_first():
             return {}
         work(step.name, (0, 1))
-        return {"positions": TargetStore(place, facts()).positions, "store": url if subject.store else place_name(url)}
+        return {"positions": TargetStore(place, facts()).positions, "store": url if subject.store else Path(url).name}
 
     settings = {**identity, "needs": subject.needs, "store": subject.store}
     step = Step(subject.name, "capture", settings, (*inputs, *teacher.inputs), context.root, step_work)
     return Captured(step, url, subject.encoding, work, lambda: TargetStore(place, facts()))
-
-
-def place_name(url: str) -> str:
-    """What a store beside the steps is called."""
-    return Path(url).name
 
 
 def _sha256_of(model: Path) -> str:

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from lightpaff.errors import UserError
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
-from lightpaff.pipeline.arms import CONTROL
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
@@ -140,7 +139,7 @@ def _print_targets(plan: Plan, console: Console) -> None:
     told = set()
     for item in plan.trainings:
         training = item.training
-        if training.supervision is None or training.targets is None or training.arm.name == CONTROL:
+        if training.supervision is None or training.targets is None:
             continue
         subject = training.stage if training.task is None else training.task.name
         told.add(f"Soft targets of {subject}: {training.targets.kind}; {training.targets.why}")

@@ -85,8 +85,8 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
     manifest = read_manifest(place)
     if manifest is not None:
         request.facts.require_same(manifest, place, also_made_with=True)
-    shards = [] if manifest is None else TargetStore(place, request.facts).shards
-    units = list(_units(request, place, shards))
+    store = None if manifest is None else TargetStore(place, request.facts)
+    units = list(_units(request, store))
     there = place.find()
     own = [unit for number, unit in enumerate(units) if number % part[1] == part[0] and unit.file not in there]
     with progress_bar(request.description, sum(len(unit.ids) for unit in own), "examples") as advance:
@@ -95,8 +95,8 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
     there = place.find()
     if not all(unit.file in there for unit in units):
         return False
-    if units or manifest is None:
-        shards += [_describe(place, unit) for unit in units]
+    if units or store is None:
+        shards = [*(store.shards if store else []), *(_describe(place, unit) for unit in units)]
         content = {"format": FORMAT, **_facts(request.facts), "shards": [asdict(shard) for shard in shards]}
         place.write(MANIFEST, json.dumps(content, indent=1).encode())
     return True
@@ -106,18 +106,13 @@ def _facts(facts: StoreFacts) -> dict[str, Any]:
     return {"meaning": facts.meaning, "encoding": asdict(facts.encoding), "made_with": facts.made_with}
 
 
-def _units(request: CaptureRequest, place: Place, shards: list[Shard]) -> Iterator[_Unit]:
-    """What is not in the shards, cut by the data alone; an example whose content comes twice is in it once."""
-    known = [np.zeros(0, np.uint64)] * len(request.ids)
-    for shard in shards:
-        if shard.draw < len(known):
-            keys = map_shard(place.fetch(shard.file))[KEYS].astype(np.uint64)
-            known[shard.draw] = np.concatenate([known[shard.draw], keys])
+def _units(request: CaptureRequest, store: TargetStore | None) -> Iterator[_Unit]:
+    """What is not in the store, cut by the data alone; an example whose content comes twice is in it once."""
     identity = repr((request.facts.meaning, request.facts.encoding, request.facts.made_with, request.seed)).encode()
     for draw, ids_N in enumerate(request.ids):
         keys_N = _keys_of(request.data, ids_N)
         first_N = np.sort(np.unique(keys_N, return_index=True)[1])
-        new_N = first_N[~np.isin(keys_N[first_N], known[draw])]
+        new_N = first_N if store is None else first_N[~store.has(keys_N[first_N], draw)]
         targets = request.data.targets_N[ids_N[new_N]]
         number_N = (np.cumsum(targets) - targets) // UNIT_POSITIONS
         for rows in np.split(new_N, np.flatnonzero(np.diff(number_N)) + 1):

@@ -27,6 +27,12 @@ def command_of(recipe: Any) -> list[str]:
     return ["-m", "lightpaff", "run", str(recipe.write()), "--output", str(recipe.output)]
 
 
+def run_alone(recipe: Any) -> subprocess.CompletedProcess[str]:
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *command_of(recipe)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=one_thread)
+
+
 @contextmanager
 def two_ranks(recipe: Any) -> Iterator[list[subprocess.Popen[str]]]:
     with socket.socket() as probe:
@@ -78,13 +84,7 @@ def test_torchrun_from_start_to_report(recipe: Any, read_report: Callable[[Path]
     # One of them speaks.
     assert (told.stdout + told.stderr).count("Fetching and checking the inputs") == 1
     assert told.stderr.count("Done: ") == 1
-    again = subprocess.run(
-        [sys.executable, *command_of(recipe)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    again = run_alone(recipe)
     assert again.returncode == 0, again.stderr
     assert read_report(recipe.output)["rows"] == report["rows"], "what ranks did serves one process"
 
@@ -98,13 +98,7 @@ def test_a_signal_to_any_rank_stops_all_and_one_goes_on(long_recipe: Any, stoppe
         told = [rank.communicate(timeout=TIMEOUT)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [130, 130], told
     assert len(list(steps.glob(".pretrain-*.work/step-*"))) == 1
-    again = subprocess.run(
-        [sys.executable, *command_of(long_recipe)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    again = run_alone(long_recipe)
     assert again.returncode == 0, again.stderr
     assert "started" in again.stderr
 
