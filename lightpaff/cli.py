@@ -72,13 +72,16 @@ def targets(
     shard: Annotated[
         str | None, typer.Option("--shard", help="2/4: the second of four parts, for four machines.")
     ] = None,
+    ray: Annotated[
+        int | None, typer.Option("--ray", min=1, help="Capture in so many workers of a Ray cluster.")
+    ] = None,
 ) -> None:
     """Capture the teachers' soft targets that the recipe's students will read; what is there is not asked for again."""
     from lightpaff.pipeline.targets_run import capture_targets, print_captured
     from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
 
-    found = capture_targets(Recipe.load(recipe, set_), None if output is None else str(output), shard)
+    found = capture_targets(Recipe.load(recipe, set_), None if output is None else str(output), shard, ray)
     print_captured(found, results_console())
 
 

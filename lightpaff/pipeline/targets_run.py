@@ -8,6 +8,7 @@ from lightpaff.errors import UserError
 from lightpaff.pipeline.build import Graph, in_order
 from lightpaff.pipeline.capture_steps import Captured
 from lightpaff.pipeline.graph import run_step
+from lightpaff.pipeline.ray_capture import map_parts
 from lightpaff.pipeline.run import default_output, open_context, prepare
 from lightpaff.recipe import Recipe
 from lightpaff.targets.store import TargetStore
@@ -36,19 +37,25 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     return int(number) - 1, int(count)
 
 
-def capture_targets(recipe: Recipe, output: str | None = None, shard: str | None = None) -> list[CapturedTargets]:
+def capture_targets(
+    recipe: Recipe, output: str | None = None, shard: str | None = None, ray_workers: int | None = None
+) -> list[CapturedTargets]:
     """Capture what the recipe's students learn from; trains their teachers first where the recipe says so.
 
     Args:
         recipe: see `Recipe.load`.
         output: of the run that will use it; the store is beside it unless the recipe says where.
         shard: `2/4` captures the second of four parts.
+        ray_workers: so many workers of a Ray cluster capture, each a part; this process finishes.
 
     Raises:
         UserError: for bad input, or where every teacher is asked live.
     """
     part = parse_shard(shard)
-    context = open_context(recipe, default_output(recipe, output))
+    if shard is not None and ray_workers is not None:
+        raise UserError("--shard and --ray: give one of them; with Ray every worker has its part already")
+    directory = default_output(recipe, output)
+    context = open_context(recipe, directory)
     graph, _ = prepare(context, [])
     captures = _captures_of(graph)
     if not captures:
@@ -57,11 +64,14 @@ def capture_targets(recipe: Recipe, output: str | None = None, shard: str | None
             f"{recipe.name}: every teacher is asked live ({why}); set pretraining.distillation.targets.kind or "
             "fine_tuning.distillation.targets.kind to sampled"
         )
-    found = []
-    for captured in captures:
-        *before, step = in_order([captured.step])
-        for needed in before:
+    steps = [captured.step for captured in captures]
+    for needed in in_order(steps):
+        if needed not in steps:
             run_step(needed)
+    if ray_workers is not None:
+        map_parts(recipe, directory, ray_workers)
+    found = []
+    for captured, step in zip(captures, steps, strict=True):
         is_whole = captured.work(step.name, part)
         if is_whole:
             run_step(step)
