@@ -362,9 +362,9 @@ def make_model(objective: str, settings: dict[str, Any], attention: str) -> PreT
     return model
 
 
-def make_data(case: Case, folder: Path, device: str) -> Objective:
-    """Random tokens in the shape of the case."""
-    count, classes = case.batch_size * _STEPS_CAPTURED[device], case.teacher["vocab_size"]
+def make_data(case: Case, folder: Path, device: str, batches: int | None = None) -> Objective:
+    """Random tokens in the shape of the case; so many batches, or as many as are captured for the steps."""
+    count, classes = case.batch_size * (batches or _STEPS_CAPTURED[device]), case.teacher["vocab_size"]
     random = np.random.default_rng(0)
     inner = case.length - (2 if case.name == "mlm" else 1)
     rows = random.integers(5, classes, size=(count, inner + (case.name == "clm") * 2)).tolist()

@@ -87,8 +87,9 @@ def with_teacher(recipe: Recipe, teacher: dict[str, Any], seed: int, arms: dict[
     return Recipe.model_validate(content)
 
 
-def rows_of(result: RunResult, seed: int, names: dict[str, str]) -> Iterator[Row]:
+def rows_of(result: RunResult | None, seed: int, names: dict[str, str]) -> Iterator[Row]:
     """The figures of a run's arms, under the names given here."""
+    assert result is not None, "one process, no ranks"
     report = result.report
     facts = report.tasks[0]
     for arm, name in names.items():

@@ -111,6 +111,9 @@ class Training(Section):
     micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
     """The most tokens, padding included, that go through the model at once: lower it when memory runs out.
     The result does not depend on it, but for rounding and the draws of dropout; a run keeps the one it began with."""
+    activation_checkpointing: bool = False
+    """Keep only what goes in and out of each layer, and compute the rest again for the gradients: less memory for a
+    third more work."""
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Schedule = "linear"
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1

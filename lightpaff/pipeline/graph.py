@@ -133,6 +133,19 @@ def run_step(step: Step) -> DoneStep:
     return DoneStep(step, facts, float(facts["seconds"]), reused)
 
 
+def share_out(steps: list[Step]) -> None:
+    """Where several ranks run, let each do every n-th of these steps, whose inputs are done, and wait for all.
+
+    Raises:
+        UserError: as `run_step`; another rank ended.
+    """
+    if ranks.count() == 1 or len(steps) < 2:
+        return
+    for step in steps[ranks.number() :: ranks.count()]:
+        run_step(step)
+    ranks.wait()
+
+
 def run_step_with_ranks(step: Step) -> DoneStep:
     """The same where several ranks run: they train and capture together, and for the rest wait for the first.
 

@@ -159,7 +159,10 @@ def _activation_bytes(context: RunContext, training: TrainingStep, workload: Wor
     assert shape.heads is not None
     # Plain attention keeps its matrices, the fused one does not.
     matrices = 5 * shape.heads * workload.sequence_length if context.hardware.attention == "eager" else 0
-    bytes_a_token = shape.layers * (34 * shape.hidden_size + matrices)
+    bytes_a_layer = 34 * shape.hidden_size + matrices
+    # A layer at a time, and what goes from one to the next.
+    is_again = training.training.activation_checkpointing
+    bytes_a_token = bytes_a_layer + 2 * shape.layers * shape.hidden_size if is_again else shape.layers * bytes_a_layer
     at_once = min(training.training.micro_batch_tokens, training.training.batch_size * workload.sequence_length)
     return at_once * bytes_a_token * (1 if context.hardware.precision == "bf16" else 2)
 

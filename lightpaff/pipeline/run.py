@@ -12,6 +12,7 @@ Steps are kept beside the runs, in `steps`, so that runs share them.
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import deliver_export, deliver_student, export_directory, plan_exports
 from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.exporting import Verdict
-from lightpaff.pipeline.graph import DoneStep, run_step_with_ranks
+from lightpaff.pipeline.graph import DoneStep, run_step_with_ranks, share_out
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
@@ -148,6 +149,8 @@ def _do_steps(
     failures: dict[str, str] = {}
     while to_do := [step for step in graph.steps if step.fingerprint not in done]:
         step = to_do[0]
+        # Predictions need nothing of each other.
+        share_out(list(takewhile(lambda one: one.kind == "predict", to_do)))
         try:
             done[step.fingerprint] = run_step_with_ranks(step)
         except UserError as error:

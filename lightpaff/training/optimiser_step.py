@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.recipe_sections import Distillation, Training
@@ -90,6 +92,8 @@ class OptimiserStep:
     def __post_init__(self) -> None:
         if self.hardware.device.type == "cpu":
             keep_freed_memory()
+        if self.settings.activation_checkpointing:
+            compute_activations_again(self.model.model)
         self.module = self.accelerator.prepare(LossModule(self.model, self.gold_scale))
         self.optimiser = create_optimiser(self.model, self.settings)
 
@@ -120,6 +124,21 @@ class OptimiserStep:
         seen = sums.new_tensor([step_input.local_num_tokens, step_input.local_num_positions])
         global_sums = self.accelerator.reduce(torch.cat([sums, seen]), "sum")
         return torch.cat([global_sums, torch.stack([norm.double(), torch.ones_like(sums[0])])])
+
+
+def compute_activations_again(model: PreTrainedModel) -> None:
+    """Keep a model's activations between its layers only.
+
+    Raises:
+        UserError: transformers cannot do that with this architecture.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"activation_checkpointing: {type(model).__name__} cannot do it; leave it out, and lower micro_batch_tokens"
+        )
+    # The newer name; transformers 5.17 has the older one alone.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _place_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:

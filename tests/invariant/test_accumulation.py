@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.training.checkpoint import weights_of
@@ -39,6 +40,25 @@ def test_1x8_equals_8x1(
     for record, other_record in zip(progress.history, other.history, strict=True):
         assert other_record == pytest.approx(record, rel=1e-8)
     assert (progress.tokens, progress.targets) == (other.tokens, other.targets)
+
+
+@pytest.mark.parametrize("kind", ["mlm", "clm", "mssm", "translate", "classes"])
+def test_activations_computed_again_are_the_same(
+    kind: str, make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
+) -> None:
+    kept, again = (
+        make_job(kind, weight=0.5, steps=3, dropout=0.1, activation_checkpointing=answer) for answer in (False, True)
+    )
+    passes: dict[bool, int] = {}
+    for job in (kept, again):
+        layers = [module for module in job.model.modules() if isinstance(module, torch.nn.LayerNorm)]
+        calls: list[int] = []
+        for layer in layers:
+            layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        train(job)
+        passes[job.settings.activation_checkpointing] = len(calls)
+    assert passes[True] > passes[False] > 0
+    assert largest_difference(weights_of(kept.model), weights_of(again.model)) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["partly labelled", "partly scored"])

@@ -1,15 +1,16 @@
-"""Two ranks train as one does.
+"""Two ranks train as one does, also where one began and one ends.
 
 Run as a program (`python test_ranks.py FOLDER`, with torch.distributed's environment) this file is one of the ranks.
 """
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lightpaff.models.headed import HeadedModel
 from lightpaff.training.checkpoint import weights_of
+from lightpaff.training.interruption import StoppedError
 from lightpaff.training.loop import TrainingJob, train
 
 KINDS = ["mlm", "clm", "mssm", "translate", "partly labelled", "scores", "mlm stored", "translate stored"]
 SETTINGS: dict[str, Any] = {"weight": 0.5, "steps": 3, "batch_size": 6, "micro_batch_tokens": 20, "evaluations": 2}
+LONGER = {**SETTINGS, "steps": 8, "evaluations": 8}
 
 
 def free_port() -> int:
@@ -31,14 +35,12 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what each of two ranks holds after training every kind of job."""
-    folder = tmp_path_factory.mktemp("ranks")
+def train_with_two(folder: Path, way: str) -> None:
+    """Let two ranks train as `run_rank` says, in `folder`."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            [sys.executable, __file__, str(folder), way],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -52,6 +54,13 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each of two ranks holds after training every kind of job."""
+    folder = tmp_path_factory.mktemp("ranks")
+    train_with_two(folder, "whole")
     return folder
 
 
@@ -78,20 +87,63 @@ def test_both_ranks_hold_the_same_bits(kind: str, trained_by_two: Path) -> None:
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def run_rank(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["mlm", "translate stored"])
+def test_one_two_and_one_ranks_equal_one(
+    kind: str, tmp_path: Path, make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
+) -> None:
+    whole = make_job(kind, **LONGER, validate=StoppingScore(None))
+    expected = train(whole)
+    checkpoints = tmp_path / "shared checkpoints"
+    with pytest.raises(StoppedError):
+        train(replace(make_job(kind, **LONGER, validate=StoppingScore(2)), checkpoints=checkpoints))
+    train_with_two(tmp_path, kind)
+    last = replace(make_job(kind, **LONGER, validate=StoppingScore(None)), checkpoints=checkpoints)
+    assert [json.loads(path.read_text())["step"] for path in checkpoints.glob("step-*/state.json")] == [5]
+    progress = train(last)
+    assert largest_difference(weights_of(last.model), weights_of(whole.model)) < 1e-8
+    assert [record["loss"] for record in progress.history] == pytest.approx(
+        [record["loss"] for record in expected.history], rel=1e-8
+    )
+
+
+class StoppingScore:
+    """Validates, and asks for a stop at the n-th call."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        self.left = stop_at
+
+    def __call__(self, model: HeadedModel) -> dict[str, float]:
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return {"score": 0.0, "loss": 0.0}
+
+
+def run_rank(folder: Path, way: str) -> None:
     from conftest import JobMaker  # beside this file, which is a program now
 
     torch.set_num_threads(1)
     rank = os.environ["RANK"]
     own = folder / f"rank {rank}"
     own.mkdir()
-    for kind in KINDS:
-        job = JobMaker(own)(kind, **SETTINGS)
-        progress = train(job)
-        save_file(weights_of(job.model), folder / f"{kind} {rank}.safetensors")
-        (folder / f"{kind} {rank}.json").write_text(json.dumps(asdict(progress)))
+    if way == "whole":
+        train_all(folder, JobMaker(own))
+    else:
+        job = JobMaker(own)(way, **LONGER, validate=StoppingScore(3))
+        with pytest.raises(StoppedError):
+            train(replace(job, checkpoints=folder / "shared checkpoints"))
     torch.distributed.destroy_process_group()
 
 
+def train_all(folder: Path, make_job: Callable[..., TrainingJob]) -> None:
+    rank = os.environ["RANK"]
+    for kind in KINDS:
+        job = make_job(kind, **SETTINGS)
+        progress = train(job)
+        save_file(weights_of(job.model), folder / f"{kind} {rank}.safetensors")
+        (folder / f"{kind} {rank}.json").write_text(json.dumps(asdict(progress)))
+
+
 if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]))
+    run_rank(Path(sys.argv[1]), sys.argv[2])
