@@ -57,11 +57,38 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
     from lightpaff.pipeline.run import plan_run
     from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
+    from lightpaff.study.definition import is_study, load_study
+    from lightpaff.study.run import plan_study
 
+    if is_study(recipe):
+        for arm, planned, context in plan_study(load_study(recipe, set_), output):
+            results_console().print(f"\n{arm}, the first of its seeds:", style="bold")
+            print_plan(planned, context, results_console())
+        return
     loaded = Recipe.load(recipe, set_)
     print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     planned, context = plan_run(loaded, output)
     print_plan(planned, context, results_console())
+
+
+@app.command()
+def study(
+    study: Annotated[Path, typer.Argument(help="A study in YAML; see the folder studies/.", show_default=False)],
+    recipe: Annotated[Path | None, typer.Option(help="Study this recipe instead of the one that is named.")] = None,
+    set_: SetOption = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME.")] = None,
+) -> None:
+    """Compare arms of a recipe at equal budgets; several processes may work on one study together."""
+    from lightpaff.progress import results_console
+    from lightpaff.study.definition import load_study
+    from lightpaff.study.run import run_study
+    from lightpaff.study.tables import answer
+
+    result = run_study(load_study(study, set_, recipe), output, _this_command())
+    console = results_console()
+    for sentence in answer(result.data):
+        console.print(sentence.text)
+    console.print(f"Done: {result.page}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """From a YAML file to a recipe: read, overridden, checked, its local paths anchored beside the file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +21,22 @@ def read_recipe(model: type[Content], path: Path, overrides: list[str]) -> Conte
     Raises:
         UserError: names the file and the key, what was found and what to do.
     """
+    return _anchor_paths(read_content(model, path, overrides), path.parent)
+
+
+def read_content(model: type[Content], path: Path, overrides: Sequence[str] = ()) -> Content:
+    """Read a YAML file of any model, its paths as they stand.
+
+    Raises:
+        UserError: names the file and the key, what was found and what to do.
+    """
     content = _read_yaml(path)
     for override in overrides:
         _apply_override(content, override)
     try:
-        recipe = model.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_problem(error, model)}") from error
-    return _anchor_paths(recipe, path.parent)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

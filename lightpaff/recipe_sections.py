@@ -464,6 +464,16 @@ class Seeds(Section):
     pretraining: Annotated[int, Field(ge=0)] = 0
     fine_tuning: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     """A student is fine-tuned once a seed; mean and spread are reported."""
+    teacher: Annotated[int, Field(ge=0)] | None = None
+    """Of both trainings of the teacher, so that it stays the same when students' seeds change. Left out, the seed of
+    pre-training, and the first one of fine-tuning."""
+
+    @property
+    def of_teacher(self) -> tuple[int, int]:
+        """Of its pre-training and of its fine-tuning."""
+        if self.teacher is not None:
+            return self.teacher, self.teacher
+        return self.pretraining, self.fine_tuning[0]
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second, with its 95 % interval."""
+    """First minus second, with its 95 % interval.
+
+    Attributes:
+        p: two-sided, that a difference so far from 0 comes of the rows and seeds alone; by Student's t, whose variance
+            and degrees of freedom are those of the interval.
+    """
 
     value: float
     low: float
     high: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def paired_difference(
     value = sides[0].mean - sides[1].mean
     with np.errstate(invalid="ignore"):  # Infinity less infinity.
         value_R = sides[0].mean_R - sides[1].mean_R
-    return Difference(value, *_interval(value, value_R, sides, seed))
+    return Difference(value, *_interval(value, value_R, sides, seed), _p_value(value, value_R, sides))
 
 
 def _as_list(outputs: OneOrMore) -> list[Outputs]:
@@ -159,10 +165,37 @@ def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int)
         return float(low), float(high)
     deviates_R = np.random.default_rng([seed, 1]).normal(0.0, np.sqrt(variance), size=len(value_R))
     low, high = np.percentile(value_R + deviates_R, _PERCENTILES)
-    total = value_R.var() + variance
-    freedom = total**2 / sum(side.seed_variance**2 / side.freedom for side in spread)
+    _, freedom = _variance_and_freedom(value_R, sides)
     stretch = t.ppf(0.975, freedom) / norm.ppf(0.975)
     return float(value + stretch * (low - value)), float(value + stretch * (high - value))
+
+
+def _p_value(value: float, value_R: Floats, sides: list[_Resampled]) -> float:
+    if not np.isfinite(value_R).all():
+        return 1.0
+    variance, freedom = _variance_and_freedom(value_R, sides)
+    if variance == 0:
+        return float(value == 0)
+    return float(2 * t.sf(abs(value) / np.sqrt(variance), freedom))
+
+
+def _variance_and_freedom(value_R: Floats, sides: list[_Resampled]) -> tuple[float, float]:
+    """By rows and seeds together; Satterthwaite's degrees of freedom, infinite where seeds add nothing."""
+    spread = [side for side in sides if side.seed_variance > 0]
+    variance = float(value_R.var()) + sum(side.seed_variance for side in spread)
+    by_seeds = sum(side.seed_variance**2 / side.freedom for side in spread)
+    return variance, variance**2 / by_seeds if by_seeds else np.inf
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): with all of them below 0.05, the chance that any is there
+    without a reason is below 0.05."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    steps = np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors)
+    found = np.empty(len(p_values))
+    found[order] = np.minimum(steps, 1.0)
+    return [float(p) for p in found]
 
 
 def resampled_scores(metric: Metric, several: Sequence[Outputs], seed: int, resamples: int) -> Floats:

@@ -151,7 +151,7 @@ def _pretrain(
                 large,
                 "pre-training",
                 None,
-                recipe.seeds.pretraining,
+                recipe.seeds.of_teacher[0],
                 recipe.teacher.pretraining,
                 corpus,
                 supervision=None,
@@ -246,14 +246,15 @@ def _fine_tune(
     asked: set[str] = set()
 
     def finetune(arm: Arm, seed: int, supervision: Supervision | None, budget: Budget) -> None:
-        step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, seed)
+        own_seed = seed if arm.is_small else context.recipe.seeds.of_teacher[1]
+        step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, own_seed)
         trainings.append(
             TrainingStep(
                 step,
                 arm,
                 "fine-tuning",
                 task,
-                seed,
+                own_seed,
                 training_of(arm),
                 rows,
                 supervision=supervision,

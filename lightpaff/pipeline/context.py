@@ -119,12 +119,15 @@ def task_objective(context: RunContext, task: Task, rows: Step, split: str, seed
     return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, context.inputs.vocabulary, seed)
 
 
-def corpus_objective(context: RunContext, corpus: Step) -> Objective:
-    """The pre-training objective over the prepared corpus."""
+def corpus_objective(context: RunContext, corpus: Step, seed: int | None = None) -> Objective:
+    """The pre-training objective over the prepared corpus, with the masks of this seed; left out, of the students'."""
     pretraining = context.recipe.pretraining
     assert pretraining is not None
     return PRETRAINING_OBJECTIVES[pretraining.objective].open_corpus(
-        corpus.directory / SEQUENCES, pretraining, context.inputs.vocabulary, context.recipe.seeds.pretraining
+        corpus.directory / SEQUENCES,
+        pretraining,
+        context.inputs.vocabulary,
+        context.recipe.seeds.pretraining if seed is None else seed,
     )
 
 

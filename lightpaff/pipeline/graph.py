@@ -37,6 +37,7 @@ _VERSIONS = {
     "export": 4,
     "check": 2,
     "online": 2,
+    "noise": 1,
 }
 """Raise a kind's number when its work changes: what was done the old way is then not reused."""
 
@@ -124,10 +125,25 @@ def run_step(step: Step) -> DoneStep:
         UserError: when a done step does not match its manifest, or has another fingerprint.
     """
     with _only_here(step):
-        reused = step.state == "done"
-        if not reused:
-            _do(step)
-        facts = read_manifest(step.directory)
+        return _done(step)
+
+
+def try_step(step: Step) -> DoneStep | None:
+    """The same; None where another process is doing it just now."""
+    step.root.mkdir(parents=True, exist_ok=True)
+    with open(_lock_path(step), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return _done(step)
+
+
+def _done(step: Step) -> DoneStep:
+    reused = step.state == "done"
+    if not reused:
+        _do(step)
+    facts = read_manifest(step.directory)
     if facts.get("fingerprint") != step.fingerprint:
         raise UserError(f"{step.directory}: is the result of another step; delete it and run again")
     return DoneStep(step, facts, float(facts["seconds"]), reused)
@@ -186,11 +202,15 @@ def _remove_leftovers(step: Step) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _lock_path(step: Step) -> Path:
+    return step.root / f".{step.directory.name}.lock"
+
+
 @contextlib.contextmanager
 def _only_here(step: Step) -> Iterator[None]:
     """Two runs that share a step do not do it at the same time: the second waits, then reuses it."""
     step.root.mkdir(parents=True, exist_ok=True)
-    with open(step.root / f".{step.directory.name}.lock", "w") as lock:
+    with open(_lock_path(step), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -73,7 +73,8 @@ def initial_step(
     """
     config = context.inputs.student_config if arm.is_small else context.inputs.teacher_config
     initialisation = context.recipe.student.initialisation if arm.is_small else "random"
-    seed = context.recipe.seeds.pretraining
+    seeds = context.recipe.seeds
+    seed = seeds.pretraining if arm.is_small else seeds.of_teacher[0]
     is_cut = start is not None and is_narrower(config, context.inputs.teacher_config)
 
     def work(step: Step, folders: StepFolders) -> dict[str, Any]:
@@ -205,13 +206,13 @@ def pretrain_step(
     pretraining = recipe.pretraining
     training = pretraining.training if arm.is_small else recipe.teacher.pretraining
     assert training is not None
-    seed = recipe.seeds.pretraining
+    seed = recipe.seeds.pretraining if arm.is_small else recipe.seeds.of_teacher[0]
 
     def open_lesson() -> _Lesson:
         open_model = partial(
             context.open, head=context.pretraining_head, classes=context.inputs.vocabulary.size, labels=None, seed=seed
         )
-        data = corpus_objective(context, corpus)
+        data = corpus_objective(context, corpus, seed)
         training_ids, validation_ids = corpus_ids(context, corpus)
         return _Lesson(
             model=open_model(start.path, training=training),

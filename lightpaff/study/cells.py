@@ -1,0 +1,73 @@
+"""The cells of a study, one an arm and seed: each is a recipe laid out as steps, which cells share where they can."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightpaff.pipeline.arms import STUDENT, TEACHER
+from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep, in_order
+from lightpaff.pipeline.context import RunContext
+from lightpaff.pipeline.graph import Step
+from lightpaff.pipeline.run import open_context, prepare
+from lightpaff.recipe import Recipe
+from lightpaff.study.definition import Study, arm_recipe
+
+STAGES = {"pre-training": "pretraining", "fine-tuning": "fine_tuning"}
+"""A training's stage, and the recipe's section."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed.
+
+    Attributes:
+        steps: what is to be done for it, each after its inputs.
+    """
+
+    arm: str
+    seed: int
+    context: RunContext
+    graph: Graph
+    steps: list[Step]
+
+    @property
+    def trainings(self) -> list[TrainingStep]:
+        """The student's."""
+        return [training for training in self.graph.trainings if training.arm.is_small]
+
+    def student(self, task: TaskSteps) -> Step:
+        """What the student answers on a task's rows."""
+        return task.predictions[STUDENT, self.seed]
+
+    def teacher(self, task: TaskSteps) -> Step:
+        """The same of the teacher."""
+        return task.predictions[TEACHER, self.seed]
+
+
+def lay_out(study: Study, arm: str, seed: int, directory: Path, budgets: dict[str, int] | None) -> Cell:
+    """One cell of a study that is kept in `directory`; its data is prepared, and nothing is trained."""
+    recipe = arm_recipe(study, arm, seed, budgets)
+    context = open_context(recipe, directory / "cell")
+    graph, _ = prepare(context, [])
+    return Cell(arm, seed, context, graph, list(in_order(_ends(study, graph, seed))))
+
+
+def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]]) -> Iterator[Cell]:
+    """Seed by seed: after the first seed there is a whole table, of one seed."""
+    for seed in study.seeds:
+        for arm in study.arms:
+            yield lay_out(study, arm, seed, directory, budgets[arm])
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The sections of the recipe that train students."""
+    return [section for section in STAGES.values() if getattr(recipe, section) is not None]
+
+
+def _ends(study: Study, graph: Graph, seed: int) -> list[Step]:
+    ends = []
+    for task in graph.tasks:
+        ends += [*task.predictions.values(), *([task.baseline] if task.baseline else [])]
+        if study.latency and seed == study.seeds[0] and task.latency is not None:
+            ends.append(task.latency)
+    return ends

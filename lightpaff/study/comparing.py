@@ -1,0 +1,287 @@
+"""What a study says: every arm's scores, its differences to the baseline, and what it cost."""
+
+import datetime
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lightpaff.evaluation.intervals import Difference, adjusted, bootstrap_interval, paired_difference
+from lightpaff.evaluation.outputs import Outputs
+from lightpaff.models.opening import read_config
+from lightpaff.models.shapes import count_parameters
+from lightpaff.pipeline.arms import STUDENT, TEACHER
+from lightpaff.pipeline.build import TaskSteps
+from lightpaff.pipeline.context import evaluation_splits, task_objective
+from lightpaff.pipeline.environment import describe_environment
+from lightpaff.pipeline.graph import DoneStep, Step
+from lightpaff.pipeline.measuring_steps import read_latency
+from lightpaff.pipeline.outcome import read_predictions
+from lightpaff.pipeline.workload import flops_of, workload_of
+from lightpaff.report.metrics import METRICS
+from lightpaff.study.budgets import Budgets
+from lightpaff.study.cells import Cell
+from lightpaff.study.definition import Study
+from lightpaff.study.noise import NoiseStep
+
+
+@dataclass(frozen=True)
+class ComparedDifference:
+    """An arm less the baseline, over the same rows and the seeds of both; p is corrected for the number of arms."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm on one task.
+
+    Attributes:
+        values: by the seed.
+        spread: their standard deviation; None with one seed.
+        interval: 95 %, of the mean, over rows and seeds.
+        minus_baseline: None of the baseline itself.
+        minus_teacher: the same against the teacher, not corrected.
+        share: of the teacher's score.
+        closed: the share of the way from the baseline to the teacher; None where the teacher is no better.
+        steps: of each stage, by its name.
+        flops: of the student's trainings, a seed.
+        teacher_flops: of its teacher's answers, asked or captured.
+        seconds: of the trainings, a seed, as they were when they were done.
+    """
+
+    arm: str
+    keys: dict[str, object]
+    task: str
+    split: str
+    metric: str
+    values: dict[int, float]
+    mean: float
+    spread: float | None
+    interval: tuple[float, float]
+    minus_baseline: ComparedDifference | None
+    minus_teacher: ComparedDifference
+    share: float
+    closed: float | None
+    steps: dict[str, int]
+    flops: float
+    teacher_flops: float
+    seconds: float
+    parameters: int
+    median_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """What is no arm: the teacher, or word counts."""
+
+    name: str
+    task: str
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    parameters: int | None = None
+    median_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class NoiseLine:
+    """An arm at one deviation of noise: the mean over draws and seeds, the lowest and the highest."""
+
+    arm: str
+    task: str
+    metric: str
+    deviation: float
+    mean: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class CurvatureLine:
+    """The curvature of an arm's loss, a seed each."""
+
+    arm: str
+    task: str
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything on a study's page."""
+
+    name: str
+    title: str
+    created: str
+    baseline: str
+    reference: str
+    match: str
+    x: str | None
+    examples: dict[str, str]
+    """What the intervals are over, by the task."""
+    rows: list[ArmRow]
+    references: list[ReferenceRow]
+    environment: dict[str, str]
+    command: str
+    study_yaml: str
+    noise: list[NoiseLine] = field(default_factory=list)
+    curvature: list[CurvatureLine] = field(default_factory=list)
+
+
+def compare(
+    study: Study,
+    budgets: Budgets,
+    cells: list[Cell],
+    done: dict[str, DoneStep],
+    noise: list[NoiseStep],
+    command: str,
+) -> StudyData:
+    """Read what the cells' steps left."""
+    import yaml
+
+    by_arm = {arm: [cell for cell in cells if cell.arm == arm] for arm in study.arms}
+    first = cells[0]
+    rows = [row for place in range(len(first.graph.tasks)) for row in _rows(study, budgets, by_arm, done, place)]
+    references = [line for place in range(len(first.graph.tasks)) for line in _references(study, by_arm, place)]
+    return StudyData(
+        name=study.name,
+        title=study.title or study.name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        baseline=study.baseline,
+        reference=study.reference_arm,
+        match=study.match,
+        x=study.x,
+        examples={row.task: _counted(by_arm, row.task) for row in rows},
+        rows=rows,
+        references=references,
+        environment={
+            **describe_environment(first.context.hardware),
+            "seeds": ", ".join(map(str, study.seeds)),
+            "study fingerprint": study.fingerprint(),
+        },
+        command=command,
+        study_yaml=yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False),
+        noise=list(_noise_lines(study, noise)),
+        curvature=_curvature_lines(study, noise),
+    )
+
+
+def _rows(
+    study: Study, budgets: Budgets, by_arm: dict[str, list[Cell]], done: dict[str, DoneStep], place: int
+) -> Iterator[ArmRow]:
+    """Every arm on the task in that place."""
+    outputs = {arm: [_outputs(cell, place, STUDENT) for cell in cells] for arm, cells in by_arm.items()}
+    teacher = _outputs(by_arm[study.baseline][0], place, TEACHER)
+    task = by_arm[study.baseline][0].graph.tasks[place].task
+    metric = task.metric_names[0]
+    others = [arm for arm in study.arms if arm != study.baseline]
+    found = {arm: paired_difference(metric, outputs[arm], outputs[study.baseline]) for arm in others}
+    corrected = dict(zip(others, adjusted([found[arm].p for arm in others]), strict=True))
+    goal, floor = teacher.score(metric), statistics.fmean(one.score(metric) for one in outputs[study.baseline])
+    for arm, cells in by_arm.items():
+        values = [one.score(metric) for one in outputs[arm]]
+        interval = bootstrap_interval(metric, outputs[arm])
+        mean = statistics.fmean(values)
+        is_ahead = (goal > floor) == METRICS[metric].is_higher_better and goal != floor
+        yield ArmRow(
+            arm=arm,
+            keys=study.arms[arm],
+            task=task.name,
+            split=evaluation_splits(task)[-1],
+            metric=metric,
+            values={cell.seed: value for cell, value in zip(cells, values, strict=True)},
+            mean=mean,
+            spread=statistics.stdev(values) if len(values) > 1 else None,
+            interval=(interval.low, interval.high),
+            minus_baseline=_compared(found[arm], corrected[arm]) if arm in found else None,
+            minus_teacher=_compared(difference := paired_difference(metric, outputs[arm], teacher), difference.p),
+            share=mean / goal if goal else 0.0,
+            closed=(mean - floor) / (goal - floor) if is_ahead else None,
+            steps=budgets[arm],
+            median_ms=_milliseconds(study, cells[0], place, STUDENT),
+            parameters=_parameters(cells[0], place, STUDENT),
+            **_cost(cells[0], cells[0].graph.tasks[place], done),
+        )
+
+
+def _compared(difference: Difference, p: float) -> ComparedDifference:
+    return ComparedDifference(difference.value, difference.low, difference.high, p)
+
+
+def _outputs(cell: Cell, place: int, arm: str) -> Outputs:
+    steps = cell.graph.tasks[place]
+    split = evaluation_splits(steps.task)[-1]
+    return read_predictions(cell.context, steps, steps.predictions[arm, cell.seed], split)
+
+
+def _cost(cell: Cell, steps: TaskSteps, done: dict[str, DoneStep]) -> dict[str, float]:
+    """Of one seed: pre-training, and fine-tuning on this task."""
+    own, asked, seconds = 0.0, 0.0, 0.0
+    for training in cell.trainings:
+        if training.task is None or training.task.name == steps.task.name:
+            student, teacher = flops_of(cell.context, training, workload_of(cell.context, training))
+            own, asked = own + student, asked + teacher
+            seconds += done[training.step.fingerprint].seconds
+    return {"flops": own, "teacher_flops": asked, "seconds": seconds}
+
+
+def _parameters(cell: Cell, place: int, arm: str) -> int:
+    steps = cell.graph.tasks[place]
+    data = task_objective(cell.context, steps.task, steps.rows, "validation")
+    config = read_config(steps.models[arm, cell.seed].path)
+    return count_parameters(config, data.head, data.number_of_classes).total
+
+
+def _milliseconds(study: Study, cell: Cell, place: int, arm: str) -> float | None:
+    latency: Step | None = cell.graph.tasks[place].latency
+    if not study.latency or cell.seed != study.seeds[0] or latency is None:
+        return None
+    return float(read_latency(latency)["models"][arm]["median_ms"])
+
+
+def _references(study: Study, by_arm: dict[str, list[Cell]], place: int) -> Iterator[ReferenceRow]:
+    cell = by_arm[study.baseline][0]
+    steps = cell.graph.tasks[place]
+    metric, split = steps.task.metric_names[0], evaluation_splits(steps.task)[-1]
+    teacher = _outputs(cell, place, TEACHER)
+    interval = bootstrap_interval(metric, teacher)
+    size = _parameters(cell, place, TEACHER)
+    speed = _milliseconds(study, cell, place, TEACHER)
+    ends = (interval.low, interval.high)
+    yield ReferenceRow("teacher", steps.task.name, metric, teacher.score(metric), ends, size, speed)
+    if steps.baseline is not None:
+        words = read_predictions(cell.context, steps, steps.baseline, split)
+        interval = bootstrap_interval(metric, words)
+        yield ReferenceRow("tfidf", steps.task.name, metric, words.score(metric), (interval.low, interval.high))
+
+
+def _counted(by_arm: dict[str, list[Cell]], task: str) -> str:
+    cell = next(iter(by_arm.values()))[0]
+    place = [steps.task.name for steps in cell.graph.tasks].index(task)
+    outputs = _outputs(cell, place, STUDENT)
+    units = len(set(outputs.units_N.tolist()))
+    return f"{len(outputs):,} rows" + ("" if units == len(outputs) else f" in {units:,} groups, drawn whole")
+
+
+def _noise_lines(study: Study, steps: list[NoiseStep]) -> Iterator[NoiseLine]:
+    if study.noise is None:
+        return
+    tasks = dict.fromkeys(step.task for step in steps)
+    for task in tasks:
+        for arm in study.arms:
+            own = [point for step in steps if (step.arm, step.task) == (arm, task) for point in step.points()]
+            shown = next(name for name in own[0].values if name not in ("score", "loss"))
+            for metric in (shown, "loss"):
+                for deviation in study.noise.deviations:
+                    values = [point.values[metric] for point in own if point.deviation == deviation]
+                    yield NoiseLine(arm, task, metric, deviation, statistics.fmean(values), min(values), max(values))
+
+
+def _curvature_lines(study: Study, steps: list[NoiseStep]) -> list[CurvatureLine]:
+    return [
+        CurvatureLine(arm, task, [step.curvature() for step in steps if (step.arm, step.task) == (arm, task)])
+        for task in dict.fromkeys(step.task for step in steps)
+        for arm in study.arms
+    ]

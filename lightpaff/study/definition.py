@@ -1,0 +1,154 @@
+"""The study file: a recipe, the arms that change some of its keys, and what they are compared at.
+
+Imports neither torch nor transformers, so that the command line answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from lightpaff.errors import UserError
+from lightpaff.recipe import Recipe, fingerprint_of
+from lightpaff.recipe_file import read_content
+from lightpaff.recipe_sections import Name
+from lightpaff.recipe_sources import Section
+
+Match = Literal["steps", "tokens", "flops", "time"]
+_ITS_OWN = ("name", "seeds", "control", "arms", "exports")
+"""Keys of the recipe that a study decides."""
+_TAKEN = ("teacher", "tfidf")
+
+
+class Noise(Section):
+    """The paper's figure 2: how a model's score falls with noise on its parameters."""
+
+    deviations: list[Annotated[float, Field(ge=0)]] = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
+    """Standard deviations, as shares of the root mean square of each tensor."""
+    draws: Annotated[int, Field(gt=0)] = 3
+    """Of the noise, for each deviation."""
+
+
+class Study(Section):
+    """Everything that a study does."""
+
+    name: Name
+    title: str = ""
+    """What it asks, in a few words, for its page."""
+    recipe: str
+    """The path of the recipe, beginning at the study's file."""
+    set: dict[str, Any] = {}
+    """Keys of the recipe that are changed for all arms, as --set has them."""
+    arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
+    """The models that are compared, by name: each is the recipe's student but for the keys that it gives anew."""
+    baseline: str
+    """The arm that the others are compared with."""
+    reference: str | None = None
+    """The arm whose budget all others get; left out, the first that is not the baseline."""
+    match: Match = "steps"
+    """What all arms have as much of, in each stage: optimiser steps; tokens; floating point operations, those of the
+    teacher included, so that an arm that does not ask it gets more steps; or time, by what some steps take here. An arm
+    that gives a stage's steps, tokens or epochs itself keeps them."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    """Every arm is pre-trained and fine-tuned with each; the teacher is the same for all."""
+    teacher_seed: Annotated[int, Field(ge=0)] = 0
+    latency: bool = False
+    """Also measure the speed of each arm's first student: for arms of several sizes."""
+    x: str | None = None
+    """The key whose values, one an arm, are the plot's horizontal axis."""
+    noise: Noise | None = None
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> Self:
+        for name, keys in self.arms.items():
+            if name in _TAKEN or "/" in name or name.startswith("."):
+                raise ValueError(f"arms: '{name}' cannot be a name of an arm; take another")
+            for key in [*keys, *self.set]:
+                if key.split(".")[0] in _ITS_OWN:
+                    raise ValueError(f"arms.{name}: the study itself decides '{key}'; leave it out")
+        for key in ("baseline", "reference"):
+            if (named := getattr(self, key)) is not None and named not in self.arms:
+                raise ValueError(f"{key} is '{named}', which is no arm; take one of {', '.join(self.arms)}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds needs different ones; found {self.seeds}")
+        if self.x is not None and (without := [name for name, keys in self.arms.items() if self.x not in keys]):
+            raise ValueError(f"x is {self.x}, which the arm '{without[0]}' does not give; give it, or leave x out")
+        return self
+
+    @property
+    def reference_arm(self) -> str:
+        """Whose budget all others get."""
+        return self.reference or next(name for name in self.arms if name != self.baseline)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the study with its defaults."""
+        return fingerprint_of(self.model_dump(mode="json"))
+
+
+def load_study(path: Path, overrides: list[str] | None = None, recipe: Path | None = None) -> Study:
+    """Read a study file.
+
+    Args:
+        path: of the YAML file.
+        overrides: `key=value` for keys of the recipe, in all arms; they come before those of the study's arms.
+        recipe: instead of the one that the study names.
+
+    Raises:
+        UserError: names the file and the key, what was found and what to do.
+    """
+    study = read_content(Study, path)
+    changed = dict(study.set)
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
+        changed[key] = yaml.safe_load(value)
+    found = recipe.resolve() if recipe else (path.parent / study.recipe).resolve()
+    return study.model_copy(update={"set": changed, "recipe": str(found)})
+
+
+def is_study(path: Path) -> bool:
+    """Whether a YAML file is a study, and not a recipe: it names a recipe."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "recipe" in content and "tasks" not in content
+
+
+def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None = None) -> Recipe:
+    """The recipe of one arm with one seed.
+
+    Args:
+        budgets: optimiser steps by the stage, `pretraining` and `fine_tuning`; left out, the arm's own.
+
+    Raises:
+        UserError: a key that the arm or the study gives is none of the recipe's; names it.
+    """
+    keys = {**study.set, **study.arms[arm]}
+    for stage, steps in (budgets or {}).items():
+        keys |= {f"{stage}.training.steps": steps}
+        keys |= {f"{stage}.training.{other}": None for other in ("tokens", "epochs")}
+    keys |= {
+        "name": study.name,
+        "seeds": {"teacher": study.teacher_seed, "pretraining": seed, "fine_tuning": [seed]},
+        "control": False,
+        "arms": {},
+        "exports": [],
+    }
+    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in keys.items()]
+    try:
+        return Recipe.load(study.recipe, overrides)
+    except UserError as error:
+        raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
+
+
+def own_budget_stages(study: Study, arm: str) -> set[str]:
+    """The stages whose steps, tokens or epochs the arm gives itself."""
+    return {
+        stage
+        for stage in ("pretraining", "fine_tuning")
+        for budget in ("steps", "tokens", "epochs")
+        if f"{stage}.training.{budget}" in study.arms[arm]
+    }

@@ -1,0 +1,64 @@
+"""A study as files: one self-contained page, the same as Markdown, and the numbers as JSON."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lightpaff.files import write_json_whole, write_whole
+from lightpaff.report import formats
+from lightpaff.report.canvas import Chart, arm_class
+from lightpaff.report.markdown import render_table
+from lightpaff.report.page import PAGE
+from lightpaff.study.comparing import StudyData
+from lightpaff.study.plots import plot_against_latency, plot_along, plot_arms, plot_noise
+from lightpaff.study.tables import answer, curvature_table, study_table
+
+
+def write_study(data: StudyData, directory: Path) -> Path:
+    """Write index.html, study.md and study.json into `directory`, each whole; the page's path."""
+    write_json_whole(directory / "study.json", asdict(data))
+    write_whole(directory / "study.md", render_markdown(data))
+    write_whole(directory / PAGE, render_page(data))
+    return directory / PAGE
+
+
+def render_page(data: StudyData) -> str:
+    """The page: no scripts, nothing from the network, all text escaped."""
+    environment = Environment(
+        loader=PackageLoader("lightpaff.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"formats": formats, "arm_class": arm_class}
+    content = {
+        "data": data,
+        "verdict": answer(data),
+        "tasks": [(task, _charts(data, task), study_table(data, task)) for task in data.examples],
+        "noise": {task: [_embedded(chart) for chart in plot_noise(data, task)] for task in data.examples},
+        "curvature": curvature_table(data),
+    }
+    return environment.get_template("study.html.jinja").render(content) + "\n"
+
+
+def render_markdown(data: StudyData) -> str:
+    """The sentences and tables."""
+    lines = [f"# {data.title}", "", *(f"- {sentence.text}" for sentence in answer(data)), ""]
+    for task in data.examples:
+        lines += [f"## {task}", "", render_table(study_table(data, task)), ""]
+    if data.curvature:
+        lines += ["## Curvature", "", render_table(curvature_table(data)), ""]
+    return "\n".join([*lines, f"    {data.command}", ""])
+
+
+def _charts(data: StudyData, task: str) -> list[tuple[str, Markup]]:
+    charts = [plot_arms(data, task), plot_along(data, task), plot_against_latency(data, task)]
+    return [_embedded(chart) for chart in charts if chart is not None]
+
+
+def _embedded(chart: Chart) -> tuple[str, Markup]:
+    # matplotlib has escaped the text within.
+    return chart.title, Markup(chart.svg)

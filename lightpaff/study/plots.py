@@ -1,0 +1,156 @@
+"""A study's plots: the arms with their seeds, score against size and speed or against a key, and noise."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lightpaff.report import formats
+from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_figure
+from lightpaff.report.metrics import METRICS
+from lightpaff.study.comparing import ArmRow, NoiseLine, ReferenceRow, StudyData
+
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Colours alone do not tell arms apart for everybody."""
+
+
+def plot_arms(data: StudyData, task: str) -> Chart:
+    """Every arm's seeds as dots, their mean with its interval; teacher and word counts as lines."""
+    rows = _rows_of(data, task)
+    metric = METRICS[rows[0].metric]
+    with open_figure(7.2, 1.0 + 0.42 * len(rows)) as figure:
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            colour = arm_colour(row.arm)
+            ends = [metric.scale * end for end in row.interval]
+            axes.plot(ends, [place, place], color=colour, linewidth=5, alpha=0.3, solid_capstyle="round")
+            axes.plot(
+                [metric.scale * value for value in row.values.values()],
+                [place] * len(row.values),
+                color=colour,
+                marker="|",
+                markersize=11,
+                linestyle="none",
+            )
+            axes.plot([metric.scale * row.mean], [place], color=colour, marker="o", markersize=7)
+        for one in _references_of(data, task):
+            style = "-" if one.name == "teacher" else ":"
+            axes.axvline(metric.scale * one.value, color=arm_colour(one.name), linewidth=1.4, linestyle=style)
+            axes.annotate(
+                formats.arm_name(one.name),
+                (metric.scale * one.value, -0.5),
+                xytext=(3, -1),
+                textcoords="offset points",
+                va="top",
+                fontsize=8,
+            )
+        axes.set_yticks(range(len(rows)), [row.arm for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.9)
+        axes.margins(x=0.08)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(f"{metric.label}: mean, seeds, 95 % interval")
+        better = "right" if metric.is_higher_better else "left"
+        return finish_chart(f"{task}: {metric.name} of each arm; further {better} is better", figure)
+
+
+def plot_along(data: StudyData, task: str) -> Chart | None:
+    """The score along the study's key, where its values are numbers; None where there is no such key."""
+    rows = _rows_of(data, task)
+    if data.x is None or not all(isinstance(row.keys[data.x], int | float) for row in rows):
+        return None
+    rows = sorted(rows, key=lambda row: float(str(row.keys[data.x or ""])))
+    places = [float(str(row.keys[data.x])) for row in rows]
+    return _draw_along(data, task, rows, places, data.x)
+
+
+def plot_against_latency(data: StudyData, task: str) -> Chart | None:
+    """The score against the measured latency, teacher and word counts drawn in; None where nothing was measured."""
+    rows = [row for row in _rows_of(data, task) if row.median_ms is not None]
+    if len(rows) < 2:
+        return None
+    return _draw_along(data, task, rows, [row.median_ms or 0.0 for row in rows], "latency (ms), one at a time, PyTorch")
+
+
+def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list[float], label: str) -> Chart:
+    metric = METRICS[rows[0].metric]
+    with open_figure(7.2, 3.0) as figure:
+        axes = figure.subplots()
+        if data.x is not None and label == data.x:
+            axes.plot(places, [metric.scale * row.mean for row in rows], color=INK, linewidth=1)
+        for place, row in zip(places, rows, strict=True):
+            colour, ends = arm_colour(row.arm), [metric.scale * end for end in row.interval]
+            axes.plot([place, place], ends, color=colour, linewidth=4, alpha=0.3, solid_capstyle="round")
+            axes.plot([place], [metric.scale * row.mean], color=colour, marker="o", markersize=7)
+            axes.annotate(
+                row.arm, (place, metric.scale * row.mean), xytext=(6, 4), textcoords="offset points", fontsize=8
+            )
+        for one in _references_of(data, task):
+            if label != data.x and one.median_ms is not None:
+                axes.plot([one.median_ms], [metric.scale * one.value], color=arm_colour(one.name), marker="D")
+                axes.annotate(
+                    formats.arm_name(one.name),
+                    (one.median_ms, metric.scale * one.value),
+                    xytext=(6, 4),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
+            else:
+                axes.axhline(metric.scale * one.value, color=arm_colour(one.name), linewidth=1.2, linestyle=":")
+                axes.annotate(
+                    formats.arm_name(one.name),
+                    (0.0, metric.scale * one.value),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(3, 3),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
+        axes.margins(x=0.12, y=0.12)
+        axes.set_xlabel(label)
+        axes.set_ylabel(metric.label)
+        return finish_chart(f"{task}: {metric.directed_name} against {label}", figure)
+
+
+def plot_noise(data: StudyData, task: str) -> list[Chart]:
+    """Figure 2 of the paper: each arm's quality, and its loss, with noise on its parameters; mean and range."""
+    lines = [line for line in data.noise if line.task == task]
+    return [
+        _draw_noise(task, metric, [line for line in lines if line.metric == metric])
+        for metric in dict.fromkeys(line.metric for line in lines)
+    ]
+
+
+def _draw_noise(task: str, name: str, lines: list[NoiseLine]) -> Chart:
+    metric = METRICS.get(name, METRICS["nll"])
+    with open_figure(5.2, 3.0) as figure:
+        axes: Any = figure.subplots()
+        for number, arm in enumerate(dict.fromkeys(line.arm for line in lines)):
+            own = [line for line in lines if line.arm == arm]
+            places = [line.deviation for line in own]
+            lowest, highest = (
+                np.array([metric.scale * value for value in values])
+                for values in ([line.lowest for line in own], [line.highest for line in own])
+            )
+            axes.fill_between(places, lowest, highest, color=arm_colour(arm), alpha=0.18, linewidth=0)
+            axes.plot(
+                places,
+                [metric.scale * line.mean for line in own],
+                color=arm_colour(arm),
+                marker=_MARKERS[number % len(_MARKERS)],
+                markersize=4.5,
+                label=arm,
+            )
+        if "perplexity" in name:
+            axes.set_yscale("log")
+        axes.set_xlabel("standard deviation of the noise / root mean square of the tensor")
+        axes.set_ylabel(metric.label)
+        axes.legend(frameon=False, fontsize=8)
+        return finish_chart(f"{task}: {metric.name} with noise on the parameters", figure)
+
+
+def _rows_of(data: StudyData, task: str) -> list[ArmRow]:
+    return [row for row in data.rows if row.task == task]
+
+
+def _references_of(data: StudyData, task: str) -> list[ReferenceRow]:
+    return [one for one in data.references if one.task == task]

@@ -1,0 +1,133 @@
+"""A study: its budgets, its cells, and what they say; several processes may work on one together.
+
+STUDY/study.json          what this directory is: the study with its defaults
+STUDY/budgets.json        the steps of each arm
+STUDY/steps/              the steps, each done once
+STUDY/report/             index.html, study.md, study.json
+"""
+
+import itertools
+import json
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
+from lightpaff.pipeline.context import RunContext
+from lightpaff.pipeline.delivery import plan_exports
+from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
+from lightpaff.pipeline.plan import Plan, make_plan
+from lightpaff.progress import console
+from lightpaff.study.budgets import Budgets, find_budgets
+from lightpaff.study.cells import Cell, lay_out_all
+from lightpaff.study.comparing import StudyData, compare
+from lightpaff.study.definition import Study
+from lightpaff.study.noise import noise_steps
+from lightpaff.study.page import write_study
+
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a finished study leaves: its page, and what is on it."""
+
+    page: Path
+    data: StudyData
+
+
+def run_study(study: Study, output: Path | None = None, command: str = "") -> StudyResult:
+    """Do what is not done of a study, and write its page. The same call in another process helps; a stopped one goes
+    on.
+
+    Args:
+        study: see `load_study`.
+        output: its directory; left out, `studies/NAME` under `runs`.
+        command: how the page says that it can be made again.
+
+    Raises:
+        UserError: for bad input, in one line.
+        StoppedError: after Ctrl-C.
+    """
+    directory = study_directory(study, output)
+    budgets = claim(study, directory)
+    cells = list(lay_out_all(study, directory, budgets))
+    steps = [step for cell in cells for step in cell.steps]
+    _say_what_is_left(study, cells, steps)
+    done = do_all(steps)
+    noise = noise_steps(study, cells)
+    done |= do_all([one.step for one in noise])
+    data = compare(study, budgets, cells, done, noise, command or f"lightpaff study {study.name}")
+    return StudyResult(write_study(data, directory / "report"), data)
+
+
+def plan_study(study: Study, output: Path | None = None) -> list[tuple[str, Plan, RunContext]]:
+    """Every arm's plan, with the first seed; prepares the data and probes the speed, and trains nothing."""
+    directory = study_directory(study, output)
+    budgets = claim(study, directory)
+    plans = []
+    for cell in itertools.islice(lay_out_all(study, directory, budgets), len(study.arms)):
+        plans.append((cell.arm, make_plan(cell.context, cell.graph, plan_exports(cell.context)), cell.context))
+    return plans
+
+
+def study_directory(study: Study, output: Path | None) -> Path:
+    """Where a study goes."""
+    return output or Path("runs") / "studies" / study.name
+
+
+def claim(study: Study, directory: Path) -> Budgets:
+    """Make the directory this study's, and find its budgets.
+
+    Raises:
+        UserError: it is another one's.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / STUDY
+    if not path.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+        raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
+    content = study.model_dump(mode="json")
+    if path.exists() and json.loads(path.read_text()) != content:
+        raise UserError(f"{directory}: holds another study of that name; give another --output, or delete it")
+    write_json_whole(path, content)
+    return find_budgets(study, directory)
+
+
+def do_all(steps: list[Step]) -> dict[str, DoneStep]:
+    """Do steps that come after their inputs, each once; what another process does is left to it, and waited for only
+    when there is nothing else to do. What is done comes by its fingerprint."""
+    left = deque({step.fingerprint: step for step in steps}.values())
+    done: dict[str, DoneStep] = {}
+    skipped = 0
+    while left:
+        step = left.popleft()
+        if skipped > len(left):
+            # Nothing else to do: whoever has the first of the others will end.
+            waiting = next((one for one in [step, *left] if _is_ready(one, done)), step)
+            done[waiting.fingerprint] = run_step(waiting)
+            left = deque(one for one in [step, *left] if one.fingerprint not in done)
+            skipped = 0
+            continue
+        found = try_step(step) if _is_ready(step, done) else None
+        if found is None:
+            left.append(step)
+            skipped += 1
+        else:
+            done[step.fingerprint] = found
+            skipped = 0
+    return done
+
+
+def _is_ready(step: Step, done: dict[str, DoneStep]) -> bool:
+    return all(needed.fingerprint in done or needed.state == "done" for needed in step.inputs)
+
+
+def _say_what_is_left(study: Study, cells: list[Cell], steps: list[Step]) -> None:
+    by_fingerprint = {step.fingerprint: step for step in steps}
+    left = [step for step in by_fingerprint.values() if step.state != "done"]
+    trainings = sum(step.kind in ("pretrain", "finetune") for step in left)
+    console.print(
+        f"{study.name}: {len(study.arms)} arms, {len(study.seeds)} seeds; {len(left)} of {len(by_fingerprint)} steps "
+        f"to do, {trainings} of them trainings (lightpaff plan says how long they take)"
+    )

@@ -1,0 +1,136 @@
+"""A study's tables and the sentences above them."""
+
+from lightpaff.report import formats
+from lightpaff.report.metrics import METRICS
+from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
+from lightpaff.report.verdict import Sentence
+from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
+
+_SURE = 0.05
+
+
+def answer(data: StudyData) -> list[Sentence]:
+    """For every task: whether the reference arm is ahead of the baseline, then its share of the teacher, size and
+    speed; then what limits that."""
+    return [_answer_for(data, task) for task in data.examples] + _limits(data)
+
+
+def _answer_for(data: StudyData, task: str) -> Sentence:
+    row = next(row for row in data.rows if (row.arm, row.task) == (data.reference, task))
+    teacher = next(one for one in data.references if (one.name, one.task) == ("teacher", task))
+    found, metric = row.minus_baseline, METRICS[row.metric]
+    assert found is not None
+    low, high = metric.as_gain(found.low, found.high)
+    lead = "Yes" if low > 0 else "No" if high < 0 else "Not measurably"
+    place = f"{task}: " if len(data.examples) > 1 else ""
+    told = metric.tell_difference(found.value, found.low, found.high)
+    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, at equal {_budget(data)}"]
+    if metric.is_higher_better:
+        parts.append(f"it has {metric.write_share(row.share)} of the teacher's {metric.name}")
+    else:
+        parts.append(f"its {metric.name} is {formats.hundredths(row.share)} times its teacher's")
+    if teacher.parameters:
+        parts.append(f"with {formats.times(teacher.parameters / row.parameters)} fewer parameters")
+    if row.median_ms and teacher.median_ms:
+        parts.append(f"and is {formats.times(teacher.median_ms / row.median_ms)} as fast in PyTorch")
+    return Sentence("good" if low > 0 else "bad" if high < 0 else "neutral", "; ".join(parts) + ".")
+
+
+def _budget(data: StudyData) -> str:
+    return {"flops": "floating point operations", "time": "time"}.get(data.match, data.match)
+
+
+def _limits(data: StudyData) -> list[Sentence]:
+    seeds = len(data.rows[0].values)
+    found = [Sentence("caution", "One teacher: how another one would have done is not in the intervals.")]
+    if seeds < 3:
+        told = "One seed" if seeds == 1 else "Two seeds"
+        found.append(Sentence("caution", f"{told}: run three at least before anything is decided."))
+    return found
+
+
+def study_table(data: StudyData, task: str) -> Table:
+    """The arms of a task, then the teacher and the word counts."""
+    rows = [row for row in data.rows if row.task == task]
+    metric = METRICS[rows[0].metric]
+    columns = [
+        "",
+        metric.directed_name,
+        f"minus '{data.baseline}'",
+        "p",
+        "minus teacher",
+        "of the teacher's" if metric.is_higher_better else "above the teacher's",
+        "gap closed",
+        "parameters",
+        "latency",
+        "steps",
+        "compute, student",
+        "compute, teacher",
+        "training",
+    ]
+    lines = [_line(row) for row in rows] + [
+        _reference(one, len(columns)) for one in data.references if one.task == task
+    ]
+    caption = (
+        f"Means over {len(rows[0].values)} seeds, with their standard deviation; brackets are 95 % intervals over "
+        f"{data.examples[task]} and the seeds. p: that the difference is chance, corrected for the number of arms "
+        "(Holm). Gap closed: the share of the way from the baseline to the teacher. Compute and time are of one seed."
+    )
+    return drop_unknown_columns(Table(caption, columns, lines))
+
+
+def _line(row: ArmRow) -> Line:
+    metric = METRICS[row.metric]
+    return Line(
+        [
+            Cell(row.arm),
+            Cell(metric.write(row.mean, row.spread), metric.write_interval(*row.interval)),
+            _difference(row, row.minus_baseline),
+            Cell(UNKNOWN if row.minus_baseline is None else _p_value(row.minus_baseline.p)),
+            _difference(row, row.minus_teacher),
+            Cell(metric.write_share(row.share)),
+            Cell(UNKNOWN if row.closed is None else formats.percent(row.closed)),
+            Cell(formats.count(row.parameters)),
+            Cell(UNKNOWN if row.median_ms is None else formats.milliseconds(row.median_ms)),
+            Cell(" + ".join(f"{steps:,}" for steps in row.steps.values())),
+            Cell(formats.flops(row.flops)),
+            Cell(formats.flops(row.teacher_flops) if row.teacher_flops else UNKNOWN),
+            Cell(formats.duration(row.seconds)),
+        ],
+        row.arm,
+    )
+
+
+def _reference(one: ReferenceRow, columns: int) -> Line:
+    metric = METRICS[one.metric]
+    cells = [Cell(formats.arm_name(one.name)), Cell(metric.write(one.value), metric.write_interval(*one.interval))]
+    cells += [Cell(UNKNOWN)] * (columns - 2)
+    if one.parameters:
+        cells[7] = Cell(formats.count(one.parameters))
+    if one.median_ms:
+        cells[8] = Cell(formats.milliseconds(one.median_ms))
+    return Line(cells, one.name)
+
+
+def _difference(row: ArmRow, found: ComparedDifference | None) -> Cell:
+    metric = METRICS[row.metric]
+    if found is None:
+        return Cell(UNKNOWN)
+    return Cell(metric.write_difference(found.value), metric.write_signed_interval(found.low, found.high))
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < _SURE else f"{p:.2f}"
+
+
+def curvature_table(data: StudyData) -> Table:
+    """The curvature of each arm's loss, a seed each."""
+    lines = [
+        Line([Cell(one.arm), Cell(one.task), Cell(", ".join(f"{value:.3g}" for value in one.values))], one.arm)
+        for one in data.curvature
+    ]
+    caption = (
+        "The trace of the loss's Hessian, each parameter in units of its tensor's root mean square, by the seed: half "
+        "of it times the squared deviation is how much the loss rises where the noise is small."
+    )
+    return Table(caption, ["", "task", "curvature"], lines)

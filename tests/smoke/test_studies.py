@@ -1,0 +1,166 @@
+"""Studies at toy size, from the file to the page; several processes on one of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightpaff.files import read_manifest
+
+TIMEOUT = 240
+SILENT = {"pretraining.distillation.weight": 0, "fine_tuning.distillation.weight": 0}
+STUDY: dict[str, Any] = {
+    "name": "toy-study",
+    "recipe": "recipe.yaml",
+    "arms": {
+        "both": {},
+        "pre-training only": {"fine_tuning.distillation.weight": 0},
+        "half the size": {"student.hidden_size": 16, "student.heads": 1},
+        "none": SILENT,
+    },
+    "baseline": "none",
+    "seeds": [1, 2],
+    "latency": True,
+    "noise": {"deviations": [0.0, 0.5], "draws": 2},
+}
+READY = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+
+def write_study(recipe: Any, content: dict[str, Any]) -> Path:
+    path: Path = recipe.folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**content, "recipe": str(recipe.write())}, sort_keys=False))
+    return path
+
+
+def read_study(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "report" / "study.json").read_text())
+    return content
+
+
+def test_a_study_from_its_file_to_its_page(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    output = tiny_recipe.folder / "out"
+    path = write_study(tiny_recipe, STUDY)
+    planned = run_cli("plan", path, "--output", output)
+    assert planned.code == 0, planned.stderr
+    assert planned.stdout.count("the first of its seeds") == 4
+    told = run_cli("study", path, "--output", output)
+    assert told.code == 0, told.stderr
+    assert "'both' against 'none' is" in " ".join(told.stdout.split())
+    data = read_study(output)
+    rows = {row["arm"]: row for row in data["rows"]}
+    assert set(rows) == set(STUDY["arms"])
+    for row in rows.values():
+        assert list(row["values"]) == ["1", "2"]
+        assert row["interval"][0] <= row["mean"] <= row["interval"][1]
+        assert row["steps"] == {"pretraining": 4, "fine_tuning": 5}
+        assert (row["minus_baseline"] is None) == (row["arm"] == "none")
+        assert row["median_ms"] > 0
+    assert rows["half the size"]["parameters"] < rows["both"]["parameters"]
+    assert rows["both"]["teacher_flops"] > 0 == rows["none"]["teacher_flops"]
+    assert {one["name"] for one in data["references"]} == {"teacher", "tfidf"}
+    undisturbed = {
+        line["arm"]: line["mean"] for line in data["noise"] if not line["deviation"] and line["metric"] == "accuracy"
+    }
+    assert undisturbed == pytest.approx({arm: row["mean"] for arm, row in rows.items()})
+    assert len(data["curvature"]) == 4
+    page = (output / "report" / "index.html").read_text()
+    assert page.count("<svg") == 4
+    assert "<script" not in page
+    # One teacher for all, and each step once.
+    kinds = [path for kind in ("pretrain", "finetune") for path in (output / "steps").glob(f"{kind}-*")]
+    names = [read_manifest(path)["name"] for path in kinds]
+    assert sum(name.startswith("pre-train the teacher") for name in names) == 1
+    assert sum(name.startswith("fine-tune the teacher") for name in names) == 1
+    again = run_cli("study", path, "--output", output)
+    assert again.code == 0
+    assert "0 of" in again.stderr
+
+
+def test_equal_operations_give_the_silent_arm_more_steps(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    arms = {"both": {}, "none": SILENT, "twice": {"fine_tuning.training.steps": 10}}
+    path = write_study(tiny_recipe, {**STUDY, "arms": arms, "seeds": [1], "match": "flops", "noise": None})
+    told = run_cli("study", path, "--output", tiny_recipe.folder / "out")
+    assert told.code == 0, told.stderr
+    rows = {row["arm"]: row for row in read_study(tiny_recipe.folder / "out")["rows"]}
+    assert rows["none"]["steps"]["pretraining"] > 4
+    assert rows["none"]["steps"]["fine_tuning"] > 5
+    assert rows["twice"]["steps"]["fine_tuning"] == 10
+    total = {arm: row["flops"] + row["teacher_flops"] for arm, row in rows.items()}
+    assert total["none"] == pytest.approx(total["both"], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"baseline": "nobody"}, "baseline is 'nobody', which is no arm"),
+        ({"arms": {"both": {"student.layer": 1}, "none": {}}}, "arm 'both' of the study toy-study"),
+        ({"arms": {"both": {"seeds.pretraining": 1}, "none": {}}}, "the study itself decides 'seeds.pretraining'"),
+        ({"x": "student.layers"}, "which the arm 'both' does not give"),
+        ({"recipe": "nowhere.yaml"}, "nowhere.yaml: no such recipe"),
+        ({"arm": {}}, "unknown key 'arm'"),
+    ],
+)
+def test_a_wrong_study_is_told_in_a_line(
+    change: dict[str, Any], told: str, tiny_recipe: Any, run_cli: Callable[..., Any]
+) -> None:
+    path = tiny_recipe.folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "recipe": str(tiny_recipe.write()), **change}))
+    outcome = run_cli("study", path, "--output", tiny_recipe.folder / "out")
+    assert outcome.code == 2
+    assert told in " ".join(outcome.stderr.split())
+    assert "Traceback" not in outcome.stderr
+
+
+def test_another_study_is_not_mixed_in(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    output = tiny_recipe.folder / "out"
+    short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None}
+    assert run_cli("study", write_study(tiny_recipe, short), "--output", output).code == 0
+    outcome = run_cli("study", write_study(tiny_recipe, {**short, "seeds": [2]}), "--output", output)
+    assert outcome.code == 2
+    assert "holds another study of that name" in " ".join(outcome.stderr.split())
+
+
+def test_two_processes_do_no_step_twice_even_if_one_is_killed(tiny_recipe: Any) -> None:
+    tiny_recipe.set("pretraining.training.steps", 60)
+    path = write_study(tiny_recipe, {**STUDY, "latency": False, "noise": None})
+    output = tiny_recipe.folder / "out"
+    command = [sys.executable, "-m", "lightpaff", "study", str(path), "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    first, second = start(), start()
+    deadline = time.monotonic() + TIMEOUT
+    while len(list((output / "steps").glob("pretrain-*"))) < 2:
+        assert time.monotonic() < deadline, "nothing was trained"
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    said = second.communicate(timeout=TIMEOUT)[0]
+    assert second.returncode == 0, said
+    said += first.communicate()[0]
+    third = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT)
+    assert third.returncode == 0
+    assert re.search(r"0 of \d+ steps", third.stderr)
+    # A training that ended speaks its last step once, whoever did it.
+    ended = re.findall(r"(fine-tune '?[^:]*): 5/5 steps", said)
+    assert len(ended) == len(set(ended))
+    assert len(read_study(output)["rows"]) == 4
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
+def test_ready_studies_are_whole(path: Path) -> None:
+    from lightpaff.study.definition import arm_recipe, load_study
+
+    study = load_study(path)
+    recipes = [arm_recipe(study, arm, seed=1) for arm in study.arms]
+    assert len({recipe.fingerprint() for recipe in recipes}) == len(recipes), "arms differ"
