@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -73,7 +73,13 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
 
 @app.command()
 def study(
-    study: Annotated[Path, typer.Argument(help="A study in YAML; see the folder studies/.", show_default=False)],
+    study: Annotated[
+        Path,
+        typer.Argument(help="A study in YAML, see the folder studies/; with --preset, a recipe.", show_default=False),
+    ],
+    preset: Annotated[
+        Literal["quick"] | None, typer.Option(help="Will it pay for me? Three arms of a recipe in about an hour.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Study this recipe instead of the one that is named.")] = None,
     set_: SetOption = None,
     output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME.")] = None,
@@ -81,14 +87,31 @@ def study(
     """Compare arms of a recipe at equal budgets; several processes may work on one study together."""
     from lightpaff.progress import results_console
     from lightpaff.study.definition import load_study
+    from lightpaff.study.preset import quick_study
     from lightpaff.study.run import run_study
     from lightpaff.study.tables import answer
 
-    result = run_study(load_study(study, set_, recipe), output, _this_command())
+    if preset == "quick":
+        loaded, output = quick_study(study, set_ or [], output)
+    else:
+        loaded = load_study(study, set_, recipe)
+    result = run_study(loaded, output, _this_command())
     console = results_console()
     for sentence in answer(result.data):
         console.print(sentence.text)
     console.print(f"Done: {result.page}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Where the runs are; with --all, all below it.")] = Path("runs"),
+    all_: Annotated[bool, typer.Option("--all", help="One page over all runs and studies.")] = False,
+) -> None:
+    """Write a run's page anew from its numbers; with --all, one page over all runs and studies in a folder."""
+    from lightpaff.report.gallery import write_gallery
+    from lightpaff.report.page import write_report_again
+
+    typer.echo(write_gallery(folder) if all_ else write_report_again(folder))
 
 
 @app.command()

@@ -53,7 +53,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 def write_json_whole(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole (see `write_whole`); NaN is refused, since JSON has none."""
-    write_whole(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(content, indent=2, sort_keys=False, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager

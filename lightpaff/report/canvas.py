@@ -50,8 +50,9 @@ _STYLE: dict[str, Any] = {
 
 
 def arm_class(arm: Arm) -> str:
-    """The page's class and CSS variable for an arm's colour: by its name, so that it is the same on every page."""
-    return arm if arm in _KNOWN else _OTHERS[zlib.crc32(arm.encode()) % len(_OTHERS)]
+    """The page's class and CSS variable for an arm's colour: by its name, so that it is the same on every page. The
+    classes `arm0` to `arm5` are themselves."""
+    return arm if arm in _KNOWN + _OTHERS else _OTHERS[zlib.crc32(arm.encode()) % len(_OTHERS)]
 
 
 def arm_colour(arm: Arm) -> str:

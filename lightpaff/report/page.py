@@ -1,11 +1,13 @@
 """The report as files: one self-contained page, the same as Markdown, and the numbers as JSON."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report import formats
 from lightpaff.report.canvas import Chart, arm_class
@@ -14,7 +16,16 @@ from lightpaff.report.markdown import card_facts, render_markdown
 from lightpaff.report.measured import count_seeds, in_order
 from lightpaff.report.online_tables import exports_table, online_table
 from lightpaff.report.plots import plot_comparisons, plot_learning_curves
-from lightpaff.report.rows import Disagreement, ReportData, Row, Sample, aggregate_over_seeds, report_to_json, to_json
+from lightpaff.report.rows import (
+    Disagreement,
+    ReportData,
+    Row,
+    Sample,
+    aggregate_over_seeds,
+    report_from_json,
+    report_to_json,
+    to_json,
+)
 from lightpaff.report.score_plots import plot_quality_against_latency, plot_quality_online
 from lightpaff.report.tables import (
     Table,
@@ -47,6 +58,25 @@ def write_report(data: ReportData, directory: Path) -> None:
     write_json_whole(directory / "report_data.json", everything)
     write_whole(directory / "report.md", markdown)
     write_whole(directory / PAGE, page)
+
+
+def write_report_again(run: Path) -> Path:
+    """Write the report of a finished run anew, from its report_data.json; the page's path.
+
+    Raises:
+        UserError: there is none, or it is none.
+    """
+    path = run / "report" / "report_data.json"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file; give a finished run's directory, or --all for a folder of runs"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run the recipe again") from error
+    write_report(report_from_json(content, str(path)), path.parent)
+    return path.parent / PAGE
 
 
 def render_page(data: ReportData) -> str:

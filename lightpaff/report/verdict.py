@@ -47,9 +47,9 @@ def _task_findings(data: ReportData, task: TaskFacts) -> list[Sentence]:
     models = measured_models(data, task)
     prefix = f"{task.name}: " if len(data.tasks) > 1 else ""
     candidates = [
+        _compare_with_control(data, task, models),
         _compare_with_teacher(data, task, models),
         _tell_exports(data, task),
-        _compare_with_control(data, task, models),
         _compare_with_words(data, task, models, "teacher"),
         _compare_with_words(data, task, models, "student"),
     ]

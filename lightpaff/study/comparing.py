@@ -129,6 +129,10 @@ class StudyData:
     noise: list[NoiseLine] = field(default_factory=list)
     curvature: list[CurvatureLine] = field(default_factory=list)
 
+    def colour(self, arm: str) -> str:
+        """The name of an arm's colour, as `lightpaff.report.canvas` has it: six that differ, by the arms' order."""
+        return f"arm{list(dict.fromkeys(row.arm for row in self.rows)).index(arm) % 6}"
+
 
 def compare(
     study: Study,

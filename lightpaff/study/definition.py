@@ -98,14 +98,24 @@ def load_study(path: Path, overrides: list[str] | None = None, recipe: Path | No
         UserError: names the file and the key, what was found and what to do.
     """
     study = read_content(Study, path)
-    changed = dict(study.set)
-    for override in overrides or []:
+    changed = {**study.set, **read_overrides(overrides or [])}
+    found = recipe.resolve() if recipe else (path.parent / study.recipe).resolve()
+    return study.model_copy(update={"set": changed, "recipe": str(found)})
+
+
+def read_overrides(overrides: list[str]) -> dict[str, Any]:
+    """What --set gives, by the key.
+
+    Raises:
+        UserError: one of them is no key and value.
+    """
+    found = {}
+    for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
-        changed[key] = yaml.safe_load(value)
-    found = recipe.resolve() if recipe else (path.parent / study.recipe).resolve()
-    return study.model_copy(update={"set": changed, "recipe": str(found)})
+        found[key] = yaml.safe_load(value)
+    return found
 
 
 def is_study(path: Path) -> bool:

@@ -18,7 +18,8 @@ from lightpaff.study.tables import answer, curvature_table, study_table
 
 def write_study(data: StudyData, directory: Path) -> Path:
     """Write index.html, study.md and study.json into `directory`, each whole; the page's path."""
-    write_json_whole(directory / "study.json", asdict(data))
+    sentences = [asdict(sentence) for sentence in answer(data)]
+    write_json_whole(directory / "study.json", {"answer": sentences, **asdict(data)})
     write_whole(directory / "study.md", render_markdown(data))
     write_whole(directory / PAGE, render_page(data))
     return directory / PAGE

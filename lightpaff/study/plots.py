@@ -21,7 +21,7 @@ def plot_arms(data: StudyData, task: str) -> Chart:
     with open_figure(7.2, 1.0 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
         for place, row in enumerate(rows):
-            colour = arm_colour(row.arm)
+            colour = arm_colour(data.colour(row.arm))
             ends = [metric.scale * end for end in row.interval]
             axes.plot(ends, [place, place], color=colour, linewidth=5, alpha=0.3, solid_capstyle="round")
             axes.plot(
@@ -78,12 +78,17 @@ def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list
         axes = figure.subplots()
         if data.x is not None and label == data.x:
             axes.plot(places, [metric.scale * row.mean for row in rows], color=INK, linewidth=1)
-        for place, row in zip(places, rows, strict=True):
-            colour, ends = arm_colour(row.arm), [metric.scale * end for end in row.interval]
+        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
+            colour, ends = arm_colour(data.colour(row.arm)), [metric.scale * end for end in row.interval]
             axes.plot([place, place], ends, color=colour, linewidth=4, alpha=0.3, solid_capstyle="round")
             axes.plot([place], [metric.scale * row.mean], color=colour, marker="o", markersize=7)
             axes.annotate(
-                row.arm, (place, metric.scale * row.mean), xytext=(6, 4), textcoords="offset points", fontsize=8
+                row.arm,
+                (place, metric.scale * row.mean),
+                # Arms of one shape are side by side: one name above the other.
+                xytext=(6, 4 + 11 * (number % 3)),
+                textcoords="offset points",
+                fontsize=8,
             )
         for one in _references_of(data, task):
             if label != data.x and one.median_ms is not None:
@@ -115,12 +120,12 @@ def plot_noise(data: StudyData, task: str) -> list[Chart]:
     """Figure 2 of the paper: each arm's quality, and its loss, with noise on its parameters; mean and range."""
     lines = [line for line in data.noise if line.task == task]
     return [
-        _draw_noise(task, metric, [line for line in lines if line.metric == metric])
+        _draw_noise(data, task, metric, [line for line in lines if line.metric == metric])
         for metric in dict.fromkeys(line.metric for line in lines)
     ]
 
 
-def _draw_noise(task: str, name: str, lines: list[NoiseLine]) -> Chart:
+def _draw_noise(data: StudyData, task: str, name: str, lines: list[NoiseLine]) -> Chart:
     metric = METRICS.get(name, METRICS["nll"])
     with open_figure(5.2, 3.0) as figure:
         axes: Any = figure.subplots()
@@ -131,11 +136,11 @@ def _draw_noise(task: str, name: str, lines: list[NoiseLine]) -> Chart:
                 np.array([metric.scale * value for value in values])
                 for values in ([line.lowest for line in own], [line.highest for line in own])
             )
-            axes.fill_between(places, lowest, highest, color=arm_colour(arm), alpha=0.18, linewidth=0)
+            axes.fill_between(places, lowest, highest, color=arm_colour(data.colour(arm)), alpha=0.18, linewidth=0)
             axes.plot(
                 places,
                 [metric.scale * line.mean for line in own],
-                color=arm_colour(arm),
+                color=arm_colour(data.colour(arm)),
                 marker=_MARKERS[number % len(_MARKERS)],
                 markersize=4.5,
                 label=arm,

@@ -18,6 +18,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
+from lightpaff.pipeline.run import STEPS
 from lightpaff.progress import console
 from lightpaff.study.budgets import Budgets, find_budgets
 from lightpaff.study.cells import Cell, lay_out_all
@@ -85,7 +86,7 @@ def claim(study: Study, directory: Path) -> Budgets:
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / STUDY
-    if not path.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+    if not path.exists() and any(not entry.name.startswith((".", STEPS)) for entry in directory.iterdir()):
         raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
     content = study.model_dump(mode="json")
     if path.exists() and json.loads(path.read_text()) != content:

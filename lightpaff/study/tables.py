@@ -68,7 +68,7 @@ def study_table(data: StudyData, task: str) -> Table:
         "compute, teacher",
         "training",
     ]
-    lines = [_line(row) for row in rows] + [
+    lines = [_line(row, data.colour(row.arm)) for row in rows] + [
         _reference(one, len(columns)) for one in data.references if one.task == task
     ]
     caption = (
@@ -79,7 +79,7 @@ def study_table(data: StudyData, task: str) -> Table:
     return drop_unknown_columns(Table(caption, columns, lines))
 
 
-def _line(row: ArmRow) -> Line:
+def _line(row: ArmRow, colour: str) -> Line:
     metric = METRICS[row.metric]
     return Line(
         [
@@ -97,7 +97,7 @@ def _line(row: ArmRow) -> Line:
             Cell(formats.flops(row.teacher_flops) if row.teacher_flops else UNKNOWN),
             Cell(formats.duration(row.seconds)),
         ],
-        row.arm,
+        colour,
     )
 
 
@@ -126,7 +126,10 @@ def _p_value(p: float) -> str:
 def curvature_table(data: StudyData) -> Table:
     """The curvature of each arm's loss, a seed each."""
     lines = [
-        Line([Cell(one.arm), Cell(one.task), Cell(", ".join(f"{value:.3g}" for value in one.values))], one.arm)
+        Line(
+            [Cell(one.arm), Cell(one.task), Cell(", ".join(f"{value:.3g}" for value in one.values))],
+            data.colour(one.arm),
+        )
         for one in data.curvature
     ]
     caption = (

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,9 @@ def test_a_study_from_its_file_to_its_page(tiny_recipe: Any, run_cli: Callable[.
     again = run_cli("study", path, "--output", output)
     assert again.code == 0
     assert "0 of" in again.stderr
+    gallery = run_cli("report", tiny_recipe.folder, "--all")
+    assert gallery.code == 0, gallery.stderr
+    assert 'href="out/report/index.html"' in (tiny_recipe.folder / "index.html").read_text()
 
 
 def test_equal_operations_give_the_silent_arm_more_steps(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
@@ -129,6 +133,26 @@ def test_another_study_is_not_mixed_in(tiny_recipe: Any, run_cli: Callable[..., 
     assert "holds another study of that name" in " ".join(outcome.stderr.split())
 
 
+def test_will_it_pay_for_me(tiny_recipe: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightpaff.study import preset
+
+    output = tiny_recipe.folder / "out"
+    # As if an hour were a moment.
+    monkeypatch.setattr(preset, "_SECONDS", 1e-9)
+    options = ("--preset", "quick", "--output", output, "--set", "student.layers=2")
+    told = run_cli("study", tiny_recipe.write(), *options)
+    assert told.code == 0, told.stderr
+    assert "0 % of each budget" in " ".join(told.stderr.split())
+    data = read_study(output)
+    assert data["title"] == "Will distillation pay for tiny?"
+    assert [row["arm"] for row in data["rows"]] == ["both stages", "fine-tuning only", "no distillation"]
+    assert {tuple(row["steps"].values()) for row in data["rows"]} == {(1, 1)}
+    assert "student.layers: 2" in data["study_yaml"]
+    again = run_cli("study", tiny_recipe.write(), *options)
+    assert again.code == 0
+    assert re.search(r"0 of \d+ steps", again.stderr)
+
+
 def test_two_processes_do_no_step_twice_even_if_one_is_killed(tiny_recipe: Any) -> None:
     tiny_recipe.set("pretraining.training.steps", 60)
     path = write_study(tiny_recipe, {**STUDY, "latency": False, "noise": None})
@@ -155,6 +179,28 @@ def test_two_processes_do_no_step_twice_even_if_one_is_killed(tiny_recipe: Any) 
     ended = re.findall(r"(fine-tune '?[^:]*): 5/5 steps", said)
     assert len(ended) == len(set(ended))
     assert len(read_study(output)["rows"]) == 4
+
+
+def test_a_gallery_over_runs_and_what_is_broken(finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    assert run_cli("report", tmp_path, "--all").code == 2
+    shutil.copytree(finished_run.output / "report", tmp_path / "one" / "report")
+    shutil.copytree(finished_run.output / "report", tmp_path / "two <b>" / "report")
+    (tmp_path / "two <b>" / "report" / "report_data.json").write_text("{")
+    assert run_cli("report", tmp_path, "--all").code == 0
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<article") == 2
+    assert 'href="one/report/index.html"' in page
+    assert "two &lt;b&gt;" in page
+    assert "report_data.json: " in page
+
+
+def test_a_report_is_written_anew(finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    shutil.copytree(finished_run.output / "report", tmp_path / "report")
+    before = (tmp_path / "report" / "index.html").read_bytes()
+    (tmp_path / "report" / "index.html").unlink()
+    assert run_cli("report", tmp_path).code == 0
+    assert (tmp_path / "report" / "index.html").read_bytes() == before
+    assert run_cli("report", tmp_path / "nowhere").code == 2
 
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)

@@ -18,7 +18,7 @@ def without(data: ReportData, arm: Arm) -> ReportData:
 
 
 def test_quality_size_and_speed_are_told_against_the_teacher(report_data: ReportData) -> None:
-    first = write_verdict(report_data)[0]
+    first = write_verdict(report_data)[1]
     assert first.text == (
         "The student reaches 98.2 % of the teacher's accuracy (91.1 against 92.7; −1.7 points [−2.5, −0.8]), "
         "has 23.1 % of the teacher's size and answers 6.2 times as fast "
@@ -107,18 +107,18 @@ def test_cards_take_the_mean_over_tasks(report_data: ReportData) -> None:
     assert (quality.value, quality.detail) == ("98.2 %", "mean of 2 tasks")
     assert (size.value, size.detail) == ("4.3×", "101 MB against 438 MB")
     assert (speed.value, speed.detail) == ("6.2×", "mean of 2 tasks")
-    assert write_verdict(data)[0].text.startswith("imdb: the student reaches")
+    assert write_verdict(data)[1].text.startswith("imdb: the student reaches")
 
 
 def test_a_teacher_without_a_positive_score_has_no_share(report_data: ReportData) -> None:
     rows = [replace(row, value=-0.1) if row.arm == "teacher" else row for row in report_data.rows]
     data = replace(report_data, rows=rows)
-    assert write_verdict(data)[0].text.startswith("The student scores accuracy 91.1 against −10.0")
+    assert write_verdict(data)[1].text.startswith("The student scores accuracy 91.1 against −10.0")
     assert not any("reached" in card.label for card in headline_cards(data))
 
 
 def test_a_perplexity_is_told_with_lower_as_better(clm_data: ReportData) -> None:
-    first, second = write_verdict(clm_data)[:2]
+    second, first = write_verdict(clm_data)[:2]
     assert first.text == (
         "The student's perplexity per word is 41.20 [40.38, 42.02] against the teacher's 38.00: 8.4 % higher "
         "(+3.20 [+2.61, +3.90]). It has 26.7 % of the teacher's size and answers 4.7 times as fast "
@@ -142,7 +142,7 @@ def test_a_higher_perplexity_than_the_control_is_harm(clm_data: ReportData) -> N
 
 def test_a_student_that_is_not_measurably_above_the_teacher_is_close(clm_data: ReportData) -> None:
     level = Comparison("wikitext", "test", "word_perplexity", "student", "teacher", 0.4, -0.2, 1.0)
-    assert write_verdict(replace(clm_data, comparisons=[level]))[0].kind == "good"
+    assert write_verdict(replace(clm_data, comparisons=[level]))[1].kind == "good"
 
 
 def test_cards_of_perplexities(clm_data: ReportData) -> None:
@@ -165,7 +165,7 @@ def test_perplexities_of_several_tasks_are_not_averaged(clm_data: ReportData) ->
 
 
 def test_a_translation_is_told_in_points_of_bleu(translation_data: ReportData) -> None:
-    first = write_verdict(translation_data)[0]
+    first = write_verdict(translation_data)[1]
     assert first.text.startswith(
         "The student reaches 92.6 % of the teacher's BLEU (28.9 against 31.2; −2.3 points [−3.1, −1.5])"
     )
@@ -180,7 +180,7 @@ def test_text_tasks_speak_neither_of_word_counts_nor_of_labels(fixture: str, req
 
 
 def test_the_fastest_delivered_export_is_told_against_the_teacher_in_pytorch(exported_data: ReportData) -> None:
-    student, online = write_verdict(exported_data)[:2]
+    student, online = write_verdict(exported_data)[1:3]
     assert student.text.startswith("The student reaches 98.2 % of the teacher's accuracy")
     assert online.kind == "good"
     assert online.text == (
@@ -205,7 +205,7 @@ def test_where_every_export_was_refused_the_student_is_the_headline(
 ) -> None:
     data = replace(exported_data, exports=[line for line in exported_data.exports if not line.delivered])
     assert headline_cards(data) == headline_cards(report_data)
-    told = write_verdict(data)[1]
+    told = write_verdict(data)[2]
     assert told.kind == "bad"
     assert told.text == "The export openvino-bf16 was refused: it loses 1.31 %, more than 0.5 %."
 
@@ -233,11 +233,11 @@ def test_a_slow_export_is_told_as_it_is(exported_data: ReportData) -> None:
         replace(line, ratio=0.8, low=0.7, high=0.9) if line.model == "onnx-int8" else line
         for line in exported_data.online
     ]
-    assert write_verdict(replace(exported_data, online=slow))[1].kind == "bad"
+    assert write_verdict(replace(exported_data, online=slow))[2].kind == "bad"
 
 
 def test_an_export_with_a_perplexity_is_told_with_lower_as_better(exported_clm_data: ReportData) -> None:
-    assert write_verdict(exported_clm_data)[1].text.endswith(
+    assert write_verdict(exported_clm_data)[2].text.endswith(
         "and has perplexity per word 41.40 (8.9 % higher than the teacher's)."
     )
     quality, *_ = headline_cards(exported_clm_data)
@@ -246,7 +246,7 @@ def test_an_export_with_a_perplexity_is_told_with_lower_as_better(exported_clm_d
 
 
 def test_an_export_that_translates_is_told_in_points_of_bleu(exported_translation_data: ReportData) -> None:
-    assert write_verdict(exported_translation_data)[1].text.endswith("and has BLEU 28.7 (92.1 % of the teacher's).")
+    assert write_verdict(exported_translation_data)[2].text.endswith("and has BLEU 28.7 (92.1 % of the teacher's).")
 
 
 def with_constant(data: ReportData, *arms: str) -> ReportData:
