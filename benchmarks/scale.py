@@ -102,7 +102,7 @@ def cost_of(rates: Rates, tokens: float, devices: int, epochs: float, gradient_b
         tokens=tokens,
         devices=devices,
         capture=tokens * rates.draws / rates.capture_tokens / devices / 3600,
-        keys=tokens * rates.draws / rates.key_tokens / 3600,
+        keys=tokens / rates.key_tokens / 3600,
         live=tokens * epochs / rates.live_tokens / devices / 3600,
         stored=tokens * epochs / rates.stored_tokens / devices / 3600,
         gradients=steps * a_step / 3600,

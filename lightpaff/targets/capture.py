@@ -109,8 +109,11 @@ def _facts(facts: StoreFacts) -> dict[str, Any]:
 def _units(request: CaptureRequest, store: TargetStore | None) -> Iterator[_Unit]:
     """What is not in the store, cut by the data alone; an example whose content comes twice is in it once."""
     identity = repr((request.facts.meaning, request.facts.encoding, request.facts.made_with, request.seed)).encode()
+    # Of all draws at once: content does not depend on the draw.
+    asked_M = np.unique(np.concatenate([np.zeros(0, np.int64), *request.ids]))
+    keys_M = _keys_of(request.data, asked_M)
     for draw, ids_N in enumerate(request.ids):
-        keys_N = _keys_of(request.data, ids_N)
+        keys_N = keys_M[np.searchsorted(asked_M, ids_N)]
         first_N = np.sort(np.unique(keys_N, return_index=True)[1])
         new_N = first_N if store is None else first_N[~store.has(keys_N[first_N], draw)]
         targets = request.data.targets_N[ids_N[new_N]]
