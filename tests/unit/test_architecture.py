@@ -23,7 +23,19 @@ FOUNDATIONS = {
 }
 """What any room may stand on; they import no room."""
 
-ROOMS = ["data", "models", "evaluation", "objectives", "targets", "training", "report", "deployment", "pipeline", "cli"]
+ROOMS = [
+    "data",
+    "models",
+    "evaluation",
+    "objectives",
+    "targets",
+    "training",
+    "report",
+    "deployment",
+    "pipeline",
+    "study",
+    "cli",
+]
 """In the order in which data walks through them: a room imports only rooms before it."""
 
 LIGHT = {
