@@ -11,20 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from lightpaff.recipe_families import FAMILIES, Family
 from lightpaff.recipe_file import read_recipe
-from lightpaff.recipe_sections import (
-    FAMILIES,
-    Export,
-    Family,
-    FineTuning,
-    Name,
-    Precision,
-    Pretraining,
-    Seeds,
-    Student,
-    Task,
-    Teacher,
-)
+from lightpaff.recipe_sections import Export, FineTuning, Name, Precision, Pretraining, Seeds, Student, Task, Teacher
 from lightpaff.recipe_sources import Section
 
 _TAKEN_ARMS = ("teacher", "student", "control", "tfidf")

@@ -3,13 +3,12 @@
 Imports neither torch nor transformers, so that the command line answers at once.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from lightpaff.recipe_sources import AnyCorpusSource, AnySource, Section, Source
-from lightpaff.runtimes import RUNTIMES, Format, Quantisation, Work, runtime_of, runtimes_for
+from lightpaff.runtimes import RUNTIMES, Format, Quantisation, runtime_of
 
 Schedule = Literal["linear", "cosine", "wsd"]
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
@@ -31,7 +30,6 @@ Metric = Literal[
     "rouge2",
     "rougeL",
 ]
-Family = Literal["encoder", "decoder", "encoder-decoder"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Names become folders."""
 
@@ -474,37 +472,3 @@ class Seeds(Section):
         if self.teacher is not None:
             return self.teacher, self.teacher
         return self.pretraining, self.fine_tuning[0]
-
-
-@dataclass(frozen=True)
-class FamilyWords:
-    """Which words of a recipe go with a family."""
-
-    architectures: tuple[str, ...]
-    pretraining: str
-    tasks: tuple[str, ...]
-    work: Work
-
-    @property
-    def exports(self) -> list[Format]:
-        """The formats that take its models."""
-        return [RUNTIMES[runtime].format for runtime in runtimes_for(self.work)]
-
-
-FAMILIES: dict[Family, FamilyWords] = {
-    "encoder": FamilyWords(
-        ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
-        "mlm",
-        ("classify", "regress", "tag", "answer"),
-        "classes",
-    ),
-    "decoder": FamilyWords(
-        ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"),
-        "clm",
-        ("clm",),
-        "next_tokens",
-    ),
-    "encoder-decoder": FamilyWords(
-        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), "target_tokens"
-    ),
-}

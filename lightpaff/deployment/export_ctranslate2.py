@@ -23,7 +23,7 @@ from lightpaff.models.opening import open_headed, quiet_transformers, read_confi
 from lightpaff.models.pieces import is_of_pieces, piece_ids
 from lightpaff.models.rotary import rope_settings, rope_types
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
-from lightpaff.recipe_sections import Family
+from lightpaff.recipe_families import Family
 from lightpaff.runtimes import Quantisation
 
 _STORED_AS: dict[Quantisation, str] = {"none": "float32", "int8": "int8", "bf16": "bfloat16"}

@@ -5,7 +5,7 @@ from transformers import PreTrainedConfig
 from lightpaff.errors import UserError
 from lightpaff.models import decoder, encoder, encoder_decoder
 from lightpaff.models.architecture import MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, Architecture, Head
-from lightpaff.recipe_sections import Family
+from lightpaff.recipe_families import Family
 
 _TABLES: dict[Family, dict[str, Architecture]] = {
     "encoder": encoder.ARCHITECTURES,

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 
 _LEAST_PIECE_COUNT = 2
 

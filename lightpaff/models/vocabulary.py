@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from lightpaff.data.languages import has_own_languages, quiet_marian
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.pieces import is_of_pieces, piece_ids, piece_models
-from lightpaff.recipe_sections import Family
+from lightpaff.recipe_families import Family
 
 _REQUIRED_TOKENS: dict[Family, tuple[str, ...]] = {
     "encoder": ("pad_token", "cls_token", "sep_token", "mask_token"),

@@ -11,7 +11,8 @@ from lightpaff.files import whole_directory
 from lightpaff.pipeline.build import TaskSteps
 from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.exporting import EXPORT, ExportSteps, SplitCheck, why_not
-from lightpaff.recipe_sections import Export, Family
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import Export
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 

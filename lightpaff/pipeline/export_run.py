@@ -17,7 +17,8 @@ from lightpaff.pipeline.exporting import SplitCheck, why_not
 from lightpaff.pipeline.graph import run_step
 from lightpaff.pipeline.run import RECIPE, RUN, open_context, prepare
 from lightpaff.recipe import Recipe
-from lightpaff.recipe_sections import FAMILIES, Export
+from lightpaff.recipe_families import FAMILIES
+from lightpaff.recipe_sections import Export
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 

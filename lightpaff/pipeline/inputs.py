@@ -26,7 +26,8 @@ from lightpaff.pipeline.graph import DoneStep, run_step
 from lightpaff.pipeline.tokenizer_step import tokenizer_step
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
-from lightpaff.recipe_sections import Family, Task
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import Task
 from lightpaff.recipe_sources import Source
 
 if TYPE_CHECKING:

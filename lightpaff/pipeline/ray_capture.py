@@ -1,6 +1,7 @@
 """Capturing on a Ray cluster: every worker does what `lightpaff targets --shard i/n` does on a machine."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe
 
 
-def map_parts(recipe: Recipe, output: Path, workers: int) -> None:
+def map_parts(capture: Callable[[Recipe, str, str], object], recipe: Recipe, output: Path, workers: int) -> None:
     """Capture in so many workers of the cluster that RAY_ADDRESS names, or of this machine.
 
     The folder of the runs and the store must be the same for all of them: a shared file system, or a URL for the
     store. Every worker takes as many threads as this process has, and on a GPU one GPU.
+
+    Args:
+        capture: does a part, such as "2/4", of a recipe whose run is in a folder.
+        recipe: whose teachers are asked.
+        output: of the run.
+        workers: how many parts there are.
 
     Raises:
         UserError: Ray is not installed, or what a worker said.
@@ -33,10 +40,8 @@ def map_parts(recipe: Recipe, output: Path, workers: int) -> None:
     content, folder = recipe.model_dump(mode="json"), str(output.resolve())
 
     def capture_part(row: dict[str, Any]) -> dict[str, Any]:
-        from lightpaff.pipeline.targets_run import capture_targets
-
         try:
-            capture_targets(Recipe.model_validate(content), folder, f"{row['id'] + 1}/{workers}")
+            capture(Recipe.model_validate(content), folder, f"{row['id'] + 1}/{workers}")
         except UserError as error:
             return {"told": str(error)}
         return {"told": ""}

@@ -69,7 +69,7 @@ def capture_targets(
         if needed not in steps:
             run_step(needed)
     if ray_workers is not None:
-        map_parts(recipe, directory, ray_workers)
+        map_parts(capture_targets, recipe, directory, ray_workers)
     found = []
     for captured, step in zip(captures, steps, strict=True):
         is_whole = captured.work(step.name, part)

@@ -11,7 +11,8 @@ from lightpaff.data.leaks import LeakIndex
 from lightpaff.data.sources import ResolvedSource, source_identity
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 
 _TRAINED_BY = {"vocabulary_size", "lowercase", "max_length", "architecture"}
 

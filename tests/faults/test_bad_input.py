@@ -20,7 +20,8 @@ from lightpaff.models.families import PRETRAINING_HEADS
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.shapes import scratch_config
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 
 Refuse = Callable[..., str]
 

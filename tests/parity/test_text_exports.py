@@ -24,7 +24,8 @@ from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
 from lightpaff.deployment.runner import TokenRunner
 from lightpaff.evaluation.generation import generate
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine", "été à la plage"]
 PADDED_ROWS = 5

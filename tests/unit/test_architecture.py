@@ -15,6 +15,7 @@ FOUNDATIONS = {
     "files",
     "ranks",
     "recipe",
+    "recipe_families",
     "recipe_sections",
     "recipe_sources",
     "recipe_file",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe, fingerprint_of
-from lightpaff.recipe_sections import FAMILIES
+from lightpaff.recipe_families import FAMILIES
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 CONTENT: dict[str, Any] = {

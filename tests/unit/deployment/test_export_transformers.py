@@ -23,7 +23,8 @@ from transformers import (
 from lightpaff.deployment.export_transformers import export_transformers
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 from lightpaff.runtimes import Quantisation
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine"] * 3

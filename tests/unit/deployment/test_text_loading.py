@@ -26,7 +26,8 @@ from lightpaff.deployment.text_loading import load_continuer, load_writer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
 from lightpaff.models.tokenizers import train_tokenizer
-from lightpaff.recipe_sections import Family, FromScratch
+from lightpaff.recipe_families import Family
+from lightpaff.recipe_sections import FromScratch
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a stitch in time saves nine", "été à la plage"]
 SIZES: dict[str, Any] = {

@@ -13,7 +13,8 @@ from lightpaff.models.families import (
     check_model_type,
     head_of,
 )
-from lightpaff.recipe_sections import FAMILIES, Family, FromScratch
+from lightpaff.recipe_families import FAMILIES, Family
+from lightpaff.recipe_sections import FromScratch
 
 OF_FAMILIES = [(family, model_type) for family, words in FAMILIES.items() for model_type in words.architectures]
 

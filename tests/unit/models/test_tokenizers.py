@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer
-from lightpaff.recipe_sections import FAMILIES, Family, FromScratch
+from lightpaff.recipe_families import FAMILIES, Family
+from lightpaff.recipe_sections import FromScratch
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, quickly.",

@@ -10,7 +10,7 @@ from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
 from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
-from lightpaff.recipe_sections import Family
+from lightpaff.recipe_families import Family
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "open", "is", "##n", "T"]
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
