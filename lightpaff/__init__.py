@@ -2,6 +2,10 @@
 
 from lightpaff import Recipe, run
 result = run(Recipe.load("my-recipe.yaml"))
+
+import lightpaff
+small = lightpaff.distil("reviews.csv", teacher="my-finetuned-bert")
+print(small.scores, small("what a lovely film"))
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,10 +14,13 @@ if TYPE_CHECKING:
     from lightpaff.errors import UserError
     from lightpaff.pipeline.run import RunResult, run
     from lightpaff.recipe import Recipe
+    from lightpaff.start.distil import Distilled, distil
 
-__all__ = ["Recipe", "RunResult", "UserError", "run"]
+__all__ = ["Distilled", "Recipe", "RunResult", "UserError", "distil", "run"]
 
 _HOMES = {
+    "Distilled": "lightpaff.start.distil",
+    "distil": "lightpaff.start.distil",
     "Recipe": "lightpaff.recipe",
     "RunResult": "lightpaff.pipeline.run",
     "UserError": "lightpaff.errors",

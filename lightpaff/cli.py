@@ -102,6 +102,97 @@ def study(
     console.print(f"Done: {result.page}")
 
 
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", help="ROLE=NAME, where the guess is wrong: text, text_pair, label, source, target, group."
+    ),
+]
+
+
+@app.command()
+def new(
+    data: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, CoNLL, SQuAD's JSON or text.")],
+    teacher: Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
+    unlabelled: Annotated[
+        list[Path] | None, typer.Option(help="More text of the same columns, without labels.")
+    ] = None,
+    column: ColumnOption = None,
+    output: Annotated[Path, typer.Option("--output", help="The recipe.")] = Path("recipe.yaml"),
+) -> None:
+    """Look at a data file, and write a commented recipe that runs as it is."""
+    from lightpaff.progress import results_console
+    from lightpaff.start.new import new_recipe
+    from lightpaff.start.writing import Files
+
+    _, made = new_recipe(Files(data, validation, test, unlabelled or []), teacher, output, _columns_of(column))
+    for line in made.decisions:
+        results_console().print(f"- {line}", soft_wrap=True)
+    results_console().print(f"Written: {output}\nNext: lightpaff plan {output}, then lightpaff run {output}")
+
+
+@app.command()
+def distil(
+    train: Annotated[Path, typer.Option(help="The data; see lightpaff new.")],
+    teacher: Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
+    unlabelled: Annotated[
+        list[Path] | None, typer.Option(help="More text of the same columns, without labels.")
+    ] = None,
+    column: ColumnOption = None,
+    set_: SetOption = None,
+    output: Annotated[Path, typer.Option("--output", help="The run's directory; the recipe is beside it.")] = Path(
+        "runs/distilled"
+    ),
+) -> None:
+    """Look at a data file, write the recipe, and run it: lightpaff new and lightpaff run in one."""
+    from lightpaff.progress import results_console
+    from lightpaff.report.console import print_summary
+    from lightpaff.start.distil import distil as distil_files
+
+    result = distil_files(
+        train,
+        teacher=teacher,
+        validation=validation,
+        test=test,
+        unlabelled=list(unlabelled or []),
+        columns=_columns_of(column),
+        output=output,
+        overrides=set_,
+        command=_this_command(),
+    )
+    if result is not None:
+        print_summary(result.data, results_console(), result.report)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what that means for speed."""
+    from rich.table import Table
+
+    from lightpaff.progress import results_console
+    from lightpaff.start.doctor import examine
+
+    table = Table("", "", "what follows", box=None)
+    for finding in examine():
+        table.add_row(finding.name, finding.value, finding.meaning)
+    results_console().print(table)
+
+
+def _columns_of(given: list[str] | None) -> dict[str, str]:
+    roles = ("text", "text_pair", "label", "source", "target", "group")
+    found = {}
+    for one in given or []:
+        role, separator, name = one.partition("=")
+        if not separator or role not in roles:
+            raise UserError(f"--column {one}: write it as ROLE=NAME, with one of {', '.join(roles)}")
+        found[role] = name
+    return found
+
+
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Where the runs are; with --all, all below it.")] = Path("runs"),

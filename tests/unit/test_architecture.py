@@ -35,6 +35,7 @@ ROOMS = [
     "deployment",
     "pipeline",
     "study",
+    "start",
     "cli",
 ]
 """In the order in which data walks through them: a room imports only rooms before it."""

@@ -1,0 +1,114 @@
+"""`lightpaff doctor`: what this machine has, and what that means for speed."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lightpaff.pipeline.environment import busy_share, describe_busyness, describe_processor, versions_of
+from lightpaff.runtimes import RUNTIMES, missing_packages
+
+_PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "numpy")
+_SIDE, _TIMES = 1024, 5
+_INSTRUCTIONS = {
+    "avx512_bf16": "bf16 products",
+    "amx_bf16": "bf16 products in tiles",
+    "avx512_vnni": "int8 products",
+    "avx_vnni": "int8 products",
+    "amx_int8": "int8 products in tiles",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about the machine; `meaning` is what follows from it, if anything."""
+
+    name: str
+    value: str
+    meaning: str = ""
+
+
+def examine(folder: Path = Path()) -> list[Finding]:
+    """Everything that decides how fast a run is here; multiplies a few matrices, for a second or two."""
+    return [*_processor(), *_gpu(), *_memory(folder), *_versions(), *_runtimes()]
+
+
+def _processor() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("system", f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}")
+    yield Finding("processor", f"{describe_processor(torch.device('cpu'))}, {cores} cores")
+    threads = torch.get_num_threads()
+    fewer = "some cores are idle: is OMP_NUM_THREADS set?" if threads < cores else ""
+    more = "more threads than cores wait for each other: set OMP_NUM_THREADS" if threads > cores else ""
+    yield Finding("threads", str(threads), fewer or more)
+    flags = _flags()
+    for flag in _INSTRUCTIONS:
+        if flag in flags:
+            yield Finding(flag, "yes", _INSTRUCTIONS[flag])
+    if not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        yield Finding("int8", "no instructions", "int8 exports are smaller here, and hardly faster")
+    ratio = _matrix_seconds(torch.float32) / _matrix_seconds(torch.bfloat16)
+    has_bf16 = bool(torch.cpu._is_avx512_bf16_supported())
+    used = "training uses bf16 by itself" if has_bf16 else "training uses float32; bf16 would be emulated"
+    yield Finding("bf16 against float32", f"{ratio:.1f}x as fast, {_SIDE} x {_SIDE} products", used)
+    if told := describe_busyness(busy_share()):
+        yield Finding("just now", told, "measure again when it is idle")
+
+
+def _flags() -> set[str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+
+
+def _matrix_seconds(dtype: torch.dtype) -> float:
+    """The best of a few times."""
+    matrix = torch.randn(_SIDE, _SIDE).to(dtype)
+    seconds = []
+    for _ in range(1 + _TIMES):
+        started = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def _gpu() -> Iterator[Finding]:
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "none that torch sees", "training runs on the processor")
+        return
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        name = torch.cuda.get_device_name(number)
+        yield Finding(
+            f"GPU {number}", f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free", "training uses it"
+        )
+
+
+def _memory(folder: Path) -> Iterator[Finding]:
+    memory = psutil.virtual_memory()
+    yield Finding("memory", f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free")
+    disk = shutil.disk_usage(folder)
+    low = "little for checkpoints and stores: give another --output" if disk.free < 5 * 2**30 else ""
+    yield Finding("disk here", f"{disk.free / 2**30:.0f} GiB free", low)
+
+
+def _versions() -> Iterator[Finding]:
+    for name, version in versions_of(_PACKAGES).items():
+        yield Finding(name, version)
+
+
+def _runtimes() -> Iterator[Finding]:
+    for row in RUNTIMES.values():
+        missing = missing_packages(row.runs_with)
+        if missing:
+            yield Finding(row.title, "not installed", 'pip install "lightpaff[export]"')
+        else:
+            yield Finding(row.title, f"{row.runs_with[0]} {importlib.metadata.version(row.runs_with[0])}")
