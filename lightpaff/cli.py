@@ -169,6 +169,41 @@ def distil(
 
 
 @app.command()
+def serve(
+    export: Annotated[Path, typer.Argument(help="The directory of an export, such as runs/demo/exports/onnx-int8.")],
+    host: Annotated[str, typer.Option(help="Where to listen; this machine alone unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Of a batch; 0 is all cores.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Texts that are answered together, at the most.")] = 32,
+    wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch that is not full waits for more.")] = 2.0,
+    queue: Annotated[int, typer.Option(min=1, help="Texts that may wait; what comes beyond gets 503.")] = 512,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer.")] = 30.0,
+    shadow: Annotated[Path | None, typer.Option(help="A run, whose teacher is asked for a share too.")] = None,
+    shadow_share: Annotated[float, typer.Option(min=0, max=1)] = 0.05,
+    key_file: Annotated[Path | None, typer.Option(help="Holds the API key; else LIGHTPAFF_API_KEY; else none.")] = None,
+) -> None:
+    """Serve an export over HTTP, in batches, with limits; a page to try it is at /."""
+    from lightpaff.serving.serve import read_key
+    from lightpaff.serving.serve import serve as serve_export
+    from lightpaff.serving.settings import ServeSettings
+
+    settings = ServeSettings(
+        export=str(export),
+        threads=threads,
+        most_together=batch,
+        wait_ms=wait_ms,
+        queue=queue,
+        timeout_s=timeout,
+        shadow=str(shadow or ""),
+        shadow_share=shadow_share,
+        api_key=read_key(key_file),
+    )
+    typer.echo(f"http://{host}:{port}", err=True)
+    serve_export(settings, host, port, workers)
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, and what that means for speed."""
     from rich.table import Table

@@ -53,6 +53,11 @@ class Classifier:
         found = self._logits(self._read(texts))
         return [Answer(self._labels[int(row.argmax())], float(softmax(row).max())) for _, row in found]
 
+    def probabilities(self, texts: Texts) -> list[dict[str, float]]:
+        """The same with the probability of every label; raises as a call does."""
+        found = self._logits(self._read(texts))
+        return [dict(zip(self._labels, softmax(row).tolist(), strict=True)) for _, row in found]
+
 
 class Scorer:
     """Scores texts with an exported regression model.

@@ -36,6 +36,7 @@ ROOMS = [
     "pipeline",
     "study",
     "start",
+    "serving",
     "cli",
 ]
 """In the order in which data walks through them: a room imports only rooms before it."""

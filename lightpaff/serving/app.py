@@ -1,0 +1,298 @@
+"""The web application: answers, completions, comparison with the teacher, health, metrics, and a page to try it."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from lightpaff.errors import UserError
+from lightpaff.serving.answering import Input, Served, check_input
+from lightpaff.serving.batcher import Batcher, ClosedError, QueueFullError
+from lightpaff.serving.limits import Limits
+from lightpaff.serving.metrics import Metrics
+from lightpaff.serving.schemas import ANSWERS, COMPLETIONS, documented
+from lightpaff.serving.settings import ServeSettings
+from lightpaff.serving.shadow import Shadow
+
+_TOKENS_A_PIECE = 8
+"""Of a streamed completion."""
+_USUAL_TOKENS = 16
+_LOG = logging.getLogger("lightpaff.serving")
+_STATIC = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+_SAFE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class RefusedError(Exception):
+    """A request that gets no answer: its status, and why in a word and in a sentence."""
+
+    def __init__(self, status: int, reason: str, told: str) -> None:
+        super().__init__(told)
+        self.status, self.reason, self.told = status, reason, told
+
+
+def create_from_environment() -> Any:
+    """For the processes that uvicorn starts."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    return create_app(ServeSettings.from_environment())
+
+
+def create_app(settings: ServeSettings) -> Any:
+    """The application with its limits around it.
+
+    Raises:
+        UserError: the export or the run to compare with cannot be opened.
+    """
+    metrics = Metrics()
+    server = _Server(settings, metrics)
+    app = FastAPI(
+        title="lightpaff",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=server.lifespan,
+        openapi_url="/openapi.json",
+    )
+    app.add_api_route("/v1/answers", server.answers, methods=["POST"], **documented(ANSWERS))
+    if server.served.writes:
+        app.add_api_route("/v1/completions", server.completions, methods=["POST"], **documented(COMPLETIONS))
+    app.add_api_route("/v1/compare", server.compare, methods=["POST"], **documented(ANSWERS))
+    app.add_api_route("/v1/models", server.models, methods=["GET"])
+    app.add_api_route("/health", server.health, methods=["GET"])
+    app.add_api_route("/ready", server.ready, methods=["GET"], responses={503: {"description": "Not now."}})
+    app.add_api_route("/metrics", server.figures, methods=["GET"], response_class=Response)
+    for path, (name, kind) in _STATIC.items():
+        app.add_api_route(path, _static(name, kind), methods=["GET"], include_in_schema=False)
+    app.add_exception_handler(RefusedError, server.refuse)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=server.observe)
+    return Limits(app, settings, metrics)
+
+
+def _static(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+    content = (files("lightpaff.serving") / name).read_bytes()
+
+    async def send() -> Response:
+        return Response(content, media_type=kind, headers=_SAFE)
+
+    return send
+
+
+class _Server:
+    """The endpoints, and what they share."""
+
+    def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self.served = Served(Path(settings.export), settings.threads)
+        self._shadow: Shadow | None = None
+        if settings.shadow:
+            if self.served.card.kind != "classes":
+                raise UserError("--shadow compares classes, and this export gives none; leave it out")
+            self._shadow = Shadow(Path(settings.shadow), settings.shadow_share, settings.threads)
+        self._batcher: Batcher | None = None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Ready from the start to the end; what was accepted is answered before the end."""
+        settings = self._settings
+        waits = settings.wait_ms / 1000
+        self._batcher = Batcher(self._run, settings.most_together, waits, settings.queue, self._metrics.batches.observe)
+        yield
+        await self._batcher.close()
+        if self._shadow is not None:
+            self._shadow.close()
+
+    async def observe(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Count, time and log every request, its texts never."""
+        started = time.perf_counter()
+        response = await call(request)
+        seconds = time.perf_counter() - started
+        route = request.scope.get("route")
+        path = getattr(route, "path", "other")
+        self._metrics.requests.labels(path, response.status_code).inc()
+        self._metrics.seconds.observe(seconds)
+        if path.startswith("/v1/"):
+            told = {"path": path, "status": response.status_code, "ms": round(1000 * seconds, 2)}
+            _LOG.info(json.dumps(told))
+        return response
+
+    async def answers(self, request: Request) -> Response:
+        """Answers to texts or pairs, in order."""
+        inputs = self._inputs(await self._body(request))
+        started = time.perf_counter()
+        found = await self._ask([("answer", one, 0) for one in inputs])
+        if self._shadow is not None:
+            self._shadow.compare(inputs, found, lambda same: self._metrics.compared.labels(str(same).lower()).inc())
+        self._metrics.inputs.inc(len(inputs))
+        milliseconds = round(1000 * (time.perf_counter() - started), 3)
+        return JSONResponse({"model": self.served.name, "answers": found, "milliseconds": milliseconds})
+
+    async def compare(self, request: Request) -> Response:
+        """The student's answers beside the teacher's, where there is one in its shadow."""
+        inputs = self._inputs(await self._body(request))
+        started = time.perf_counter()
+        found = await self._ask([("answer", one, 0) for one in inputs])
+        content: dict[str, Any] = {
+            "kind": self.served.card.kind,
+            "pairs": self.served.reads_pairs,
+            "student": {"answers": found, "milliseconds": round(1000 * (time.perf_counter() - started), 3)},
+        }
+        if self._shadow is not None:
+            shadow = self._shadow
+            theirs, milliseconds = await asyncio.get_running_loop().run_in_executor(None, shadow.answer, inputs)
+            for own, other in zip(found, theirs, strict=True):
+                shadow.count(own["label"] == other["label"])
+            content["teacher"] = {"answers": theirs, "milliseconds": round(milliseconds, 3)}
+            content["agreement"] = {"same": shadow.same, "seen": shadow.seen}
+        return JSONResponse(content)
+
+    async def completions(self, request: Request) -> Response:
+        """OpenAI's completions, greedy: prompt, max_tokens, stream."""
+        body = await self._body(request)
+        prompts = body.get("prompt")
+        prompts = prompts if isinstance(prompts, list) else [prompts]
+        inputs = self._checked(prompts, reads_pairs=False, name="prompt")
+        tokens = body.get("max_tokens", _USUAL_TOKENS)
+        most = min(self._settings.most_tokens, self.served.card.max_length - 1)
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens <= most:
+            raise RefusedError(422, "input", f"max_tokens: give 1 to {most}")
+        head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.served.name,
+        }
+        if body.get("stream") is True:
+            if len(inputs) != 1:
+                raise RefusedError(422, "input", "stream: give one prompt")
+            pieces = self._pieces(str(inputs[0]), tokens)
+            first = await anext(pieces, "")
+            return StreamingResponse(_events(head, first, pieces), media_type="text/event-stream")
+        found = await self._ask([("write", one, tokens) for one in inputs])
+        choices = [
+            {"index": number, "text": text, "logprobs": None, "finish_reason": "length"}
+            for number, text in enumerate(found)
+        ]
+        return JSONResponse({**head, "choices": choices})
+
+    async def models(self) -> Response:
+        """The one model that is served."""
+        return JSONResponse({"object": "list", "data": [{"id": self.served.name, "object": "model"}]})
+
+    async def health(self) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self) -> Response:
+        """There is room for one more request."""
+        is_ready = self._batcher is not None and self._batcher.queued < self._settings.queue
+        return JSONResponse({"status": "ready" if is_ready else "full"}, 200 if is_ready else 503)
+
+    async def figures(self) -> Response:
+        """For Prometheus."""
+        self._metrics.queued.set(self._batcher.queued if self._batcher else 0)
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RefusedError(415, "type", "the content type is not application/json")
+        try:
+            content = json.loads(await request.body())
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(400, "json", f"the body is no JSON ({type(error).__name__})") from error
+        if not isinstance(content, dict):
+            raise RefusedError(422, "input", "the body is no object")
+        return content
+
+    def _inputs(self, body: dict[str, Any]) -> list[Input]:
+        values = body.get("inputs")
+        if not isinstance(values, list):
+            raise RefusedError(422, "input", "inputs: give a list")
+        return self._checked(values, self.served.reads_pairs, "inputs")
+
+    def _checked(self, values: list[Any], reads_pairs: bool, name: str) -> list[Input]:
+        if not 1 <= len(values) <= self._settings.most_inputs:
+            raise RefusedError(422, "input", f"{name}: has {len(values)}; give 1 to {self._settings.most_inputs}")
+        try:
+            return [
+                check_input(value, reads_pairs, self._settings.most_characters, f"{name}.{number}")
+                for number, value in enumerate(values)
+            ]
+        except UserError as error:
+            raise RefusedError(422, "input", str(error)) from error
+
+    async def _ask(self, inputs: list[Any]) -> list[Any]:
+        assert self._batcher is not None
+        try:
+            return await self._batcher.submit(inputs, self._settings.timeout_s)
+        except (QueueFullError, ClosedError) as error:
+            raise RefusedError(503, "full", "too many requests wait; try again in a second") from error
+        except TimeoutError as error:
+            raise RefusedError(503, "late", "no answer in time; try again in a second") from error
+        except UserError as error:
+            raise RefusedError(422, "input", str(error)) from error
+
+    def _run(self, asked: list[Any]) -> list[Any]:
+        """A batch: answers together, and texts of one length together."""
+        found: list[Any] = [None] * len(asked)
+        for kind, tokens in dict.fromkeys((kind, tokens) for kind, _, tokens in asked):
+            numbers = [number for number, one in enumerate(asked) if (one[0], one[2]) == (kind, tokens)]
+            inputs = [asked[number][1] for number in numbers]
+            answers: list[Any] = self.served.answer(inputs) if kind == "answer" else self.served.write(inputs, tokens)
+            for number, answer in zip(numbers, answers, strict=True):
+                found[number] = answer
+        return found
+
+    async def _pieces(self, prompt: str, tokens: int) -> AsyncIterator[str]:
+        """What is written, some tokens at a time; the prompt is read again for each piece. All at once where a text is
+        searched for as a whole."""
+        if not self.served.continues:
+            yield (await self._ask([("write", prompt, tokens)]))[0]
+            return
+        while tokens > 0:
+            piece = (await self._ask([("write", prompt, min(tokens, _TOKENS_A_PIECE))]))[0]
+            if not piece:
+                return
+            yield piece
+            prompt, tokens = prompt + piece, tokens - _TOKENS_A_PIECE
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """Say why a request gets no answer."""
+        assert isinstance(error, RefusedError)
+        self._metrics.refused.labels(error.reason).inc()
+        headers = {"Retry-After": "1"} if error.status == 503 else None
+        return JSONResponse({"error": {"message": error.told, "type": error.reason}}, error.status, headers)
+
+
+async def _events(head: dict[str, Any], first: str, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Server-sent events, as OpenAI's clients read them."""
+
+    def event(text: str, reason: str | None) -> str:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+        return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+
+    yield event(first, None)
+    # The answer has begun: an error can only end it.
+    with contextlib.suppress(RefusedError):
+        async for piece in pieces:
+            yield event(piece, None)
+    yield event("", "length")
+    yield "data: [DONE]\n\n"

@@ -1,0 +1,97 @@
+"""What a request may be, checked before anything of it is read further: size, time, key."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from lightpaff.serving.metrics import Metrics
+from lightpaff.serving.settings import ServeSettings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+OPEN = ("/health", "/ready")
+"""Paths that need no key."""
+
+
+class Limits:
+    """Around the whole application: 401 without the key, 413 beyond the size, 408 where a body does not come."""
+
+    def __init__(self, app: App, settings: ServeSettings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if not self._may(scope["path"], headers):
+            await self._refuse(401, "key", "give the key: Authorization: Bearer KEY", scope, receive, send)
+            return
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._settings.most_bytes:
+            await self._refuse(413, "size", self._too_large, scope, receive, send)
+            return
+        body = bytearray()
+        if scope["method"] == "POST":
+            try:
+                whole = await self._read(receive, body)
+            except TimeoutError:
+                await self._refuse(408, "slow", "the body did not come in time", scope, receive, send)
+                return
+            if whole is None:
+                await self._refuse(413, "size", self._too_large, scope, receive, send)
+                return
+            if not whole:
+                return
+        sent = False
+
+        async def read_again() -> Message:
+            nonlocal sent
+            if not sent:
+                sent = True
+                return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return await receive()
+
+        await self._app(scope, read_again if scope["method"] == "POST" else receive, send)
+
+    @property
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._settings.most_bytes:,} bytes"
+
+    def _may(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        key = self._settings.api_key.encode()
+        if not key or path in OPEN:
+            return True
+        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ") or headers.get(b"x-api-key", b"")
+        return hmac.compare_digest(given, key)
+
+    async def _read(self, receive: Receive, body: bytearray) -> bool | None:
+        """Into `body`. False: the client has gone; None: it is too large."""
+        while True:
+            message = await asyncio.wait_for(receive(), self._settings.body_timeout_s)
+            if message["type"] == "http.disconnect":
+                return False
+            body += message.get("body", b"")
+            if len(body) > self._settings.most_bytes:
+                return None
+            if not message.get("more_body", False):
+                return True
+
+    async def _refuse(
+        self, status: int, reason: str, told: str, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        self._metrics.refused.labels(reason).inc()
+        self._metrics.requests.labels(_known_path(scope["path"]), status).inc()
+        # What is left of the body is not read: the connection cannot be used again.
+        response = JSONResponse({"error": {"message": told, "type": reason}}, status, headers={"Connection": "close"})
+        await response(scope, receive, send)
+
+
+def _known_path(path: str) -> str:
+    """For the metrics: anybody can ask for any path."""
+    return path if path in ("/v1/answers", "/v1/completions", "/v1/compare") else "other"

@@ -1,0 +1,33 @@
+"""What Prometheus reads: requests, the queue, batches, times. With several workers, their sum."""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The figures of one worker."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "lightpaff_requests", "Requests by path, status.", ["path", "status"], registry=registry
+        )
+        self.inputs = Counter("lightpaff_inputs", "Texts or pairs that were answered.", registry=registry)
+        self.refused = Counter("lightpaff_refused", "Refused requests, by the reason.", ["reason"], registry=registry)
+        self.queued = Gauge("lightpaff_queued", "Inputs that wait.", multiprocess_mode="livesum", registry=registry)
+        self.batches = Histogram("lightpaff_batch_size", "Inputs of a batch.", buckets=_SIZES, registry=registry)
+        self.seconds = Histogram("lightpaff_request_seconds", "To the answer.", buckets=_SECONDS, registry=registry)
+        self.compared = Counter("lightpaff_shadow", "Answers beside the teacher's.", ["same"], registry=registry)
+
+    def text(self) -> bytes:
+        """In Prometheus's format."""
+        if os.environ.get(SHARED):
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self._registry)

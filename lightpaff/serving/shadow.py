@@ -1,0 +1,96 @@
+"""The teacher in the student's shadow: asked in the background for a share of the requests, and compared."""
+
+import json
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lightpaff.errors import UserError
+from lightpaff.serving.answering import Input
+
+_MOST_WAITING = 4
+"""Comparisons that wait; beyond that a request is not sampled."""
+
+
+class Shadow:
+    """The fine-tuned teacher of a run of classification, in PyTorch.
+
+    Args:
+        run: the run's directory.
+        share: of the requests that are compared.
+        threads: of PyTorch.
+
+    Raises:
+        UserError: the directory is no finished run, or of no classification.
+    """
+
+    def __init__(self, run: Path, share: float, threads: int) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        folder = _teacher_of(run)
+        torch.set_num_threads(max(threads, 1))
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
+        self._waiting = threading.Semaphore(_MOST_WAITING)
+        self.same = self.seen = 0
+
+    def answer(self, inputs: list[Input]) -> tuple[list[dict[str, Any]], float]:
+        """As the student's answers, and the milliseconds that they took."""
+        import torch
+
+        started = time.perf_counter()
+        pairs = [(one,) if isinstance(one, str) else one for one in inputs]
+        encoded = self._tokenizer(
+            *map(list, zip(*pairs, strict=True)), truncation=True, padding=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            rows = self._model(**encoded).logits.float().softmax(1).tolist()
+        labels = self._model.config.id2label
+        found = [{labels[number]: value for number, value in enumerate(row)} for row in rows]
+        answers = [
+            {"label": (best := max(one, key=one.__getitem__)), "probability": one[best], "probabilities": one}
+            for one in found
+        ]
+        return answers, 1000 * (time.perf_counter() - started)
+
+    def compare(self, inputs: list[Input], answers: list[dict[str, Any]], told: Any) -> None:
+        """Perhaps compare these answers, later; `told` counts one comparison (True: the same)."""
+        if random.random() >= self._share or not self._waiting.acquire(blocking=False):
+            return
+        self._thread.submit(self._compare, inputs, answers, told)
+
+    def count(self, same: bool) -> None:
+        """One comparison more."""
+        self.seen += 1
+        self.same += same
+
+    def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], told: Any) -> None:
+        try:
+            for own, teacher in zip(answers, self.answer(inputs)[0], strict=True):
+                self.count(own["label"] == teacher["label"])
+                told(own["label"] == teacher["label"])
+        finally:
+            self._waiting.release()
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _teacher_of(run: Path) -> Path:
+    try:
+        roles = json.loads((run / "run.json").read_text())["roles"]
+        named = next(role["folder"] for role in roles if role["kind"] == "model" and role["arm"] == "teacher")
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise UserError(f"{run}: is no finished run (run.json has no teacher); give the directory of one") from error
+    folder = run.resolve().parent / "steps" / named
+    folder = folder if folder.is_dir() else Path(named)
+    config = folder / "config.json"
+    if not config.is_file() or "SequenceClassification" not in config.read_text():
+        raise UserError(f"{run}: --shadow compares classes, and its teacher gives none; leave it out")
+    return folder

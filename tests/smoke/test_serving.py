@@ -1,0 +1,288 @@
+"""An export behind HTTP: answers, refusals, completions, the page, and processes that are stopped and killed."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightpaff.deployment import load
+
+pytestmark = [pytest.mark.needs("fastapi", "uvicorn", "prometheus_client")]
+JSON = {"Content-Type": "application/json"}
+KEY = "a key"
+
+
+@pytest.fixture(scope="session")
+def export(finished_run: Any, run_cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier in ONNX."""
+    folder = tmp_path_factory.mktemp("exports")
+    told = run_cli("export", finished_run.output, "--to", "onnx", "--output", folder / "toy")
+    assert told.code == 0, told.stderr
+    return folder / "toy"
+
+
+@pytest.fixture(scope="session")
+def writing_export(
+    finished_decoder_run: Any, run_cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("exports")
+    told = run_cli("export", finished_decoder_run.output, "--to", "onnx", "--output", folder / "toy")
+    assert told.code == 0, told.stderr
+    return folder / "toy"
+
+
+@contextmanager
+def serving(export: Path, **settings: Any) -> Iterator[int]:
+    """A server in a thread of this process; its port."""
+    import uvicorn
+
+    from lightpaff.serving.app import create_app
+    from lightpaff.serving.settings import ServeSettings
+
+    app = create_app(ServeSettings(str(export), **settings))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def port(export: Path) -> Iterator[int]:
+    with serving(export, most_bytes=20_000, most_inputs=8, most_characters=500, body_timeout_s=0.5) as found:
+        yield found
+
+
+def ask(
+    port: int, path: str = "/v1/answers", body: Any = None, headers: dict[str, str] = JSON, method: str = "POST"
+) -> tuple[int, Any, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    content = body if isinstance(body, bytes | str) else None if body is None else json.dumps(body)
+    connection.request(method, path, content, headers)
+    response = connection.getresponse()
+    said = response.read()
+    connection.close()
+    kind = response.headers.get("Content-Type", "")
+    return response.status, json.loads(said) if "json" in kind else said.decode(), dict(response.headers)
+
+
+def test_answers_are_those_of_the_export(port: int, export: Path) -> None:
+    texts = ["kind and warm", "cold", "a film that is neither"]
+    status, said, _ = ask(port, body={"inputs": texts})
+    assert status == 200
+    expected = load(export)(texts)
+    assert [one["label"] for one in said["answers"]] == [one.label for one in expected]
+    for one, other in zip(said["answers"], expected, strict=True):
+        assert one["probability"] == pytest.approx(other.probability, abs=1e-5)
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "told"),
+    [
+        ({"inputs": []}, JSON, 422, "has 0; give 1 to 8"),
+        ({"inputs": ["a"] * 9}, JSON, 422, "has 9"),
+        ({"inputs": [3]}, JSON, 422, "inputs.0: give a text"),
+        ({"inputs": [["a", "b"]]}, JSON, 422, "inputs.0: give a text"),
+        ({"inputs": ["x" * 501]}, JSON, 422, "has 501 characters; 500 are the most"),
+        ({"inputs": [" "]}, JSON, 422, "inputs.0: is empty"),
+        ({"inputs": ["\ud800"]}, JSON, 422, "half of a character"),
+        ({"inputs": "text"}, JSON, 422, "give a list"),
+        ([], JSON, 422, "is no object"),
+        ("{", JSON, 400, "is no JSON"),
+        ("[" * 9000 + "]" * 9000, JSON, 400, "is no JSON"),
+        (b"\xff\xfe", JSON, 400, "is no JSON"),
+        ({"inputs": ["a"]}, {"Content-Type": "text/plain"}, 415, "not application/json"),
+        ("x" * 20_001, JSON, 413, "larger than 20,000 bytes"),
+    ],
+)
+def test_what_cannot_be_answered_is_told(body: Any, headers: dict[str, str], status: int, told: str, port: int) -> None:
+    found, said, _ = ask(port, body=body, headers=headers)
+    assert (found, told in said["error"]["message"]) == (status, True), said
+    assert ask(port, body={"inputs": ["still here"]})[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page.js/../../app.py", "/v1"])
+def test_no_other_file_is_sent(path: str, port: int) -> None:
+    assert ask(port, path, method="GET")[0] == 404
+
+
+def test_a_body_in_pieces_is_counted_too(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(5):
+            client.sendall(b"1388\r\n" + b"x" * 5000 + b"\r\n")
+        assert b" 413 " in client.recv(4096)
+
+
+def test_a_slow_client_does_not_keep_its_place(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in client.recv(4096)
+
+
+def test_a_client_that_hangs_up_ends_nothing(port: int) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert ask(port, body={"inputs": ["still here"]})[0] == 200
+
+
+def test_a_key_is_asked_for(export: Path) -> None:
+    body = {"inputs": ["a"]}
+    with serving(export, api_key=KEY) as port:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {KEY}x"}):
+            assert ask(port, body=body, headers={**JSON, **headers})[0] == 401
+        assert ask(port, body=body, headers={**JSON, "Authorization": f"Bearer {KEY}"})[0] == 200
+        assert ask(port, body=body, headers={**JSON, "X-API-Key": KEY})[0] == 200
+        assert ask(port, "/health", method="GET")[0] == 200
+        assert ask(port, "/metrics", method="GET")[0] == 401
+
+
+def test_too_many_are_refused_and_the_accepted_are_answered(export: Path) -> None:
+    statuses: list[int] = []
+    retry: list[str | None] = []
+
+    def client() -> None:
+        status, _, headers = ask(port, body={"inputs": ["some words of a text"] * 4})
+        statuses.append(status)
+        retry.append({name.lower(): value for name, value in headers.items()}.get("retry-after"))
+
+    with serving(export, queue=8, most_together=4, wait_ms=50) as port:
+        threads = [threading.Thread(target=client) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        figures = ask(port, "/metrics", method="GET")[1]
+        assert ask(port, body={"inputs": ["later"]})[0] == 200
+    assert len(statuses) == 40
+    assert set(statuses) == {200, 503}
+    assert all((wait == "1") == (status == 503) for status, wait in zip(statuses, retry, strict=True))
+    refused = statuses.count(503)
+    assert f'lightpaff_refused_total{{reason="full"}} {float(refused)}' in figures
+    assert f"lightpaff_inputs_total {float(4 * (40 - refused))}" in figures
+
+
+def test_health_and_the_page(port: int) -> None:
+    assert ask(port, "/health", method="GET")[1] == {"status": "ok"}
+    assert ask(port, "/ready", method="GET")[1] == {"status": "ready"}
+    status, page, headers = ask(port, "/", method="GET")
+    assert status == 200
+    assert "script-src 'self'" in headers["content-security-policy"]
+    assert "://" not in page, "nothing from elsewhere"
+    assert "innerHTML" not in ask(port, "/page.js", method="GET")[1]
+    assert set(ask(port, "/openapi.json", method="GET")[1]["paths"]) >= {"/v1/answers", "/v1/compare", "/health"}
+
+
+def test_the_teacher_in_the_shadow(export: Path, finished_run: Any) -> None:
+    with serving(export, shadow=str(finished_run.output), shadow_share=1.0) as port:
+        status, said, _ = ask(port, "/v1/compare", {"inputs": ["kind and warm"]})
+        assert status == 200
+        assert set(said["teacher"]["answers"][0]["probabilities"]) == set(
+            said["student"]["answers"][0]["probabilities"]
+        )
+        assert said["agreement"]["seen"] == 1
+        for _ in range(3):
+            assert ask(port, body={"inputs": ["cold"]})[0] == 200
+        deadline = time.monotonic() + 20
+        while "lightpaff_shadow_total" not in ask(port, "/metrics", method="GET")[1]:
+            assert time.monotonic() < deadline, "nothing was compared"
+            time.sleep(0.05)
+
+
+@pytest.mark.needs("openai")
+def test_openai_s_client_reads_completions(writing_export: Path) -> None:
+    import openai
+
+    with serving(writing_export, api_key=KEY) as port:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0)
+        whole = client.completions.create(model="toy", prompt="good day", max_tokens=12)
+        expected = load(writing_export)(["good day"], new_tokens=12)
+        assert whole.choices[0].text == expected[0]
+        stream = client.completions.create(model="toy", prompt="good day", max_tokens=12, stream=True)
+        assert "".join(event.choices[0].text for event in stream) == expected[0]
+        assert [model.id for model in client.models.list()] == ["toy"]
+        with pytest.raises(openai.UnprocessableEntityError, match="max_tokens"):
+            client.completions.create(model="toy", prompt="good day", max_tokens=0)
+
+
+@contextmanager
+def process(export: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "lightpaff", "serve", str(export), "--port", str(port), *options]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert server.poll() is None, server.communicate()[1]
+            try:
+                ask(port, "/health", method="GET")
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.1)
+        yield server, port
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+
+
+def test_a_signal_answers_what_was_accepted(export: Path) -> None:
+    found: list[int] = []
+    # The batch waits for more, and the signal comes meanwhile.
+    with process(export, "--wait-ms", "1500") as (server, port):
+        client = threading.Thread(target=lambda: found.append(ask(port, body={"inputs": ["a"]})[0]))
+        client.start()
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        client.join(20)
+        assert server.wait(20) in (0, -signal.SIGTERM)
+    assert found == [200]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced(export: Path) -> None:
+    import psutil
+
+    with process(export, "--workers", "2") as (server, port):
+        assert ask(port, body={"inputs": ["a"]})[0] == 200
+        workers = [one for one in psutil.Process(server.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+        workers[0].kill()
+        deadline = time.monotonic() + 60
+        answered = 0
+        while answered < 20:
+            assert time.monotonic() < deadline, "nobody answers"
+            try:
+                answered += ask(port, body={"inputs": ["a"]})[0] == 200
+            except OSError:
+                time.sleep(0.2)
+
+
+def test_what_is_no_export_is_told_in_a_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    told = run_cli("serve", tmp_path)
+    assert told.code == 2
+    assert str(tmp_path) in told.stderr
+    assert "Traceback" not in told.stderr

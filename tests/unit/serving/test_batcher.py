@@ -1,0 +1,132 @@
+"""Batches: put together, bounded, on time, and one bad input alone."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from lightpaff.serving.batcher import Batcher, ClosedError, QueueFullError
+
+
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def bounded() -> Any:
+        return await asyncio.wait_for(work(), 20)
+
+    return asyncio.run(bounded())
+
+
+class Counting:
+    """Doubles numbers, and remembers the batches; refuses 13; waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may = threading.Event()
+        self.may.set()
+
+    def __call__(self, inputs: list[int]) -> list[int]:
+        self.may.wait(10)
+        self.batches.append(inputs)
+        if 13 in inputs:
+            raise ValueError("13")
+        return [2 * one for one in inputs]
+
+
+def test_what_comes_together_is_answered_together() -> None:
+    answer = Counting()
+
+    async def work() -> list[list[int]]:
+        batcher = Batcher(answer, most_together=8, wait_s=0.2, queue=100)
+        found = await asyncio.gather(*(batcher.submit([n, n + 100], 5) for n in range(4)))
+        await batcher.close()
+        return list(found)
+
+    assert run(work) == [[2 * n, 2 * n + 200] for n in range(4)]
+    assert [len(batch) for batch in answer.batches] == [8]
+
+
+def test_a_lone_request_waits_no_longer_than_told() -> None:
+    async def work() -> float:
+        batcher = Batcher(Counting(), most_together=8, wait_s=0.05, queue=100)
+        started = time.monotonic()
+        await batcher.submit([1], 5)
+        waited = time.monotonic() - started
+        await batcher.close()
+        return waited
+
+    assert 0.04 < run(work) < 2
+
+
+def test_one_bad_input_does_not_take_the_others_with_it() -> None:
+    async def work() -> list[Any]:
+        batcher = Batcher(Counting(), most_together=8, wait_s=0.2, queue=100)
+        found = await asyncio.gather(*(batcher.submit([n], 5) for n in (1, 13, 2)), return_exceptions=True)
+        await batcher.close()
+        return list(found)
+
+    first, bad, last = run(work)
+    assert (first, last) == ([2], [4])
+    assert isinstance(bad, ValueError)
+
+
+def test_a_full_queue_refuses_and_has_room_again() -> None:
+    answer = Counting()
+    answer.may.clear()
+
+    async def work() -> list[Any]:
+        batcher = Batcher(answer, most_together=2, wait_s=0.0, queue=4)
+        waiting = [asyncio.ensure_future(batcher.submit([n], 10)) for n in range(4)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(QueueFullError):
+            await batcher.submit([9], 10)
+        answer.may.set()
+        found = await asyncio.gather(*waiting)
+        found.append(await batcher.submit([5], 10))
+        await batcher.close()
+        return list(found)
+
+    assert run(work) == [[0], [2], [4], [6], [10]]
+
+
+def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
+    answer = Counting()
+    answer.may.clear()
+
+    async def work() -> None:
+        batcher = Batcher(answer, most_together=1, wait_s=0.0, queue=10)
+        first = asyncio.ensure_future(batcher.submit([1], 10))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            await batcher.submit([2], 0.05)
+        gone = asyncio.ensure_future(batcher.submit([3], 10))
+        await asyncio.sleep(0.02)
+        gone.cancel()
+        answer.may.set()
+        await first
+        await batcher.submit([4], 10)
+        assert batcher.queued == 0
+        await batcher.close()
+
+    run(work)
+    assert answer.batches == [[1], [4]]
+
+
+def test_what_was_accepted_is_answered_before_the_end() -> None:
+    answer = Counting()
+    answer.may.clear()
+
+    async def work() -> list[int]:
+        batcher = Batcher(answer, most_together=2, wait_s=0.0, queue=10)
+        accepted = asyncio.ensure_future(batcher.submit([7], 10))
+        await asyncio.sleep(0.05)
+        closing = asyncio.ensure_future(batcher.close())
+        await asyncio.sleep(0.05)
+        with pytest.raises(ClosedError):
+            await batcher.submit([8], 10)
+        answer.may.set()
+        await closing
+        return await accepted
+
+    assert run(work) == [14]
