@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from lightpaff.deployment import load
 pytestmark = [pytest.mark.needs("fastapi", "uvicorn", "prometheus_client")]
 JSON = {"Content-Type": "application/json"}
 KEY = "a key"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+HOSTILE = "<img src=x onerror=\"document.title='stolen'\"><script>document.title='stolen'</script> warm"
 
 
 @pytest.fixture(scope="session")
@@ -286,3 +289,30 @@ def test_what_is_no_export_is_told_in_a_line(tmp_path: Path, run_cli: Callable[.
     assert told.code == 2
     assert str(tmp_path) in told.stderr
     assert "Traceback" not in told.stderr
+
+
+@pytest.mark.needs("playwright")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_both_answer_what_is_typed(width: int, export: Path, finished_run: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with serving(export, shadow=str(finished_run.output)) as port, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.keyboard.type(HOSTILE)
+        page.keyboard.press("Enter")
+        for who in ("student", "teacher"):
+            page.wait_for_selector(f"#{who} .row.best")
+            assert page.inner_text(f"#{who} .time").endswith(" ms")
+            assert len(page.query_selector_all(f"#{who} .row")) == 2
+        assert page.inner_text("#agreement").startswith("Same answer in ")
+        assert page.title() == "lightpaff: teacher and student"
+        assert page.query_selector("main img") is None
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert all(url.startswith(f"http://127.0.0.1:{port}/") for url in asked)
+        page.screenshot(path=str(tmp_path / f"page-{width}.png"))
+        browser.close()
