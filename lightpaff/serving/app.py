@@ -14,7 +14,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.middleware.base import BaseHTTPMiddleware
 
 from lightpaff.errors import UserError
 from lightpaff.serving.answering import Input, Served, check_input
@@ -28,7 +27,6 @@ from lightpaff.serving.shadow import Shadow
 _TOKENS_A_PIECE = 8
 """Of a streamed completion."""
 _USUAL_TOKENS = 16
-_LOG = logging.getLogger("lightpaff.serving")
 _STATIC = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -82,7 +80,6 @@ def create_app(settings: ServeSettings) -> Any:
     for path, (name, kind) in _STATIC.items():
         app.add_api_route(path, _static(name, kind), methods=["GET"], include_in_schema=False)
     app.add_exception_handler(RefusedError, server.refuse)
-    app.add_middleware(BaseHTTPMiddleware, dispatch=server.observe)
     return Limits(app, settings, metrics)
 
 
@@ -118,20 +115,6 @@ class _Server:
         await self._batcher.close()
         if self._shadow is not None:
             self._shadow.close()
-
-    async def observe(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Count, time and log every request, its texts never."""
-        started = time.perf_counter()
-        response = await call(request)
-        seconds = time.perf_counter() - started
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
-        self._metrics.requests.labels(path, response.status_code).inc()
-        self._metrics.seconds.observe(seconds)
-        if path.startswith("/v1/"):
-            told = {"path": path, "status": response.status_code, "ms": round(1000 * seconds, 2)}
-            _LOG.info(json.dumps(told))
-        return response
 
     async def answers(self, request: Request) -> Response:
         """Answers to texts or pairs, in order."""

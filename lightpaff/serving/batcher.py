@@ -32,7 +32,8 @@ class Batcher:
     Args:
         answer: answers a list of inputs; it is called in a thread of its own, never twice at a time.
         most_together: inputs of a batch; a request of more is a batch of its own.
-        wait_s: how long a batch that is not full waits for more.
+        wait_s: how long a batch that is not full waits for more, where the one before it held several requests: a lone
+            client does not wait for others.
         queue: inputs that may wait.
         seen: is told the size of every batch.
     """
@@ -50,6 +51,7 @@ class Batcher:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._is_closed = False
+        self._are_several = False
         self.queued = 0
         """Inputs that wait."""
         self._task = asyncio.get_running_loop().create_task(self._work())
@@ -98,12 +100,13 @@ class Batcher:
                 batch.append(self._waiting.get_nowait())
             except asyncio.QueueEmpty:
                 left = ends - time.monotonic()
-                if left <= 0:
+                if left <= 0 or not (self._are_several or len(batch) > 1):
                     break
                 try:
                     batch.append(await asyncio.wait_for(self._waiting.get(), left))
                 except TimeoutError:
                     break
+        self._are_several = len(batch) > 1
         return batch
 
     async def _run(self, batch: list[_Waiting]) -> None:

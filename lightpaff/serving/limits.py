@@ -1,7 +1,11 @@
-"""What a request may be, checked before anything of it is read further: size, time, key."""
+"""What a request may be, checked before anything of it is read further: size, time, key. And what is told of it:
+counts, times and a line of log, its texts never."""
 
 import asyncio
 import hmac
+import json
+import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -14,6 +18,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+_LOG = logging.getLogger("lightpaff.serving")
 OPEN = ("/health", "/ready")
 """Paths that need no key."""
 
@@ -28,6 +33,24 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started, status = time.perf_counter(), 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._limited(scope, receive, observed)
+        seconds = time.perf_counter() - started
+        # Of a path that is none of ours, only that: anybody can ask for any path.
+        path = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(path, status).inc()
+        self._metrics.seconds.observe(seconds)
+        if scope["path"].startswith("/v1/"):
+            _LOG.info(json.dumps({"path": path, "status": status, "ms": round(1000 * seconds, 2)}))
+
+    async def _limited(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
         if not self._may(scope["path"], headers):
             await self._refuse(401, "key", "give the key: Authorization: Bearer KEY", scope, receive, send)
@@ -86,12 +109,6 @@ class Limits:
         self, status: int, reason: str, told: str, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         self._metrics.refused.labels(reason).inc()
-        self._metrics.requests.labels(_known_path(scope["path"]), status).inc()
         # What is left of the body is not read: the connection cannot be used again.
         response = JSONResponse({"error": {"message": told, "type": reason}}, status, headers={"Connection": "close"})
         await response(scope, receive, send)
-
-
-def _known_path(path: str) -> str:
-    """For the metrics: anybody can ask for any path."""
-    return path if path in ("/v1/answers", "/v1/completions", "/v1/compare") else "other"

@@ -47,16 +47,20 @@ def test_what_comes_together_is_answered_together() -> None:
     assert [len(batch) for batch in answer.batches] == [8]
 
 
-def test_a_lone_request_waits_no_longer_than_told() -> None:
-    async def work() -> float:
-        batcher = Batcher(Counting(), most_together=8, wait_s=0.05, queue=100)
-        started = time.monotonic()
-        await batcher.submit([1], 5)
-        waited = time.monotonic() - started
+def test_only_where_there_are_several_one_waits_for_more() -> None:
+    async def work() -> tuple[float, float, float]:
+        batcher = Batcher(Counting(), most_together=8, wait_s=0.3, queue=100)
+        waited = []
+        for together in (1, 2, 1, 1):
+            started = time.monotonic()
+            await asyncio.gather(*(batcher.submit([n], 5) for n in range(together)))
+            waited.append(time.monotonic() - started)
         await batcher.close()
-        return waited
+        return waited[0], waited[2], waited[3]
 
-    assert 0.04 < run(work) < 2
+    lone, after_several, lone_again = run(work)
+    assert after_several > 0.25
+    assert lone < 0.2 > lone_again
 
 
 def test_one_bad_input_does_not_take_the_others_with_it() -> None:
