@@ -24,6 +24,22 @@ def read_recipe(model: type[Content], path: Path, overrides: list[str]) -> Conte
     return _anchor_paths(read_content(model, path, overrides), path.parent)
 
 
+def change_recipe(recipe: Content, keys: dict[str, Any]) -> Content:
+    """A recipe with other values for some keys, `tasks.0.train.0.limit` for one in a list; its sources are written out
+    (`train` is a list of sources, each with a `path`).
+
+    Raises:
+        UserError: names the key, what was found and what to do.
+    """
+    content = recipe.model_dump()
+    for key, value in keys.items():
+        _place_value(content, key.split("."), value, key)
+    try:
+        return type(recipe).model_validate(content)
+    except ValidationError as error:
+        raise UserError(_first_problem(error, type(recipe))) from error
+
+
 def read_content(model: type[Content], path: Path, overrides: Sequence[str] = ()) -> Content:
     """Read a YAML file of any model, its paths as they stand.
 
@@ -62,31 +78,35 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
-    *parents, last = key.split(".")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
+    _place_value(content, key.split("."), value, f"--set {override}")
+
+
+def _place_value(content: dict[str, Any], key: list[str], value: Any, told: str) -> None:
+    *parents, last = key
     place: Any = content
     for position, parent in enumerate(parents):
         if isinstance(place, list):
-            place = _list_item(place, parent, override)
+            place = _list_item(place, parent, told)
         else:
             if place.get(parent) is None:
                 place[parent] = {}
             place = place[parent]
         if not isinstance(place, dict | list):
-            raise UserError(f"--set {override}: {'.'.join(parents[: position + 1])} holds a value, not keys")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
+            raise UserError(f"{told}: {'.'.join(parents[: position + 1])} holds a value, not keys")
     if isinstance(place, list):
-        _list_item(place, last, override)
+        _list_item(place, last, told)
         place[int(last)] = value
     else:
         place[last] = value
 
 
-def _list_item(place: list[Any], index: str, override: str) -> Any:
+def _list_item(place: list[Any], index: str, told: str) -> Any:
     if not index.isdecimal() or int(index) >= len(place):
-        raise UserError(f"--set {override}: '{index}' is not a place in a list of {len(place)}; count from 0")
+        raise UserError(f"{told}: '{index}' is not a place in a list of {len(place)}; count from 0")
     return place[int(index)]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe, fingerprint_of
-from lightpaff.recipe_file import read_content
+from lightpaff.recipe_file import change_recipe, read_content
 from lightpaff.recipe_sections import Name
 from lightpaff.recipe_sources import Section
 
@@ -41,7 +41,8 @@ class Study(Section):
     set: dict[str, Any] = {}
     """Keys of the recipe that are changed for all arms, as --set has them."""
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
-    """The models that are compared, by name: each is the recipe's student but for the keys that it gives anew."""
+    """The models that are compared, by name: each is the recipe's student but for the keys that it gives anew. Sources
+    are lists there, each with a path: tasks.0.train.0.limit; new paths are absolute."""
     baseline: str
     """The arm that the others are compared with."""
     reference: str | None = None
@@ -136,7 +137,7 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
     Raises:
         UserError: a key that the arm or the study gives is none of the recipe's; names it.
     """
-    keys = {**study.set, **study.arms[arm]}
+    keys = dict(study.arms[arm])
     for stage, steps in (budgets or {}).items():
         keys |= {f"{stage}.training.steps": steps}
         keys |= {f"{stage}.training.{other}": None for other in ("tokens", "epochs")}
@@ -147,9 +148,10 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         "arms": {},
         "exports": [],
     }
-    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in keys.items()]
+    given = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in study.set.items()]
+    base = Recipe.load(study.recipe, given)
     try:
-        return Recipe.load(study.recipe, overrides)
+        return change_recipe(base, keys)
     except UserError as error:
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
 

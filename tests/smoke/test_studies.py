@@ -102,6 +102,24 @@ def test_equal_operations_give_the_silent_arm_more_steps(tiny_recipe: Any, run_c
     assert total["none"] == pytest.approx(total["both"], rel=0.15)
 
 
+@pytest.mark.parametrize("finished", ["finished_decoder_run", "finished_encoder_decoder_run"])
+def test_the_other_families_too(
+    finished: str, request: pytest.FixtureRequest, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    recipe = request.getfixturevalue(finished).write()
+    short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "match": "tokens", "latency": False}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**short, "recipe": str(recipe)}, sort_keys=False))
+    told = run_cli("study", path, "--output", tmp_path / "out")
+    assert told.code == 0, told.stderr
+    data = read_study(tmp_path / "out")
+    assert len(data["rows"]) == 2
+    assert all(row["steps"] == {"pretraining": 4, "fine_tuning": 5} for row in data["rows"])
+    means = {(line["metric"], line["deviation"]): line["mean"] for line in data["noise"] if line["arm"] == "both"}
+    assert means["loss", 0.5] > 0 < means["loss", 0.0]
+    assert all(len(line["values"]) == 1 for line in data["curvature"])
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -210,3 +228,20 @@ def test_ready_studies_are_whole(path: Path) -> None:
     study = load_study(path)
     recipes = [arm_recipe(study, arm, seed=1) for arm in study.arms]
     assert len({recipe.fingerprint() for recipe in recipes}) == len(recipes), "arms differ"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
+def test_ready_studies_run_on_any_recipe(path: Path, tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    tiny_recipe.set("student.initialisation", "random")
+    tiny_recipe.content["tasks"][0]["unlabelled"] = ["unlabelled.jsonl"]
+    content = yaml.safe_load(path.read_text())
+    short = tiny_recipe.folder / "short.yaml"
+    short.write_text(yaml.safe_dump({**content, "seeds": [1]}, sort_keys=False))
+    output = tiny_recipe.folder / "out"
+    told = run_cli("study", short, "--recipe", tiny_recipe.write(), "--output", output)
+    assert told.code == 0, told.stderr
+    data = read_study(output)
+    assert [row["arm"] for row in data["rows"]] == list(content["arms"])
+    assert bool(data["noise"]) == ("noise" in content)
+    assert "<svg" in (output / "report" / "index.html").read_text()
