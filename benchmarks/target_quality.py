@@ -98,10 +98,7 @@ def rows_of(result: RunResult | None, seed: int, names: dict[str, str]) -> Itera
             if curve.arm == arm:
                 losses[curve.stage] += [point.value for point in curve.validation if point.metric == "nll"]
         score = next(
-            row.value
-            for row in report.rows
-            if (row.arm, row.split, row.metric) == (arm, facts.split, facts.metric)
-            and row.runtime.startswith("pytorch")
+            row.value for row in report.rows if (row.arm, row.split, row.metric) == (arm, facts.split, facts.metric)
         )
         tuned = min(losses["fine-tuning"], default=None)
         yield Row(name, seed, min(losses["pre-training"]), tuned, facts.metric, score)

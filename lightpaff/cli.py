@@ -169,6 +169,30 @@ def distil(
 
 
 @app.command()
+def push(
+    directory: Annotated[Path, typer.Argument(help="An export, or the student of a run.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
+    licence: Annotated[str | None, typer.Option(help="Such as apache-2.0; left out, the teacher's, if known.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="For a repository that is made.")] = False,
+) -> None:
+    """Upload an export or a student to the Hub, with its card and results."""
+    from lightpaff.pipeline.publishing import push as push_directory
+
+    typer.echo(push_directory(directory, repository, licence, private=private))
+
+
+@app.command()
+def pull(
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
+    output: Annotated[Path, typer.Option("--output", help="An empty or new directory.")],
+) -> None:
+    """Download an export or a student from the Hub."""
+    from lightpaff.pipeline.publishing import pull as pull_repository
+
+    typer.echo(pull_repository(repository, output))
+
+
+@app.command()
 def serve(
     export: Annotated[Path, typer.Argument(help="The directory of an export, such as runs/demo/exports/onnx-int8.")],
     host: Annotated[str, typer.Option(help="Where to listen; this machine alone unless told otherwise.")] = "127.0.0.1",
