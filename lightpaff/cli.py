@@ -81,6 +81,7 @@ def study(
         Literal["quick"] | None, typer.Option(help="Will it pay for me? Three arms of a recipe in about an hour.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Study this recipe instead of the one that is named.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which, where the recipe has several.")] = None,
     set_: SetOption = None,
     output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME.")] = None,
 ) -> None:
@@ -92,9 +93,9 @@ def study(
     from lightpaff.study.tables import answer
 
     if preset == "quick":
-        loaded, output = quick_study(study, set_ or [], output)
+        loaded, output = quick_study(study, set_ or [], output, task)
     else:
-        loaded = load_study(study, set_, recipe)
+        loaded = load_study(study, set_, recipe, task)
     result = run_study(loaded, output, _this_command())
     console = results_console()
     for sentence in answer(result.data):

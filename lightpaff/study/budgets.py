@@ -52,9 +52,6 @@ def _costs(study: Study, arm: str, directory: Path) -> dict[str, tuple[int, floa
     found: dict[str, tuple[int, float]] = {}
     for training in cell.trainings:
         section = STAGES[training.stage]
-        if section in found:
-            # Several tasks share one section; their steps differ unless given as steps.
-            raise UserError(f"study {study.name}: its recipe has several tasks; give one with --set, or match by steps")
         found[section] = (workload_of(cell.context, training).steps, _cost(study.match, cell.context, training))
     return found
 

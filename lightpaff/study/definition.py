@@ -38,6 +38,8 @@ class Study(Section):
     """What it asks, in a few words, for its page."""
     recipe: str
     """The path of the recipe, beginning at the study's file."""
+    task: str | None = None
+    """Of a recipe with several tasks, the one that the study is about."""
     set: dict[str, Any] = {}
     """Keys of the recipe that are changed for all arms, as --set has them."""
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
@@ -87,13 +89,16 @@ class Study(Section):
         return fingerprint_of(self.model_dump(mode="json"))
 
 
-def load_study(path: Path, overrides: list[str] | None = None, recipe: Path | None = None) -> Study:
+def load_study(
+    path: Path, overrides: list[str] | None = None, recipe: Path | None = None, task: str | None = None
+) -> Study:
     """Read a study file.
 
     Args:
         path: of the YAML file.
         overrides: `key=value` for keys of the recipe, in all arms; they come before those of the study's arms.
         recipe: instead of the one that the study names.
+        task: likewise.
 
     Raises:
         UserError: names the file and the key, what was found and what to do.
@@ -101,7 +106,7 @@ def load_study(path: Path, overrides: list[str] | None = None, recipe: Path | No
     study = read_content(Study, path)
     changed = {**study.set, **read_overrides(overrides or [])}
     found = recipe.resolve() if recipe else (path.parent / study.recipe).resolve()
-    return study.model_copy(update={"set": changed, "recipe": str(found)})
+    return study.model_copy(update={"set": changed, "recipe": str(found), "task": task or study.task})
 
 
 def read_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -150,6 +155,14 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
     }
     given = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in study.set.items()]
     base = Recipe.load(study.recipe, given)
+    names = [task.name for task in base.tasks]
+    if (study.task is None and len(names) > 1) or (study.task is not None and study.task not in names):
+        found = f"no task '{study.task}'" if study.task else "several tasks"
+        raise UserError(f"{study.recipe}: has {found}; name one with the key task or --task: {', '.join(names)}")
+    if study.task is not None:
+        base = change_recipe(
+            base, {"tasks": [task for task in base.model_dump()["tasks"] if task["name"] == study.task]}
+        )
     try:
         return change_recipe(base, keys)
     except UserError as error:

@@ -20,7 +20,7 @@ _TRAININGS = ("teacher.pretraining", "pretraining.training", "fine_tuning.teache
 _BUDGETS = ("steps", "tokens", "epochs")
 
 
-def quick_study(recipe: Path, overrides: list[str], output: Path | None) -> tuple[Study, Path]:
+def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: str | None = None) -> tuple[Study, Path]:
     """Both stages, fine-tuning only, and neither, with three seeds; all budgets are cut by one factor so that training
     takes less than an hour. A study that is there goes on as it began.
 
@@ -28,6 +28,7 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None) -> tupl
         recipe: its path.
         overrides: of its keys, as --set has them.
         output: the study's directory; left out, under `runs/studies`.
+        task: the one that the study is about, of several.
 
     Returns:
         The study, and its directory.
@@ -44,16 +45,16 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None) -> tupl
         except ValueError as error:
             raise UserError(f"{path}: is no study; give another --output, or delete it") from error
     given = read_overrides(overrides)
-    whole = _study(recipe, content, given)
+    whole = _study(recipe, content, task, given)
     seconds = _seconds(whole, directory)
     factor = min(1.0, _SECONDS / seconds)
     console.print(
         f"The whole study takes about {seconds / 60:.0f} min here; quick: {100 * factor:.0f} % of each budget"
     )
-    return _study(recipe, content, {**given, **_cut(content, factor)}) if factor < 1 else whole, directory
+    return _study(recipe, content, task, {**given, **_cut(content, factor)}) if factor < 1 else whole, directory
 
 
-def _study(recipe: Path, content: dict[str, Any], changed: dict[str, Any]) -> Study:
+def _study(recipe: Path, content: dict[str, Any], task: str | None, changed: dict[str, Any]) -> Study:
     arms: dict[str, dict[str, Any]] = {
         "both stages": {},
         "fine-tuning only": {"pretraining.distillation.weight": 0.0},
@@ -65,6 +66,7 @@ def _study(recipe: Path, content: dict[str, Any], changed: dict[str, Any]) -> St
         name=f"{content['name']}-quick",
         title=f"Will distillation pay for {content['name']}?",
         recipe=str(recipe.resolve()),
+        task=task,
         set=changed,
         arms=arms,
         baseline="no distillation",

@@ -229,6 +229,23 @@ def test_openai_s_client_reads_completions(writing_export: Path) -> None:
             client.completions.create(model="toy", prompt="good day", max_tokens=0)
 
 
+@pytest.mark.needs("ctranslate2")
+def test_an_encoder_decoder_writes(
+    finished_encoder_decoder_run: Any, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    told = run_cli("export", finished_encoder_decoder_run.output, "--to", "ctranslate2", "--output", tmp_path / "toy")
+    assert told.code == 0, told.stderr
+    expected = load(tmp_path / "toy")(["good day"])[0]
+    with serving(tmp_path / "toy") as port:
+        assert ask(port, body={"inputs": ["good day"]})[1]["answers"] == [{"text": expected}]
+        body = {"prompt": "good day", "max_tokens": 4}
+        assert ask(port, "/v1/completions", body)[1]["choices"][0]["text"] == expected
+        said = ask(port, "/v1/completions", {**body, "stream": True})[1]
+        assert said.endswith("data: [DONE]\n\n")
+        events = [json.loads(line.removeprefix("data: ")) for line in said.split("\n\n")[:-2]]
+        assert "".join(event["choices"][0]["text"] for event in events) == expected
+
+
 @contextmanager
 def process(export: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with socket.socket() as probe:

@@ -142,6 +142,18 @@ def test_a_wrong_study_is_told_in_a_line(
     assert "Traceback" not in outcome.stderr
 
 
+def test_of_several_tasks_one_is_named(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    second = {**tiny_recipe.content["tasks"][0], "name": "second"}
+    tiny_recipe.content["tasks"].append(second)
+    short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None, "latency": False}
+    path, output = write_study(tiny_recipe, short), tiny_recipe.folder / "out"
+    told = run_cli("study", path, "--output", output)
+    assert told.code == 2
+    assert "name one with the key task or --task: toy, second" in " ".join(told.stderr.split())
+    assert run_cli("study", path, "--task", "second", "--output", tiny_recipe.folder / "other").code == 0
+    assert {row["task"] for row in read_study(tiny_recipe.folder / "other")["rows"]} == {"second"}
+
+
 def test_another_study_is_not_mixed_in(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
     output = tiny_recipe.folder / "out"
     short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None}
