@@ -14,7 +14,17 @@ from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import ReportData, report_from_json
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.py")
+_NEVER = (
+    "pytorch_model*.bin",
+    "training_args.bin",
+    "optimizer.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "*.pickle",
+    "*.ckpt",
+    "*.py",
+)
 """What could run code when it is read."""
 _LEVELS_UP = 3
 
@@ -112,7 +122,7 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _sources_of(recipe: Recipe) -> list[str]:
-    named = recipe.teacher.source
+    named = next((task.teacher for task in recipe.tasks if task.teacher), None) or recipe.teacher.source
     return [] if named is None else [named] if isinstance(named, str) else named
 
 
@@ -141,7 +151,9 @@ def _licence_of_teacher(recipe: Recipe) -> str | None:
 def _results(directory: Path, data: ReportData) -> list[dict[str, Any]]:
     """What was measured on the reported split: of an export its own score, of a student the mean over its seeds."""
     found = []
-    for task in data.tasks:
+    # RUN/student/TASK and RUN/exports/TASK/NAME, where there are several.
+    own = [task for task in data.tasks if len(data.tasks) == 1 or task.name in directory.resolve().parts[-2:]]
+    for task in own:
         rows = [
             one for one in data.exports if (one.name, one.task, one.split) == (directory.name, task.name, task.split)
         ]

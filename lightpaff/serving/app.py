@@ -25,7 +25,7 @@ from lightpaff.serving.settings import ServeSettings
 from lightpaff.serving.shadow import Shadow
 
 _TOKENS_A_PIECE = 8
-"""Of a streamed completion."""
+"""Of the first piece of a streamed completion."""
 _USUAL_TOKENS = 16
 _STATIC = {
     "/": ("page.html", "text/html"),
@@ -102,7 +102,9 @@ class _Server:
         if settings.shadow:
             if self.served.card.kind != "classes":
                 raise UserError("--shadow compares classes, and this export gives none; leave it out")
-            self._shadow = Shadow(Path(settings.shadow), settings.shadow_share, settings.threads)
+            self._shadow = Shadow(
+                Path(settings.shadow), settings.shadow_share, settings.threads, self.served.card.max_length
+            )
         self._batcher: Batcher | None = None
 
     @contextlib.asynccontextmanager
@@ -139,7 +141,13 @@ class _Server:
         }
         if self._shadow is not None:
             shadow = self._shadow
-            theirs, milliseconds = await asyncio.get_running_loop().run_in_executor(None, shadow.answer, inputs)
+            asked = shadow.answer_soon(inputs)
+            if asked is None:
+                raise RefusedError(503, "full", "too many wait for the teacher; try again in a second")
+            try:
+                theirs, milliseconds = await asyncio.wait_for(asyncio.wrap_future(asked), self._settings.timeout_s)
+            except TimeoutError as error:
+                raise RefusedError(503, "late", "no answer of the teacher in time") from error
             for own, other in zip(found, theirs, strict=True):
                 shadow.count(own["label"] == other["label"])
             content["teacher"] = {"answers": theirs, "milliseconds": round(milliseconds, 3)}
@@ -245,17 +253,21 @@ class _Server:
         return found
 
     async def _pieces(self, prompt: str, tokens: int) -> AsyncIterator[str]:
-        """What is written, some tokens at a time; the prompt is read again for each piece. All at once where a text is
-        searched for as a whole."""
-        if not self.served.continues:
-            yield (await self._ask([("write", prompt, tokens)]))[0]
-            return
-        while tokens > 0:
-            piece = (await self._ask([("write", prompt, min(tokens, _TOKENS_A_PIECE))]))[0]
-            if not piece:
+        """What is written, in pieces, each as long as all before, so that no more than twice the work is done; at once
+        where a text is searched for as a whole."""
+        told, asked = "", _TOKENS_A_PIECE if self.served.continues else tokens
+        while True:
+            text = (await self._ask([("write", prompt, min(asked, tokens))]))[0]
+            is_last = asked >= tokens
+            # A character may be cut in two until the next token is there.
+            whole = text if is_last else text.rstrip("\ufffd")
+            if not whole.startswith(told):
+                raise RefusedError(422, "input", "the prompt is too long to be streamed; ask without stream")
+            if piece := whole[len(told) :]:
+                yield piece
+            if is_last:
                 return
-            yield piece
-            prompt, tokens = prompt + piece, tokens - _TOKENS_A_PIECE
+            told, asked = whole, 2 * asked
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Say why a request gets no answer."""
@@ -273,9 +285,12 @@ async def _events(head: dict[str, Any], first: str, pieces: AsyncIterator[str]) 
         return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
 
     yield event(first, None)
-    # The answer has begun: an error can only end it.
-    with contextlib.suppress(RefusedError):
+    try:
         async for piece in pieces:
             yield event(piece, None)
+    except RefusedError as error:
+        # The answer has begun: it ends without its last event.
+        yield f"data: {json.dumps({'error': {'message': error.told, 'type': error.reason}})}\n\n"
+        return
     yield event("", "length")
     yield "data: [DONE]\n\n"

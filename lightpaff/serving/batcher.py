@@ -52,6 +52,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._is_closed = False
         self._are_several = False
+        self._kept: _Waiting | None = None
         self.queued = 0
         """Inputs that wait."""
         self._task = asyncio.get_running_loop().create_task(self._work())
@@ -76,7 +77,7 @@ class Batcher:
     async def close(self) -> None:
         """Answer what was accepted, and stop."""
         self._is_closed = True
-        while self.queued or not self._waiting.empty():
+        while self.queued:
             await asyncio.sleep(0.005)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -93,21 +94,29 @@ class Batcher:
             self.queued -= sum(len(one.inputs) for one in batch)
 
     async def _collect(self) -> list[_Waiting]:
-        batch = [await self._waiting.get()]
+        batch = [self._kept or await self._waiting.get()]
+        self._kept = None
         ends = time.monotonic() + self._wait_s
-        while sum(len(one.inputs) for one in batch) < self._most_together:
+        while (size := sum(len(one.inputs) for one in batch)) < self._most_together and self._kept is None:
             try:
-                batch.append(self._waiting.get_nowait())
+                self._add(batch, size, self._waiting.get_nowait())
             except asyncio.QueueEmpty:
                 left = ends - time.monotonic()
                 if left <= 0 or not (self._are_several or len(batch) > 1):
                     break
                 try:
-                    batch.append(await asyncio.wait_for(self._waiting.get(), left))
+                    self._add(batch, size, await asyncio.wait_for(self._waiting.get(), left))
                 except TimeoutError:
                     break
         self._are_several = len(batch) > 1
         return batch
+
+    def _add(self, batch: list[_Waiting], size: int, one: _Waiting) -> None:
+        """To the batch, or to the next one where it would be too large."""
+        if size + len(one.inputs) > self._most_together:
+            self._kept = one
+        else:
+            batch.append(one)
 
     async def _run(self, batch: list[_Waiting]) -> None:
         inputs = [one for waiting in batch for one in waiting.inputs]

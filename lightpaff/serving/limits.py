@@ -19,8 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 _LOG = logging.getLogger("lightpaff.serving")
-OPEN = ("/health", "/ready")
-"""Paths that need no key."""
+OPEN = ("/health", "/ready", "/", "/page.css", "/page.js")
+"""Paths that need no key: the page asks for it."""
 
 
 class Limits:
@@ -41,14 +41,16 @@ class Limits:
                 status = message["status"]
             await send(message)
 
-        await self._limited(scope, receive, observed)
-        seconds = time.perf_counter() - started
-        # Of a path that is none of ours, only that: anybody can ask for any path.
-        path = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(path, status).inc()
-        self._metrics.seconds.observe(seconds)
-        if scope["path"].startswith("/v1/"):
-            _LOG.info(json.dumps({"path": path, "status": status, "ms": round(1000 * seconds, 2)}))
+        try:
+            await self._limited(scope, receive, observed)
+        finally:
+            seconds = time.perf_counter() - started
+            # Of a path that is none of ours, only that: anybody can ask for any path.
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(path, status).inc()
+            self._metrics.seconds.observe(seconds)
+            if scope["path"].startswith("/v1/"):
+                _LOG.info(json.dumps({"path": path, "status": status, "ms": round(1000 * seconds, 2)}))
 
     async def _limited(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -62,7 +64,7 @@ class Limits:
         body = bytearray()
         if scope["method"] == "POST":
             try:
-                whole = await self._read(receive, body)
+                whole = await asyncio.wait_for(self._read(receive, body), self._settings.body_timeout_s)
             except TimeoutError:
                 await self._refuse(408, "slow", "the body did not come in time", scope, receive, send)
                 return
@@ -96,7 +98,7 @@ class Limits:
     async def _read(self, receive: Receive, body: bytearray) -> bool | None:
         """Into `body`. False: the client has gone; None: it is too large."""
         while True:
-            message = await asyncio.wait_for(receive(), self._settings.body_timeout_s)
+            message = await receive()
             if message["type"] == "http.disconnect":
                 return False
             body += message.get("body", b"")

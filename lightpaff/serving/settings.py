@@ -23,7 +23,7 @@ class ServeSettings:
         most_characters: of one text.
         most_tokens: that one request may have written.
         timeout_s: for an answer, queue included.
-        body_timeout_s: for the next part of a request's body.
+        body_timeout_s: for a request's whole body.
         shadow: a run's directory, whose teacher is asked for a sampled share too; empty for none.
         shadow_share: of the requests, 0 to 1.
         api_key: that requests must have; empty for none. Never shown.

@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ class Shadow:
         run: the run's directory.
         share: of the requests that are compared.
         threads: of PyTorch.
+        most_tokens: that are read of a text, as the student does.
 
     Raises:
         UserError: the directory is no finished run, or of no classification.
     """
 
-    def __init__(self, run: Path, share: float, threads: int) -> None:
+    def __init__(self, run: Path, share: float, threads: int, most_tokens: int) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -35,6 +36,7 @@ class Shadow:
         torch.set_num_threads(max(threads, 1))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        self._most_tokens, self._counting = most_tokens, threading.Lock()
         self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = threading.Semaphore(_MOST_WAITING)
         self.same = self.seen = 0
@@ -45,9 +47,9 @@ class Shadow:
 
         started = time.perf_counter()
         pairs = [(one,) if isinstance(one, str) else one for one in inputs]
-        encoded = self._tokenizer(
-            *map(list, zip(*pairs, strict=True)), truncation=True, padding=True, return_tensors="pt"
-        )
+        texts = map(list, zip(*pairs, strict=True))
+        cut = {"truncation": True, "max_length": self._most_tokens, "padding": True}
+        encoded = self._tokenizer(*texts, **cut, return_tensors="pt")
         with torch.inference_mode():
             rows = self._model(**encoded).logits.float().softmax(1).tolist()
         labels = self._model.config.id2label
@@ -66,8 +68,17 @@ class Shadow:
 
     def count(self, same: bool) -> None:
         """One comparison more."""
-        self.seen += 1
-        self.same += same
+        with self._counting:
+            self.seen += 1
+            self.same += same
+
+    def answer_soon(self, inputs: list[Input]) -> "Future[tuple[list[dict[str, Any]], float]] | None":
+        """The same answer, later; None where too many wait already."""
+        if not self._waiting.acquire(blocking=False):
+            return None
+        future = self._thread.submit(self.answer, inputs)
+        future.add_done_callback(lambda _: self._waiting.release())
+        return future
 
     def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], told: Any) -> None:
         try:
@@ -85,9 +96,13 @@ class Shadow:
 def _teacher_of(run: Path) -> Path:
     try:
         roles = json.loads((run / "run.json").read_text())["roles"]
-        named = next(role["folder"] for role in roles if role["kind"] == "model" and role["arm"] == "teacher")
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+        models = [role for role in roles if role["kind"] == "model" and role["arm"] == "teacher"]
+        teachers = {role["task"]: role["folder"] for role in models}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run}: is no finished run (run.json has no teacher); give the directory of one") from error
+    if len(teachers) != 1:
+        raise UserError(f"{run}: has teachers of {len(teachers)} tasks; --shadow takes a run of one task")
+    named = next(iter(teachers.values()))
     folder = run.resolve().parent / "steps" / named
     folder = folder if folder.is_dir() else Path(named)
     config = folder / "config.json"

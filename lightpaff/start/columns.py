@@ -1,6 +1,7 @@
 """What the columns of a file hold, from its first rows."""
 
 import itertools
+import math
 import re
 import statistics
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ def _column(name: str, values: list[Any]) -> Column:
         distinct=len(counts),
         words=statistics.fmean(len(text.split()) for text in shown) if shown else 0.0,
         values=order[:200],
-        are_whole=kind == "number" and all(float(text) == int(float(text)) for text in shown),
+        are_whole=kind == "number" and all(math.isfinite(float(text)) and float(text).is_integer() for text in shown),
         rows=len(given),
         items=len({str(item) for value in given for item in value}) if kind == "list" else 0,
     )

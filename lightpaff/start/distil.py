@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightpaff import ranks
 from lightpaff.deployment import load
 from lightpaff.errors import UserError
-from lightpaff.files import write_whole
+from lightpaff.files import write_json_whole, write_whole
 from lightpaff.pipeline.run import RunResult, run
-from lightpaff.recipe import Recipe
+from lightpaff.recipe import Recipe, fingerprint_of
 from lightpaff.report.rows import ReportData
 from lightpaff.start.new import new_recipe
 from lightpaff.start.writing import Files
@@ -99,6 +100,12 @@ def distil(
     """
     directory = Path(output)
     recipe = directory.with_name(f"{directory.name}.yaml")
+    asked = fingerprint_of([*map(_told, (train, validation, test, unlabelled)), str(teacher), columns])
+    record = directory.with_name(f"{directory.name}-asked.json")
+    if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
+        raise UserError(f"{recipe}: was made for other data, teacher or columns; give another output, or delete it")
+    if not recipe.exists() and ranks.count() > 1:
+        raise UserError("several ranks: write the recipe first with lightpaff new, then launch lightpaff run")
     if not recipe.exists():
         folder = directory.with_name(f"{directory.name}-data")
         more: list[Any] = [unlabelled]
@@ -110,9 +117,23 @@ def distil(
             None if test is None else _as_file(test, folder, "test"),
             [_as_file(one, folder, f"unlabelled-{n}") for n, one in enumerate(more) if one is not None],
         )
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_json_whole(record, asked)
         new_recipe(files, None if teacher is None else str(teacher), recipe, columns)
     result = run(Recipe.load(recipe, overrides), directory, command)
     return None if result is None else _distilled(result, recipe)
+
+
+def _told(rows: Any) -> Any:
+    """What says whether the data is the same as before: a file's place, size and time; rows themselves."""
+    if rows is None:
+        return None
+    if isinstance(rows, str | Path):
+        found = Path(rows).stat() if Path(rows).exists() else None
+        return [str(rows), found and found.st_size, found and found.st_mtime_ns]
+    if isinstance(rows, list | tuple) and not _is_rows(rows):
+        return [_told(one) for one in rows]
+    return [{name: str(value) for name, value in row.items()} for row in rows]
 
 
 def _is_rows(value: Sequence[Any]) -> bool:

@@ -45,15 +45,16 @@ def make_recipe(name: str, files: Files, table: Table, guess: Guess, teacher: Te
     length, told_length = _length(table, guess, teacher)
     splits, told_splits = _splits(files, table, guess)
     lines = [
-        f"# Made by lightpaff new from {files.train.name}; every key is described by: lightpaff schema",
-        *(f"# - {line}" for line in (*guess.why, *teacher.why)),
-        f"name: {name}",
+        "# Made by lightpaff new; every key is described by: lightpaff schema",
+        # Names and labels come out of the data: a line of them must stay a comment.
+        *(f"# - {' '.join(line.split())}" for line in (*guess.why, *teacher.why)),
+        f"name: {_flow(name)}",
         *([f"family: {family}"] if family != "encoder" else []),
         *_teacher_lines(teacher, has_corpus=guess.objective not in _WITHOUT_CORPUS),
         *_student_lines(family, teacher),
         *_pretraining_lines(family, files, splits, guess, length),
         "tasks:",
-        f"  - name: {name}",
+        f"  - name: {_flow(name)}",
         *([f"    objective: {guess.objective}"] if guess.objective != "classify" else []),
         *_source_lines(files, splits, guess),
         *([f"    columns: {_flow(_columns(guess))}"] if _columns(guess) else []),

@@ -44,7 +44,8 @@ class ArmRow:
         interval: 95 %, of the mean, over rows and seeds.
         minus_baseline: None of the baseline itself.
         minus_teacher: the same against the teacher, not corrected.
-        share: of the teacher's score.
+        teacher: the score of its teacher.
+        share: of that.
         closed: the share of the way from the baseline to the teacher; None where the teacher is no better.
         steps: of each stage, by its name.
         flops: of the student's trainings, a seed.
@@ -63,6 +64,7 @@ class ArmRow:
     interval: tuple[float, float]
     minus_baseline: ComparedDifference | None
     minus_teacher: ComparedDifference
+    teacher: float
     share: float
     closed: float | None
     steps: dict[str, int]
@@ -129,6 +131,12 @@ class StudyData:
     noise: list[NoiseLine] = field(default_factory=list)
     curvature: list[CurvatureLine] = field(default_factory=list)
 
+    @property
+    def headline(self) -> str:
+        """The arm that the page leads with: the reference, or where that is the baseline, the next one."""
+        arms = list(dict.fromkeys(row.arm for row in self.rows))
+        return self.reference if self.reference != self.baseline else next(arm for arm in arms if arm != self.baseline)
+
     def colour(self, arm: str) -> str:
         """The name of an arm's colour, as `lightpaff.report.canvas` has it: six that differ, by the arms' order."""
         return f"arm{list(dict.fromkeys(row.arm for row in self.rows)).index(arm) % 6}"
@@ -177,14 +185,16 @@ def _rows(
 ) -> Iterator[ArmRow]:
     """Every arm on the task in that place."""
     outputs = {arm: [_outputs(cell, place, STUDENT) for cell in cells] for arm, cells in by_arm.items()}
-    teacher = _outputs(by_arm[study.baseline][0], place, TEACHER)
     task = by_arm[study.baseline][0].graph.tasks[place].task
     metric = task.metric_names[0]
     others = [arm for arm in study.arms if arm != study.baseline]
     found = {arm: paired_difference(metric, outputs[arm], outputs[study.baseline]) for arm in others}
     corrected = dict(zip(others, adjusted([found[arm].p for arm in others]), strict=True))
-    goal, floor = teacher.score(metric), statistics.fmean(one.score(metric) for one in outputs[study.baseline])
+    floor = statistics.fmean(one.score(metric) for one in outputs[study.baseline])
     for arm, cells in by_arm.items():
+        # Its own: an arm with other rows has another one.
+        teacher = _outputs(cells[0], place, TEACHER)
+        goal = teacher.score(metric)
         values = [one.score(metric) for one in outputs[arm]]
         interval = bootstrap_interval(metric, outputs[arm])
         mean = statistics.fmean(values)
@@ -201,6 +211,7 @@ def _rows(
             interval=(interval.low, interval.high),
             minus_baseline=_compared(found[arm], corrected[arm]) if arm in found else None,
             minus_teacher=_compared(difference := paired_difference(metric, outputs[arm], teacher), difference.p),
+            teacher=goal,
             share=mean / goal if goal else 0.0,
             closed=(mean - floor) / (goal - floor) if is_ahead else None,
             steps=budgets[arm],

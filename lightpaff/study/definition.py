@@ -54,7 +54,8 @@ class Study(Section):
     teacher included, so that an arm that does not ask it gets more steps; or time, by what some steps take here. An arm
     that gives a stage's steps, tokens or epochs itself keeps them."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
-    """Every arm is pre-trained and fine-tuned with each; the teacher is the same for all."""
+    """Every arm is pre-trained and fine-tuned with each; the teacher is the same for all seeds, and for all arms that
+    leave its data and keys alone."""
     teacher_seed: Annotated[int, Field(ge=0)] = 0
     latency: bool = False
     """Also measure the speed of each arm's first student: for arms of several sizes."""
@@ -175,5 +176,5 @@ def own_budget_stages(study: Study, arm: str) -> set[str]:
         stage
         for stage in ("pretraining", "fine_tuning")
         for budget in ("steps", "tokens", "epochs")
-        if f"{stage}.training.{budget}" in study.arms[arm]
+        if f"{stage}.training.{budget}" in study.arms[arm] or budget in (study.arms[arm].get(f"{stage}.training") or {})
     }

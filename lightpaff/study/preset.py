@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.plan import make_plan
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.study.cells import lay_out
 from lightpaff.study.definition import Study, read_overrides
+from lightpaff.study.locking import alone_in
 
 _SECONDS = 3000.0
 """Of training; predictions and the rest have what is left of the hour."""
 _SILENT = {"pretraining.distillation.weight": 0.0, "fine_tuning.distillation.weight": 0.0}
 _TRAININGS = ("teacher.pretraining", "pretraining.training", "fine_tuning.teacher_training", "fine_tuning.training")
+_CHOSEN = "quick.json"
 _BUDGETS = ("steps", "tokens", "epochs")
 
 
@@ -38,20 +41,40 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: s
     """
     content = Recipe.load(recipe, overrides).model_dump()
     directory = output or Path("runs") / "studies" / f"{content['name']}-quick"
-    path = directory / "study.json"
-    if path.exists():
-        try:
-            return Study.model_validate(json.loads(path.read_text())), directory
-        except ValueError as error:
-            raise UserError(f"{path}: is no study; give another --output, or delete it") from error
-    given = read_overrides(overrides)
+    directory.mkdir(parents=True, exist_ok=True)
+    path, given = directory / _CHOSEN, read_overrides(overrides)
+    with alone_in(directory):
+        if path.exists():
+            return _read(path, recipe, given, task), directory
+        study = _choose(recipe, content, task, given, directory)
+        write_json_whole(path, study.model_dump(mode="json"))
+    return study, directory
+
+
+def _read(path: Path, recipe: Path, given: dict[str, Any], task: str | None) -> Study:
+    """The study that was begun.
+
+    Raises:
+        UserError: it is of something else.
+    """
+    try:
+        study = Study.model_validate(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(f"{path}: is no study; give another --output, or delete it") from error
+    is_same = study.recipe == str(recipe.resolve()) and study.task == task
+    if not is_same or any(study.set.get(key) != value for key, value in given.items()):
+        raise UserError(f"{path.parent}: holds a quick study of another recipe, task or --set; give another --output")
+    return study
+
+
+def _choose(recipe: Path, content: dict[str, Any], task: str | None, given: dict[str, Any], directory: Path) -> Study:
     whole = _study(recipe, content, task, given)
     seconds = _seconds(whole, directory)
     factor = min(1.0, _SECONDS / seconds)
     console.print(
         f"The whole study takes about {seconds / 60:.0f} min here; quick: {100 * factor:.0f} % of each budget"
     )
-    return _study(recipe, content, task, {**given, **_cut(content, factor)}) if factor < 1 else whole, directory
+    return _study(recipe, content, task, {**given, **_cut(content, factor)}) if factor < 1 else whole
 
 
 def _study(recipe: Path, content: dict[str, Any], task: str | None, changed: dict[str, Any]) -> Study:

@@ -23,7 +23,8 @@ from lightpaff.progress import console
 from lightpaff.study.budgets import Budgets, find_budgets
 from lightpaff.study.cells import Cell, lay_out_all
 from lightpaff.study.comparing import StudyData, compare
-from lightpaff.study.definition import Study
+from lightpaff.study.definition import Study, arm_recipe
+from lightpaff.study.locking import alone_in
 from lightpaff.study.noise import noise_steps
 from lightpaff.study.page import write_study
 
@@ -44,7 +45,7 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
 
     Args:
         study: see `load_study`.
-        output: its directory; left out, `studies/NAME` under `runs`.
+        output: its directory; left out, `studies/NAME-RECIPE` under `runs`.
         command: how the page says that it can be made again.
 
     Raises:
@@ -75,7 +76,7 @@ def plan_study(study: Study, output: Path | None = None) -> list[tuple[str, Plan
 
 def study_directory(study: Study, output: Path | None) -> Path:
     """Where a study goes."""
-    return output or Path("runs") / "studies" / study.name
+    return output or Path("runs") / "studies" / f"{study.name}-{Path(study.recipe).stem}"
 
 
 def claim(study: Study, directory: Path) -> Budgets:
@@ -85,12 +86,24 @@ def claim(study: Study, directory: Path) -> Budgets:
         UserError: it is another one's.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    with alone_in(directory):
+        return _claim(study, directory)
+
+
+def _claim(study: Study, directory: Path) -> Budgets:
     path = directory / STUDY
-    if not path.exists() and any(not entry.name.startswith((".", STEPS)) for entry in directory.iterdir()):
+    if not path.exists() and any(
+        not entry.name.startswith((".", STEPS, "quick.json")) for entry in directory.iterdir()
+    ):
         raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
-    content = study.model_dump(mode="json")
+    # A recipe that was edited makes another study.
+    recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}
+    content = {"study": study.model_dump(mode="json"), "recipes": recipes}
     if path.exists() and json.loads(path.read_text()) != content:
-        raise UserError(f"{directory}: holds another study of that name; give another --output, or delete it")
+        raise UserError(
+            f"{directory}: holds another study of that name, or one of a recipe that was changed since; give another "
+            "--output, or delete it"
+        )
     write_json_whole(path, content)
     return find_budgets(study, directory)
 

@@ -3,10 +3,11 @@
 from lightpaff.report import formats
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
-from lightpaff.report.verdict import Sentence
+from lightpaff.report.verdict import Kind, Sentence
 from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
 
 _SURE = 0.05
+_KINDS: dict[str, Kind] = {"Yes": "good", "No": "bad", "Not measurably": "neutral"}
 
 
 def answer(data: StudyData) -> list[Sentence]:
@@ -16,12 +17,13 @@ def answer(data: StudyData) -> list[Sentence]:
 
 
 def _answer_for(data: StudyData, task: str) -> Sentence:
-    row = next(row for row in data.rows if (row.arm, row.task) == (data.reference, task))
+    row = next(row for row in data.rows if (row.arm, row.task) == (data.headline, task))
     teacher = next(one for one in data.references if (one.name, one.task) == ("teacher", task))
     found, metric = row.minus_baseline, METRICS[row.metric]
     assert found is not None
     low, high = metric.as_gain(found.low, found.high)
-    lead = "Yes" if low > 0 else "No" if high < 0 else "Not measurably"
+    is_sure = found.p < _SURE
+    lead = "Yes" if low > 0 and is_sure else "No" if high < 0 and is_sure else "Not measurably"
     place = f"{task}: " if len(data.examples) > 1 else ""
     told = metric.tell_difference(found.value, found.low, found.high)
     parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, at equal {_budget(data)}"]
@@ -33,7 +35,7 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
         parts.append(f"with {formats.times(teacher.parameters / row.parameters)} fewer parameters")
     if row.median_ms and teacher.median_ms:
         parts.append(f"and is {formats.times(teacher.median_ms / row.median_ms)} as fast in PyTorch")
-    return Sentence("good" if low > 0 else "bad" if high < 0 else "neutral", "; ".join(parts) + ".")
+    return Sentence(_KINDS[lead], "; ".join(parts) + ".")
 
 
 def _budget(data: StudyData) -> str:
@@ -42,7 +44,10 @@ def _budget(data: StudyData) -> str:
 
 def _limits(data: StudyData) -> list[Sentence]:
     seeds = len(data.rows[0].values)
-    found = [Sentence("caution", "One teacher: how another one would have done is not in the intervals.")]
+    has_one_teacher = len({(row.task, row.teacher) for row in data.rows}) == len(data.examples)
+    several = "Arms differ in their teachers too: each is compared with its own; the plots have the baseline's."
+    found = [Sentence("caution", several)] if not has_one_teacher else []
+    found += [Sentence("caution", "One teacher: how another one would have done is not in the intervals.")]
     if seeds < 3:
         told = "One seed" if seeds == 1 else "Two seeds"
         found.append(Sentence("caution", f"{told}: run three at least before anything is decided."))

@@ -129,10 +129,13 @@ def test_an_export_goes_to_the_hub_and_comes_back(
     told = run_cli("push", export, "owner/small", "--licence", "mit")
     assert told.code == 0, told.stderr
     assert set(hub) == {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
-    hub["evil.py"] = b"print('hello')"
+    hub["evil.py"] = hub["pytorch_model.bin"] = b"print('hello')"
+    hub["model.bin"] = b"weights of another runtime"
     told = run_cli("pull", "owner/small", "--output", tmp_path / "back")
     assert told.code == 0, told.stderr
     assert not (tmp_path / "back" / "evil.py").exists()
+    assert not (tmp_path / "back" / "pytorch_model.bin").exists()
+    assert (tmp_path / "back" / "model.bin").exists()
     assert load(tmp_path / "back")("kind and warm") == load(export)("kind and warm")
     assert "license: mit" in (tmp_path / "back" / "README.md").read_text()
 

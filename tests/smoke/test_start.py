@@ -69,5 +69,7 @@ def test_distil_from_python_answers_texts(teacher: Path, finished_run: Any, tmp_
     assert 0 <= small.scores["student"]["accuracy"] <= 1
     answer = small(rows[0]["sentence"])
     assert answer
+    with pytest.raises(lightpaff.UserError, match="was made for other data"):
+        lightpaff.distil(rows[:40], teacher=teacher, output=tmp_path / "run", overrides=SMALL)
     with pytest.raises(lightpaff.UserError, match="holds no rows"):
         lightpaff.distil([], output=tmp_path / "other")

@@ -142,6 +142,28 @@ def test_a_wrong_study_is_told_in_a_line(
     assert "Traceback" not in outcome.stderr
 
 
+def test_an_arm_with_other_data_is_compared_with_its_own_teacher(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+    arms = {"few": {"tasks.0.train.0.limit": 20}, "all": {}}
+    short = {
+        **STUDY,
+        "arms": arms,
+        "baseline": "all",
+        "reference": "all",
+        "seeds": [1],
+        "noise": None,
+        "latency": False,
+    }
+    told = run_cli("study", write_study(tiny_recipe, short), "--output", tiny_recipe.folder / "out")
+    assert told.code == 0, told.stderr
+    assert "'few' against 'all' is" in " ".join(told.stdout.split())
+    assert (
+        "Arms differ in their teachers too" in " ".join(told.stdout.split())
+        or len({row["teacher"] for row in read_study(tiny_recipe.folder / "out")["rows"]}) == 1
+    )
+    teachers = [name for name in (tiny_recipe.folder / "out" / "steps").glob("finetune-*/manifest.json")]
+    assert len(teachers) == 4
+
+
 def test_of_several_tasks_one_is_named(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
     second = {**tiny_recipe.content["tasks"][0], "name": "second"}
     tiny_recipe.content["tasks"].append(second)
@@ -158,6 +180,10 @@ def test_another_study_is_not_mixed_in(tiny_recipe: Any, run_cli: Callable[..., 
     output = tiny_recipe.folder / "out"
     short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None}
     assert run_cli("study", write_study(tiny_recipe, short), "--output", output).code == 0
+    tiny_recipe.set("fine_tuning.training.steps", 6)
+    outcome = run_cli("study", write_study(tiny_recipe, short), "--output", output)
+    assert outcome.code == 2
+    assert "of a recipe that was changed since" in " ".join(outcome.stderr.split())
     outcome = run_cli("study", write_study(tiny_recipe, {**short, "seeds": [2]}), "--output", output)
     assert outcome.code == 2
     assert "holds another study of that name" in " ".join(outcome.stderr.split())

@@ -94,6 +94,21 @@ def test_a_full_queue_refuses_and_has_room_again() -> None:
     assert run(work) == [[0], [2], [4], [6], [10]]
 
 
+def test_no_batch_is_larger_than_told_unless_one_request_is() -> None:
+    answer = Counting()
+
+    async def work() -> None:
+        batcher = Batcher(answer, most_together=4, wait_s=0.2, queue=100)
+        sizes = (3, 3, 6, 1)
+        found = await asyncio.gather(*(batcher.submit(list(range(size)), 5) for size in sizes))
+        assert [len(one) for one in found] == list(sizes)
+        assert batcher.queued == 0
+        await batcher.close()
+
+    run(work)
+    assert [len(batch) for batch in answer.batches] == [3, 3, 6, 1]
+
+
 def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
     answer = Counting()
     answer.may.clear()

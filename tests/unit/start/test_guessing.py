@@ -132,6 +132,21 @@ def test_what_fits_nothing_says_what_it_holds(tmp_path: Path) -> None:
         guess(look_at(path))
 
 
+def test_what_the_data_says_stays_a_comment(tmp_path: Path) -> None:
+    hostile = ["good\nseeds: {teacher: 77}\n#", "bad"]
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": hostile[row % 2]}, "jsonl")
+    path = path.rename(tmp_path / "2023.jsonl")
+    recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    assert recipe.seeds.teacher is None
+    assert recipe.name == "2023"
+    assert "seeds" in made.text
+
+
+def test_infinite_numbers_are_no_whole_ones(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "score": f"{row / 7:.3f}" if row else "1e999"}, "csv")
+    assert guess(look_at(path)).objective == "regress"
+
+
 def test_an_existing_recipe_is_kept(tmp_path: Path) -> None:
     path = write_file(tmp_path, reviews, "csv")
     (tmp_path / "recipe.yaml").write_text("mine")
