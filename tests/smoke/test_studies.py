@@ -160,7 +160,7 @@ def test_an_arm_with_other_data_is_compared_with_its_own_teacher(tiny_recipe: An
         "Arms differ in their teachers too" in " ".join(told.stdout.split())
         or len({row["teacher"] for row in read_study(tiny_recipe.folder / "out")["rows"]}) == 1
     )
-    teachers = [name for name in (tiny_recipe.folder / "out" / "steps").glob("finetune-*/manifest.json")]
+    teachers = list((tiny_recipe.folder / "out" / "steps").glob("finetune-*/manifest.json"))
     assert len(teachers) == 4
 
 
