@@ -16,6 +16,8 @@ _FEW_ROWS = 5_000
 _WITHOUT_CORPUS = ("tag", "answer")
 """Objectives whose rows are no text to pre-train on."""
 _LENGTHS = (32, 64, 128, 256, 512)
+_SCRATCH_LENGTH = 256
+"""Of a teacher that is made here."""
 _USUAL_LENGTHS: dict[str, float] = {"answer": 384, "clm": 256, "tag": 64}
 _TOKENS_A_MEAN_WORD = 3.5
 """Some 1.3 tokens a word, and long texts are more than twice as long as the mean."""
@@ -60,7 +62,7 @@ def make_recipe(name: str, files: Files, table: Table, guess: Guess, teacher: Te
         *([f"    columns: {_flow(_columns(guess))}"] if _columns(guess) else []),
         *([f"    languages: {_flow(guess.languages)}"] if guess.languages else []),
         f"    max_length: {length}  # in tokens; longer texts are cut, and counted",
-        *([f"    max_target_length: {length}"] if guess.objective == "translate" else []),
+        *([f"    max_target_length: {_target_length(table, guess, length)}"] if guess.objective == "translate" else []),
         *([f"    teacher: {_flow(teacher.sources[0])}"] if teacher.is_tuned else []),
         *_fine_tuning_lines(family, table, teacher),
         "seeds: {fine_tuning: [0, 1, 2]}",
@@ -136,7 +138,7 @@ def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:
     else:
         lines += [
             "  from_scratch: {architecture: mbart, layers: 3, hidden_size: 256, heads: 4, feed_forward: 1024,",
-            "                 vocabulary_size: 8000, max_length: 256}",
+            "                 vocabulary_size: 8000, max_length: " + f"{_SCRATCH_LENGTH}}}",
         ]
     if has_corpus and (teacher.needs_pretraining or not teacher.sources):
         rate = "3.0e-4" if teacher.sources else "1.0e-3"
@@ -202,6 +204,18 @@ def _length(table: Table, guess: Guess, teacher: TeacherFacts) -> tuple[int, str
     names = [guess.columns[key] for key in ("text", "text_pair", "source") if key in guess.columns]
     words = sum(column.words for name in names if (column := table.column(name)) is not None)
     wanted = _USUAL_LENGTHS.get(guess.objective, _TOKENS_A_MEAN_WORD * words + 8)
-    found = min(next((length for length in _LENGTHS if length >= wanted), _LENGTHS[-1]), teacher.longest or 512)
+    longest = (teacher.longest or _LENGTHS[-1]) if teacher.sources else _SCRATCH_LENGTH
+    found = min(_at_least(wanted), longest)
     told = "" if guess.objective in _USUAL_LENGTHS else f", for texts of {words:.0f} words on average"
     return found, f"length: {found} tokens{told}"
+
+
+def _target_length(table: Table, guess: Guess, most: int) -> int:
+    """The same of what is written."""
+    column = table.column(guess.columns["target"])
+    assert column is not None
+    return min(_at_least(_TOKENS_A_MEAN_WORD * column.words + 8), most)
+
+
+def _at_least(wanted: float) -> int:
+    return next((length for length in _LENGTHS if length >= wanted), _LENGTHS[-1])

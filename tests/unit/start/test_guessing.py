@@ -48,7 +48,7 @@ def languages(row: int) -> dict[str, Any]:
 
 
 def mails(row: int) -> dict[str, Any]:
-    return {"mail": sentence(60), "subject": sentence(4)}
+    return {"mail": sentence(160), "subject": sentence(4)}
 
 
 def plain(row: int) -> dict[str, Any]:
@@ -111,6 +111,9 @@ def test_the_task_and_its_columns_are_found(
     recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
     assert recipe == Recipe.load(tmp_path / "recipe.yaml")
     assert recipe.tasks[0].objective == objective
+    if recipe.teacher.from_scratch is not None:
+        assert recipe.tasks[0].max_length <= recipe.teacher.from_scratch.max_length
+        assert recipe.tasks[0].max_target_length <= recipe.tasks[0].max_length
     split = recipe.tasks[0].validation.split
     assert split is not None
     assert split.by == (group or next(iter(columns.values())))
