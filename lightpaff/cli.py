@@ -83,7 +83,7 @@ def study(
     recipe: Annotated[Path | None, typer.Option(help="Study this recipe instead of the one that is named.")] = None,
     task: Annotated[str | None, typer.Option(help="Which, where the recipe has several.")] = None,
     set_: SetOption = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME-RECIPE.")] = None,
 ) -> None:
     """Compare arms of a recipe at equal budgets; several processes may work on one study together."""
     from lightpaff.progress import results_console
@@ -103,6 +103,9 @@ def study(
     console.print(f"Done: {result.page}")
 
 
+TeacherOption = Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")]
+PartOption = Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")]
+UnlabelledOption = Annotated[list[Path] | None, typer.Option(help="More text of the same columns, without labels.")]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,12 +117,10 @@ ColumnOption = Annotated[
 @app.command()
 def new(
     data: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, CoNLL, SQuAD's JSON or text.")],
-    teacher: Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
-    unlabelled: Annotated[
-        list[Path] | None, typer.Option(help="More text of the same columns, without labels.")
-    ] = None,
+    teacher: TeacherOption = None,
+    validation: PartOption = None,
+    test: PartOption = None,
+    unlabelled: UnlabelledOption = None,
     column: ColumnOption = None,
     output: Annotated[Path, typer.Option("--output", help="The recipe.")] = Path("recipe.yaml"),
 ) -> None:
@@ -137,12 +138,10 @@ def new(
 @app.command()
 def distil(
     train: Annotated[Path, typer.Option(help="The data; see lightpaff new.")],
-    teacher: Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")] = None,
-    unlabelled: Annotated[
-        list[Path] | None, typer.Option(help="More text of the same columns, without labels.")
-    ] = None,
+    teacher: TeacherOption = None,
+    validation: PartOption = None,
+    test: PartOption = None,
+    unlabelled: UnlabelledOption = None,
     column: ColumnOption = None,
     set_: SetOption = None,
     output: Annotated[Path, typer.Option("--output", help="The run's directory; the recipe is beside it.")] = Path(

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from lightpaff.errors import UserError
 from lightpaff.files import write_whole
-from lightpaff.report import formats
 from lightpaff.report.page import PAGE
 from lightpaff.report.rows import report_from_json
+from lightpaff.report.templates import render
 from lightpaff.report.verdict import Sentence, write_verdict
 
 _SENTENCES = 3
@@ -39,15 +37,7 @@ def write_gallery(folder: Path) -> Path:
     entries = sorted(_entries(folder), key=lambda entry: entry.created, reverse=True)
     if not entries:
         raise UserError(f"{folder}: holds no report of a run or study; give the folder that the runs are in")
-    environment = Environment(
-        loader=PackageLoader("lightpaff.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"formats": formats}
-    write_whole(folder / PAGE, environment.get_template("gallery.html.jinja").render(entries=entries) + "\n")
+    write_whole(folder / PAGE, render("gallery.html.jinja", entries=entries))
     return folder / PAGE
 
 

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report import formats
-from lightpaff.report.canvas import Chart, arm_class
+from lightpaff.report.canvas import Chart
 from lightpaff.report.cards import headline_cards
 from lightpaff.report.markdown import card_facts, render_markdown
 from lightpaff.report.measured import count_seeds, in_order
@@ -35,6 +34,7 @@ from lightpaff.report.tables import (
     latency_table,
     main_table,
 )
+from lightpaff.report.templates import render
 from lightpaff.report.verdict import name_training_rows, write_verdict
 
 PAGE = "index.html"
@@ -81,15 +81,7 @@ def write_report_again(run: Path) -> Path:
 
 def render_page(data: ReportData) -> str:
     """The page: no scripts, nothing from the network, all text escaped. The same data gives the same bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"formats": formats, "arm_class": arm_class}
-    return environment.get_template("page.html.jinja").render(_page_content(data)) + "\n"
+    return render("page.html.jinja", **_page_content(data))
 
 
 def who_is_right(example: Disagreement) -> WhoIsRight:

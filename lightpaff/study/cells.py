@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightpaff.pipeline.arms import STUDENT, TEACHER
-from lightpaff.pipeline.build import Graph, TaskSteps, TrainingStep, in_order
+from lightpaff.pipeline.build import Graph, TrainingStep, in_order
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.run import open_context, prepare
-from lightpaff.recipe import Recipe
 from lightpaff.study.definition import Study, arm_recipe
 
 STAGES = {"pre-training": "pretraining", "fine-tuning": "fine_tuning"}
@@ -35,14 +33,6 @@ class Cell:
         """The student's."""
         return [training for training in self.graph.trainings if training.arm.is_small]
 
-    def student(self, task: TaskSteps) -> Step:
-        """What the student answers on a task's rows."""
-        return task.predictions[STUDENT, self.seed]
-
-    def teacher(self, task: TaskSteps) -> Step:
-        """The same of the teacher."""
-        return task.predictions[TEACHER, self.seed]
-
 
 def lay_out(study: Study, arm: str, seed: int, directory: Path, budgets: dict[str, int] | None) -> Cell:
     """One cell of a study that is kept in `directory`; its data is prepared, and nothing is trained."""
@@ -57,11 +47,6 @@ def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]
     for seed in study.seeds:
         for arm in study.arms:
             yield lay_out(study, arm, seed, directory, budgets[arm])
-
-
-def stages_of(recipe: Recipe) -> list[str]:
-    """The sections of the recipe that train students."""
-    return [section for section in STAGES.values() if getattr(recipe, section) is not None]
 
 
 def _ends(study: Study, graph: Graph, seed: int) -> list[Step]:

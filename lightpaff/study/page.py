@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lightpaff.files import write_json_whole, write_whole
-from lightpaff.report import formats
-from lightpaff.report.canvas import Chart, arm_class
+from lightpaff.report.canvas import Chart
 from lightpaff.report.markdown import render_table
 from lightpaff.report.page import PAGE
+from lightpaff.report.templates import render
 from lightpaff.study.comparing import StudyData
 from lightpaff.study.plots import plot_against_latency, plot_along, plot_arms, plot_noise
 from lightpaff.study.tables import answer, curvature_table, study_table
@@ -27,14 +26,6 @@ def write_study(data: StudyData, directory: Path) -> Path:
 
 def render_page(data: StudyData) -> str:
     """The page: no scripts, nothing from the network, all text escaped."""
-    environment = Environment(
-        loader=PackageLoader("lightpaff.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"formats": formats, "arm_class": arm_class}
     content = {
         "data": data,
         "verdict": answer(data),
@@ -42,7 +33,7 @@ def render_page(data: StudyData) -> str:
         "noise": {task: [_embedded(chart) for chart in plot_noise(data, task)] for task in data.examples},
         "curvature": curvature_table(data),
     }
-    return environment.get_template("study.html.jinja").render(content) + "\n"
+    return render("study.html.jinja", **content)
 
 
 def render_markdown(data: StudyData) -> str:
