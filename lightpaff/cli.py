@@ -28,6 +28,10 @@ SetOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="The run's directory; default runs/NAME.")]
+StudiedOption = Annotated[
+    Path | None, typer.Option("--recipe", help="Study this recipe instead of the one that is named.")
+]
+TaskOption = Annotated[str | None, typer.Option(help="Which the study is about, where the recipe has several.")]
 
 _UsageError: Any = typer.BadParameter.__base__
 """What a wrong command line raises: Click's, or that of typer's own copy of Click, as the version has it."""
@@ -49,7 +53,13 @@ def run(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = N
 
 
 @app.command()
-def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = None) -> None:
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A recipe or a study, in YAML.", show_default=False)],
+    studied: StudiedOption = None,
+    task: TaskOption = None,
+    set_: SetOption = None,
+    output: OutputOption = None,
+) -> None:
     """Show the steps, which are done, what they cost and how long they may take; trains nothing."""
     import yaml
 
@@ -61,10 +71,12 @@ def plan(recipe: RecipeArgument, set_: SetOption = None, output: OutputOption = 
     from lightpaff.study.run import plan_study
 
     if is_study(recipe):
-        for arm, planned, context in plan_study(load_study(recipe, set_), output):
+        for arm, planned, context in plan_study(load_study(recipe, set_, studied, task), output):
             results_console().print(f"\n{arm}, the first of its seeds:", style="bold")
             print_plan(planned, context, results_console())
         return
+    if studied or task:
+        raise UserError(f"{recipe}: is a recipe; --recipe and --task are for studies")
     loaded = Recipe.load(recipe, set_)
     print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     planned, context = plan_run(loaded, output)
@@ -80,10 +92,10 @@ def study(
     preset: Annotated[
         Literal["quick"] | None, typer.Option(help="Will it pay for me? Three arms of a recipe in about an hour.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Study this recipe instead of the one that is named.")] = None,
-    task: Annotated[str | None, typer.Option(help="Which, where the recipe has several.")] = None,
+    recipe: StudiedOption = None,
+    task: TaskOption = None,
     set_: SetOption = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME-RECIPE.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Default: runs/studies/NAME-RECIPE-TASK.")] = None,
 ) -> None:
     """Compare arms of a recipe at equal budgets; several processes may work on one study together."""
     from lightpaff.progress import results_console

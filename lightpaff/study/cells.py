@@ -37,7 +37,7 @@ class Cell:
 def lay_out(study: Study, arm: str, seed: int, directory: Path, budgets: dict[str, int] | None) -> Cell:
     """One cell of a study that is kept in `directory`; its data is prepared, and nothing is trained."""
     recipe = arm_recipe(study, arm, seed, budgets)
-    context = open_context(recipe, directory / "cell")
+    context = open_context(recipe, directory)
     graph, _ = prepare(context, [])
     return Cell(arm, seed, context, graph, list(in_order(_ends(study, graph, seed))))
 

@@ -40,7 +40,7 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: s
         UserError: for bad input; the directory is of something else.
     """
     content = Recipe.load(recipe, overrides).model_dump()
-    directory = output or Path("runs") / "studies" / f"{content['name']}-quick"
+    directory = output or Path("runs") / "studies" / "-".join(filter(None, (content["name"], "quick", task)))
     directory.mkdir(parents=True, exist_ok=True)
     path, given = directory / _CHOSEN, read_overrides(overrides)
     with alone_in(directory):

@@ -2,8 +2,8 @@
 
 STUDY/study.json          what this directory is: the study with its defaults
 STUDY/budgets.json        the steps of each arm
-STUDY/steps/              the steps, each done once
 STUDY/report/             index.html, study.md, study.json
+STUDY/../steps/           the steps, each done once, for all studies there
 """
 
 import itertools
@@ -18,7 +18,6 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
-from lightpaff.pipeline.run import STEPS
 from lightpaff.progress import console
 from lightpaff.study.budgets import Budgets, find_budgets
 from lightpaff.study.cells import Cell, lay_out_all
@@ -45,7 +44,7 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
 
     Args:
         study: see `load_study`.
-        output: its directory; left out, `studies/NAME-RECIPE` under `runs`.
+        output: its directory; left out, `studies/NAME-RECIPE`, with the task where one is named, under `runs`.
         command: how the page says that it can be made again.
 
     Raises:
@@ -76,7 +75,9 @@ def plan_study(study: Study, output: Path | None = None) -> list[tuple[str, Plan
 
 def study_directory(study: Study, output: Path | None) -> Path:
     """Where a study goes."""
-    return output or Path("runs") / "studies" / f"{study.name}-{Path(study.recipe).stem}"
+    return output or Path("runs") / "studies" / "-".join(
+        filter(None, (study.name, Path(study.recipe).stem, study.task))
+    )
 
 
 def claim(study: Study, directory: Path) -> Budgets:
@@ -92,9 +93,7 @@ def claim(study: Study, directory: Path) -> Budgets:
 
 def _claim(study: Study, directory: Path) -> Budgets:
     path = directory / STUDY
-    if not path.exists() and any(
-        not entry.name.startswith((".", STEPS, "quick.json")) for entry in directory.iterdir()
-    ):
+    if not path.exists() and any(not entry.name.startswith((".", "quick.json")) for entry in directory.iterdir()):
         raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
     # A recipe that was edited makes another study.
     recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}

@@ -77,7 +77,7 @@ def test_a_study_from_its_file_to_its_page(tiny_recipe: Any, run_cli: Callable[.
     assert page.count("<svg") == 4
     assert "<script" not in page
     # One teacher for all, and each step once.
-    kinds = [path for kind in ("pretrain", "finetune") for path in (output / "steps").glob(f"{kind}-*")]
+    kinds = [path for kind in ("pretrain", "finetune") for path in (output.parent / "steps").glob(f"{kind}-*")]
     names = [read_manifest(path)["name"] for path in kinds]
     assert sum(name.startswith("pre-train the teacher") for name in names) == 1
     assert sum(name.startswith("fine-tune the teacher") for name in names) == 1
@@ -157,7 +157,7 @@ def test_an_arm_with_other_data_is_compared_with_its_own_teacher(tiny_recipe: An
     assert told.code == 0, told.stderr
     assert "'few' against 'all' is" in " ".join(told.stdout.split())
     # Two teachers and two students.
-    teachers = list((tiny_recipe.folder / "out" / "steps").glob("finetune-*/manifest.json"))
+    teachers = list((tiny_recipe.folder / "steps").glob("finetune-*/manifest.json"))
     assert len(teachers) == 4
 
 
@@ -169,6 +169,9 @@ def test_of_several_tasks_one_is_named(tiny_recipe: Any, run_cli: Callable[..., 
     told = run_cli("study", path, "--output", output)
     assert told.code == 2
     assert "name one with the key task or --task: toy, second" in " ".join(told.stderr.split())
+    recipe = tiny_recipe.folder / "recipe.yaml"
+    assert run_cli("plan", path, "--recipe", recipe, "--task", "second", "--output", output).code == 0
+    assert run_cli("plan", recipe, "--task", "second").code == 2
     assert run_cli("study", path, "--task", "second", "--output", tiny_recipe.folder / "other").code == 0
     assert {row["task"] for row in read_study(tiny_recipe.folder / "other")["rows"]} == {"second"}
 
@@ -218,7 +221,7 @@ def test_two_processes_do_no_step_twice_even_if_one_is_killed(tiny_recipe: Any) 
 
     first, second = start(), start()
     deadline = time.monotonic() + TIMEOUT
-    while len(list((output / "steps").glob("pretrain-*"))) < 2:
+    while len(list((output.parent / "steps").glob("pretrain-*"))) < 2:
         assert time.monotonic() < deadline, "nothing was trained"
         time.sleep(0.1)
     first.send_signal(signal.SIGKILL)
