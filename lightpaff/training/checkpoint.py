@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightpaff.errors import UserError
 from lightpaff.files import MANIFEST, read_manifest, whole_directory, write_json_whole, write_whole
+from lightpaff.training.sharding import like, whole
 
 _MODEL, _OPTIMISER, _BEST, _STATE = "model.safetensors", "optimiser.safetensors", "best.safetensors", "state.json"
 
@@ -54,34 +55,39 @@ class Progress:
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer once, tied ones under their first name, on the CPU."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    """Every parameter and buffer once, tied ones under their first name, whole and on the CPU."""
+    return {name: _copied(tensor) for name, tensor in _tensors_of(model).items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put what `weights_of` gave back into a model of the same shape."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = _tensors_of(model)
     assert tensors.keys() == weights.keys()
     with torch.no_grad():
         for name, tensor in tensors.items():
-            tensor.copy_(weights[name])
+            tensor.copy_(like(weights[name], tensor))
 
 
 def save_checkpoint(
     directory: Path,
     fingerprint: str,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    weights: dict[str, Tensor],
+    optimiser: dict[str, Tensor],
     best: dict[str, Tensor],
     progress: Progress,
 ) -> None:
-    """Write the state after `progress.step` steps, then delete older ones."""
+    """Write the state after `progress.step` steps, then delete older ones.
+
+    Args:
+        weights: of `weights_of`.
+        optimiser: of `optimiser_tensors`.
+        best: the weights of the best evaluation.
+    """
     path = directory / f"step-{progress.step:09d}"
     if not (path / MANIFEST).exists():
         with whole_directory(path, {"fingerprint": fingerprint}) as folder:
-            write_whole(folder / _MODEL, save(weights_of(model)))
-            write_whole(folder / _OPTIMISER, save(_optimiser_tensors(model, optimiser)))
+            write_whole(folder / _MODEL, save(weights))
+            write_whole(folder / _OPTIMISER, save(optimiser))
             write_whole(folder / _BEST, save(best))
             write_json_whole(folder / _STATE, asdict(progress))
     for other in directory.iterdir():
@@ -110,10 +116,11 @@ def load_checkpoint(
     return Progress(**state), load_file(path / _BEST)
 
 
-def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser holds of each parameter, whole and on the CPU."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        f"{name_of[id(parameter)]}:{key}": value.detach().cpu().clone().contiguous()
+        f"{name_of[id(parameter)]}:{key}": _copied(value)
         for parameter, state in optimiser.state.items()
         for key, value in state.items()
     }
@@ -125,4 +132,12 @@ def _load_optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer, 
         parameter, key = name.rsplit(":", 1)
         owner = parameters[parameter]
         # The fused AdamW keeps even its step counter beside the parameter.
-        optimiser.state[owner][key] = tensor.to(owner.device)
+        optimiser.state[owner][key] = like(tensor, owner)
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return whole(tensor.detach()).cpu().clone().contiguous()

@@ -26,10 +26,18 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
 from lightpaff.recipe_sections import Distillation, Training
 from lightpaff.targets.teacher import StoredTeacher, Teacher
-from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
+from lightpaff.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    load_weights,
+    optimiser_tensors,
+    save_checkpoint,
+    weights_of,
+)
 from lightpaff.training.device import Hardware
 from lightpaff.training.interruption import StoppedError, StopRequest
 from lightpaff.training.optimiser_step import SUMS, OptimiserStep, create_accelerator
+from lightpaff.training.sharding import gathered, make_whole
 from lightpaff.training.step_input import StepInput, StepInputs, load
 
 _RECORDS_A_RUN = 200
@@ -109,6 +117,7 @@ def train(job: TrainingJob) -> Progress:
     stored = job.teacher if isinstance(job.teacher, StoredTeacher) else None
     inputs = StepInputs(job.data, order, job.distillation, job.draws, stored)
     loop.run(load(inputs, range(progress.step, total_steps), job.hardware))
+    make_whole(job.model)
     load_weights(job.model, loop.best)
     return progress
 
@@ -206,7 +215,8 @@ class _Loop:
 
     def _evaluate(self) -> None:
         self.job.model.eval()
-        values = self.job.validate(self.job.model)
+        with gathered(self.taker.module):
+            values = self.job.validate(self.job.model)
         self._require_finite(values)
         self.progress.evaluations.append({"step": self.progress.step, **values})
         score, loss = values["score"], values["loss"]
@@ -218,15 +228,13 @@ class _Loop:
     def _save(self, sums: "_Sums") -> None:
         self.progress.running = sums.values()
         self._require_finite(self.progress.running)
-        if self.taker.accelerator.is_main_process:
-            save_checkpoint(
-                self.job.checkpoints,
-                self.job.fingerprint,
-                self.job.model,
-                self.taker.optimiser,
-                self.best,
-                self.progress,
-            )
+        is_first = self.taker.accelerator.is_main_process
+        if is_first or self.taker.is_sharded:
+            # Of a model that is split, all ranks give their part.
+            weights = weights_of(self.job.model)
+            optimiser = optimiser_tensors(self.job.model, self.taker.optimiser)
+        if is_first:
+            save_checkpoint(self.job.checkpoints, self.job.fingerprint, weights, optimiser, self.best, self.progress)
 
     def _note(self) -> str:
         parts = [f"loss {self.progress.history[-1]['loss']:.3f}"] if self.progress.history else []

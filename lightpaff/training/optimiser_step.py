@@ -6,13 +6,14 @@ uninterrupted one takes.
 Shapes: P target positions.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from lightpaff.errors import UserError
@@ -27,6 +28,7 @@ from lightpaff.training.memory import keep_freed_memory
 from lightpaff.training.optimiser import create_optimiser
 from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
+from lightpaff.training.sharding import shard, whole
 from lightpaff.training.step_input import StepInput
 
 SUMS = ("total", "nll", "divergence", "count", "gold_count", "tokens", "positions", "gradient_norm", "steps")
@@ -94,8 +96,17 @@ class OptimiserStep:
             keep_freed_memory()
         if self.settings.activation_checkpointing:
             compute_activations_again(self.model.model)
-        self.module = self.accelerator.prepare(LossModule(self.model, self.gold_scale))
+        self.module: nn.Module = LossModule(self.model, self.gold_scale)
+        if self.is_sharded:
+            shard(self.module, self.model.model, self.hardware.device)
+        else:
+            self.module = self.accelerator.prepare(self.module)
         self.optimiser = create_optimiser(self.model, self.settings)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the ranks hold a part of the model each."""
+        return self.settings.sharded and self.accelerator.num_processes > 1
 
     def take(self, step_input: StepInput) -> Tensor:
         """One step; the sums in the order of `SUMS`, over all ranks, on the device."""
@@ -110,7 +121,7 @@ class OptimiserStep:
             # Seeded by place, not carried along: a resumed run needs no generator state.
             torch.manual_seed(_place_seed(self.seed, step_input.step, number, self.accelerator.process_index))
             is_last = number == len(step_input.batches) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
+            with self._synchronised(is_last):
                 with self.hardware.autocast():
                     soft_targets = self.teacher.targets(batch) if stored is None else stored
                     losses: LossSums = self.module(batch, soft_targets, self.distillation)
@@ -118,12 +129,20 @@ class OptimiserStep:
                 self.accelerator.backward(losses.total * (self.accelerator.num_processes / global_num_targets))
             values = (losses.total, losses.nll, losses.divergence, losses.count, losses.gold_count)
             sums += torch.stack([value.detach().double() for value in values])
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         seen = sums.new_tensor([step_input.local_num_tokens, step_input.local_num_positions])
         global_sums = self.accelerator.reduce(torch.cat([sums, seen]), "sum")
         return torch.cat([global_sums, torch.stack([norm.double(), torch.ones_like(sums[0])])])
+
+    def _synchronised(self, now: bool) -> AbstractContextManager[object]:
+        """Add up the ranks' gradients in the backward pass inside, or leave them as they are."""
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(now)
+            return nullcontext()
+        context: AbstractContextManager[object] = nullcontext() if now else self.accelerator.no_sync(self.module)
+        return context
 
 
 def compute_activations_again(model: PreTrainedModel) -> None:

@@ -24,6 +24,8 @@ from lightpaff.training.interruption import StoppedError
 from lightpaff.training.loop import TrainingJob, train
 
 KINDS = ["mlm", "clm", "mssm", "translate", "partly labelled", "scores", "mlm stored", "translate stored"]
+SHARDED = ["mlm", "clm", "translate stored"]
+"""Those that are also trained with the model split over the ranks."""
 SETTINGS: dict[str, Any] = {"weight": 0.5, "steps": 3, "batch_size": 6, "micro_batch_tokens": 20, "evaluations": 2}
 LONGER = {**SETTINGS, "steps": 8, "evaluations": 8}
 
@@ -64,16 +66,20 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "way"), [*((kind, "") for kind in KINDS), *((kind, "sharded ") for kind in SHARDED)])
 def test_two_ranks_equal_one(
-    kind: str, trained_by_two: Path, make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
+    kind: str,
+    way: str,
+    trained_by_two: Path,
+    make_job: Callable[..., TrainingJob],
+    largest_difference: Callable[..., float],
 ) -> None:
     job = make_job(kind, **SETTINGS)
     progress = train(job)
     for rank in range(2):
-        weights = load_file(trained_by_two / f"{kind} {rank}.safetensors")
+        weights = load_file(trained_by_two / f"{way}{kind} {rank}.safetensors")
         assert largest_difference(weights_of(job.model), weights) < 1e-8
-        found = json.loads((trained_by_two / f"{kind} {rank}.json").read_text())
+        found = json.loads((trained_by_two / f"{way}{kind} {rank}.json").read_text())
         assert (found["tokens"], found["targets"]) == (progress.tokens, progress.targets)
         assert found["best_step"] == progress.best_step
         assert len(found["history"]) == 3
@@ -87,16 +93,17 @@ def test_both_ranks_hold_the_same_bits(kind: str, trained_by_two: Path) -> None:
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-@pytest.mark.parametrize("kind", ["mlm", "translate stored"])
+@pytest.mark.parametrize("kind", ["mlm", "translate stored", "sharded mlm"])
 def test_one_two_and_one_ranks_equal_one(
     kind: str, tmp_path: Path, make_job: Callable[..., TrainingJob], largest_difference: Callable[..., float]
 ) -> None:
+    way, kind = kind, kind.removeprefix("sharded ")
     whole = make_job(kind, **LONGER, validate=StoppingScore(None))
     expected = train(whole)
     checkpoints = tmp_path / "shared checkpoints"
     with pytest.raises(StoppedError):
         train(replace(make_job(kind, **LONGER, validate=StoppingScore(2)), checkpoints=checkpoints))
-    train_with_two(tmp_path, kind)
+    train_with_two(tmp_path, way)
     last = replace(make_job(kind, **LONGER, validate=StoppingScore(None)), checkpoints=checkpoints)
     assert [json.loads(path.read_text())["step"] for path in checkpoints.glob("step-*/state.json")] == [5]
     progress = train(last)
@@ -130,7 +137,8 @@ def run_rank(folder: Path, way: str) -> None:
     if way == "whole":
         train_all(folder, JobMaker(own))
     else:
-        job = JobMaker(own)(way, **LONGER, validate=StoppingScore(3))
+        kind = way.removeprefix("sharded ")
+        job = JobMaker(own)(kind, **LONGER, sharded=kind != way, validate=StoppingScore(3))
         with pytest.raises(StoppedError):
             train(replace(job, checkpoints=folder / "shared checkpoints"))
     torch.distributed.destroy_process_group()
@@ -138,11 +146,12 @@ def run_rank(folder: Path, way: str) -> None:
 
 def train_all(folder: Path, make_job: Callable[..., TrainingJob]) -> None:
     rank = os.environ["RANK"]
-    for kind in KINDS:
-        job = make_job(kind, **SETTINGS)
-        progress = train(job)
-        save_file(weights_of(job.model), folder / f"{kind} {rank}.safetensors")
-        (folder / f"{kind} {rank}.json").write_text(json.dumps(asdict(progress)))
+    for way, kinds in {"": KINDS, "sharded ": SHARDED}.items():
+        for kind in kinds:
+            job = make_job(kind, **SETTINGS, sharded=bool(way))
+            progress = train(job)
+            save_file(weights_of(job.model), folder / f"{way}{kind} {rank}.safetensors")
+            (folder / f"{way}{kind} {rank}.json").write_text(json.dumps(asdict(progress)))
 
 
 if __name__ == "__main__":

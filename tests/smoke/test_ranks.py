@@ -74,6 +74,7 @@ def long_recipe(recipe: Any) -> Any:
 
 
 def test_torchrun_from_start_to_report(recipe: Any, read_report: Callable[[Path], dict[str, Any]]) -> None:
+    recipe.set("fine_tuning.training.sharded", True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     told = subprocess.run(
         [*launch, *command_of(recipe)], capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ}

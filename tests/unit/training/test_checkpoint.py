@@ -7,7 +7,14 @@ from torch import nn
 
 from lightpaff.errors import UserError
 from lightpaff.recipe_sections import Training
-from lightpaff.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, weights_of
+from lightpaff.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    load_weights,
+    optimiser_tensors,
+    save_checkpoint,
+    weights_of,
+)
 from lightpaff.training.optimiser import create_optimiser
 
 SETTINGS = Training(steps=1, learning_rate=0.1)
@@ -34,6 +41,13 @@ def take_steps(model: Tied, optimiser: torch.optim.Optimizer, count: int) -> Non
         model(torch.tensor([number % 7, 3])).square().sum().backward()
         optimiser.step()
         optimiser.zero_grad()
+
+
+def save(
+    directory: Path, model: Tied, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor], progress: Progress
+) -> None:
+    tensors = weights_of(model), optimiser_tensors(model, optimiser)
+    save_checkpoint(directory, "this one", *tensors, best, progress)
 
 
 @pytest.fixture
@@ -80,7 +94,7 @@ def test_everything_comes_back_exactly(
 ) -> None:
     model, optimiser = trained
     best = weights_of(Tied()) if has_best else {}
-    save_checkpoint(tmp_path, "this one", model, optimiser, best, PROGRESS)
+    save(tmp_path, model, optimiser, best, PROGRESS)
     other = Tied()
     other_optimiser = create_optimiser(other, SETTINGS)
     restored = load_checkpoint(tmp_path, "this one", other, other_optimiser)
@@ -109,7 +123,7 @@ def test_only_the_newest_is_kept(trained: tuple[Tied, torch.optim.Optimizer], tm
     model, optimiser = trained
     (tmp_path / ".step-000000001.abc.part").mkdir()
     for step in (1, 2, 10):
-        save_checkpoint(tmp_path, "this one", model, optimiser, {}, Progress(step=step))
+        save(tmp_path, model, optimiser, {}, Progress(step=step))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000010"]
     restored = load_checkpoint(tmp_path, "this one", model, optimiser)
     assert restored is not None
@@ -118,8 +132,8 @@ def test_only_the_newest_is_kept(trained: tuple[Tied, torch.optim.Optimizer], tm
 
 def test_the_newest_wins_where_a_kill_left_two(trained: tuple[Tied, torch.optim.Optimizer], tmp_path: Path) -> None:
     model, optimiser = trained
-    save_checkpoint(tmp_path / "a", "this one", model, optimiser, {}, Progress(step=9))
-    save_checkpoint(tmp_path / "b", "this one", model, optimiser, {}, Progress(step=10))
+    save(tmp_path / "a", model, optimiser, {}, Progress(step=9))
+    save(tmp_path / "b", model, optimiser, {}, Progress(step=10))
     (tmp_path / "a" / "step-000000009").rename(tmp_path / "b" / "step-000000009")
     (tmp_path / "b" / ".step-000000011.abc.part").mkdir()
     restored = load_checkpoint(tmp_path / "b", "this one", model, optimiser)
@@ -133,7 +147,7 @@ def test_nothing_to_restore(trained: tuple[Tied, torch.optim.Optimizer], tmp_pat
 
 
 def test_another_fingerprint_is_refused(trained: tuple[Tied, torch.optim.Optimizer], tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, "this one", *trained, {}, PROGRESS)
+    save(tmp_path, *trained, {}, PROGRESS)
     with pytest.raises(UserError, match=r"is a checkpoint of another step or recipe; delete .* and run again"):
         load_checkpoint(tmp_path, "another one", *trained)
 
@@ -156,7 +170,7 @@ def cut(path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused(
     trained: tuple[Tied, torch.optim.Optimizer], tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    save_checkpoint(tmp_path, "this one", *trained, {}, PROGRESS)
+    save(tmp_path, *trained, {}, PROGRESS)
     damage(tmp_path / "step-000000003")
     other = Tied()
     before = weights_of(other)
