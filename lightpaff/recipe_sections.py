@@ -309,7 +309,7 @@ _METRICS: dict[str, list[Metric]] = {
 """What an objective can be measured by; the first two are reported where a task names none."""
 
 _ONLY_FOR = {
-    "unlabelled": ("classify", "regress", "tag"),
+    "unlabelled": ("classify", "regress", "tag", "clm", "translate"),
     "labels": ("classify", "tag"),
     "stride": ("clm",),
     "max_target_length": ("translate",),
@@ -359,7 +359,8 @@ class Task(Section):
     test: AnySource | None = None
     """Left out, the validation set is also what is reported, and the report says so."""
     unlabelled: list[AnySource] = []
-    """Text without labels: only the teacher's term of the loss applies there."""
+    """Text without labels: only the teacher's term of the loss applies there; for clm, text of whose tokens only the
+    teacher speaks; for translate, sources for which the teacher writes the targets (sequence_distillation)."""
     columns: Columns = Columns()
     labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
     """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
@@ -408,6 +409,8 @@ class Task(Section):
                 )
         if self.stride is not None and self.stride > self.max_length:
             raise ValueError(f"stride is {self.stride}, more than max_length {self.max_length}; lower it")
+        if self.unlabelled and self.objective == "translate" and self.sequence_distillation is None:
+            raise ValueError("unlabelled of translate gets its targets from the teacher; add sequence_distillation: {}")
         for source in (*self.train, self.validation, *([self.test] if self.test else []), *self.unlabelled):
             _check_document(source, self.objective)
         return self

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TARGETS = "target_ids"
+WITHOUT_TARGET = "without a target"
 _PAIRS_TOKENISED_TOGETHER = 1000
 _COLUMNS = {
     TARGETS: pa.large_list(pa.int32()),
@@ -73,6 +74,21 @@ def read_pairs(
                 dropped["empty source or target"] += 1
 
 
+def read_sources(sources: list[ResolvedSource], columns: Columns, dropped: Counter[str]) -> Iterator[TextPair]:
+    """Texts to be read whose targets are nobody's yet: empty, also where a row has one.
+
+    Raises:
+        UserError: as `read_pair`.
+    """
+    for source in sources:
+        for number, row in iterate_rows(source):
+            text = _clean_text_at(row, columns.source, source.source.path, number)
+            if text:
+                yield TextPair(text, "", [])
+            else:
+                dropped["empty source"] += 1
+
+
 def write_pairs(
     pairs: Iterator[TextPair],
     tokenizer: "PreTrainedTokenizerBase",
@@ -80,7 +96,8 @@ def write_pairs(
     destination: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Tokenise pairs into `destination` and return the facts for the data card; `tokenizer` stays as it is.
+    """Tokenise pairs into `destination` and return the facts for the data card; `tokenizer` stays as it is. An empty
+    target has no tokens, not even the end token.
 
     Raises:
         UserError: the tokenizer lacks one of the task's languages.
@@ -94,6 +111,7 @@ def write_pairs(
         for batch in in_batches(pairs, _PAIRS_TOKENISED_TOGETHER):
             source_rows, is_source_cut = _tokenise_sources([pair.source for pair in batch], own_tokenizer, task)
             target_rows, is_target_cut = _tokenise_targets([pair.target for pair in batch], own_tokenizer, task)
+            target_rows = [row if pair.target else [] for pair, row in zip(batch, target_rows, strict=True)]
             truncated += int(np.sum(is_source_cut | is_target_cut))
             lengths.extend(zip(map(len, source_rows), map(len, target_rows), strict=True))
             advance(len(batch))
@@ -103,6 +121,8 @@ def write_pairs(
     write_token_table(destination, batches(), _COLUMNS)
     facts: dict[str, Any] = {"rows": len(lengths), "truncated": truncated}
     if lengths:
+        if missing := sum(target == 0 for _, target in lengths):
+            facts[WITHOUT_TARGET] = missing
         facts["tokens"] = int(np.sum(lengths))
         source_median, target_median = np.median(lengths, axis=0)
         facts["median length in tokens"] = f"{source_median:.0f} to {target_median:.0f}"

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.likelihoods import TokenLikelihoods, read_likelihoods, write_likelihoods
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.objectives.answers import Answerer, ask_nll
-from lightpaff.objectives.batch import Batch
+from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import AnswerWords, Objective
 from lightpaff.objectives.padding import pad_tokens
 from lightpaff.objectives.vocabulary import Vocabulary
@@ -39,7 +40,9 @@ from lightpaff.recipe_sections import Pretraining, Task
 
 _STARTS = "document_starts"
 _WORDS = "words"
+_HAS_GOLD = "has_gold"
 _SEQUENCE_COLUMNS = {_STARTS: pa.large_list(pa.int32())}
+_TASK_COLUMNS = {**_SEQUENCE_COLUMNS, _HAS_GOLD: pa.bool_()}
 _DOCUMENT_COLUMNS = {_WORDS: pa.int64()}
 _SEQUENCES_WRITTEN_TOGETHER = 4096
 _DOCUMENTS_WRITTEN_TOGETHER = 256
@@ -133,17 +136,25 @@ class CausalLanguageModelling:
         document_starts: the places in the rows at which documents begin.
         padding_id: of the padding token.
         number_of_classes: V, the size of the vocabulary without padded rows.
+        has_gold_N: whether the tokens of a row are gold labels, or only the teacher speaks of them; left out, all are.
     """
 
     head = "next_tokens"
 
     def __init__(
-        self, rows: TokenTable, document_starts: TokenTable, *, padding_id: int, number_of_classes: int
+        self,
+        rows: TokenTable,
+        document_starts: TokenTable,
+        *,
+        padding_id: int,
+        number_of_classes: int,
+        has_gold_N: NDArray[np.bool_] | None = None,
     ) -> None:
         self.number_of_classes = number_of_classes
         self.lengths_N = rows.lengths_N - 1
-        self.gold_ids = np.arange(len(rows))
-        row_of_start = np.repeat(self.gold_ids, document_starts.lengths_N)
+        self._has_gold_N = np.ones(len(rows), dtype=bool) if has_gold_N is None else has_gold_N
+        self.gold_ids = np.flatnonzero(self._has_gold_N)
+        row_of_start = np.repeat(np.arange(len(rows)), document_starts.lengths_N)
         # A row's first token is no target anyway.
         starts_N = np.bincount(row_of_start[document_starts.values > 0], minlength=len(rows))
         self.targets_N = self.lengths_N - starts_N
@@ -167,11 +178,12 @@ class CausalLanguageModelling:
         is_piece_BS = is_start_BT[:, :-1] | (place_1S == lengths_B1)
         piece_BS = np.maximum.accumulate(np.where(is_piece_BS, place_1S, 0), axis=1)
         is_target_BS = is_input_BS & ~is_start_BT[:, 1:]
+        labels_BS = np.where(self._has_gold_N[example_ids][:, None], tokens_BT[:, 1:], NO_GOLD_LABEL)
         return _make_batch(
             np.where(is_input_BS, tokens_BT[:, :-1], self._padding_id),
             place_1S - piece_BS,
             np.flatnonzero(is_target_BS),
-            tokens_BT[:, 1:][is_target_BS],
+            labels_BS[is_target_BS],
             example_ids,
             content_keys(rows, starts),
             draw,
@@ -276,7 +288,8 @@ def prepare_rows(
 ) -> list[dict[str, Any]]:
     """Tokenise the documents of a task into `result`; returns a data card a split.
 
-    Training documents are packed as in pre-training, into rows of `max_length` inputs, the last one shorter.
+    Training documents are packed as in pre-training, into rows of `max_length` inputs, the last one shorter; then
+    those of which only the teacher speaks.
     Validation and test documents keep a row each. Words are counted as is usual for WikiText: what white space
     separates, and the newlines.
 
@@ -287,8 +300,10 @@ def prepare_rows(
     cards = {}
     for split in ("validation", "test", "train"):
         if sources.of(split):
-            reading = _Reading(task, sources.of(split), evaluated, advance, is_training=split == "train")
-            cards[split] = _write_split(task, split, reading, vocabulary, result)
+            is_training = split == "train"
+            reading = _Reading(task, sources.of(split), evaluated, advance, is_training)
+            more = _Reading(task, sources.unlabelled if is_training else [], evaluated, advance, is_training)
+            cards[split] = _write_split(task, split, reading, more, vocabulary, result)
     return [cards[split] for split in SPLITS if split in cards]
 
 
@@ -296,7 +311,7 @@ def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed:
     """A prepared split: of `train` packed rows, of the others the windows that score every token once."""
     path = rows / f"{split}.arrow"
     if split == "train":
-        return _open_sequences(path, vocabulary)
+        return _open_sequences(path, vocabulary, np.array(TokenTable(path).column(_HAS_GOLD), dtype=bool))
     documents = TokenTable(path)
     return SlidingWindows(
         documents,
@@ -422,30 +437,50 @@ class _Reading:
         self.advance(1)
 
 
-def _write_split(task: Task, split: str, reading: _Reading, vocabulary: Vocabulary, result: Path) -> dict[str, Any]:
+def _write_split(
+    task: Task, split: str, reading: _Reading, unlabelled: _Reading, vocabulary: Vocabulary, result: Path
+) -> dict[str, Any]:
     counted: Counter[str] = Counter()
-    frame = _find_frame(vocabulary)
+    without_gold: Counter[str] = Counter()
+    start, end = _find_frame(vocabulary)
     texts = tokenise(reading.texts(), vocabulary.tokenizer)
     path = result / f"{split}.arrow"
+    rows: Iterator[dict[str, Any]]
     if split == "train":
-        rows = pack_documents(texts, counted, frame=frame, sequence_length=task.max_length, keeps_last=True)
-        count = write_rows(path, rows, _SEQUENCE_COLUMNS, _SEQUENCES_WRITTEN_TOGETHER)
+        more = tokenise(unlabelled.texts(), vocabulary.tokenizer)
+        rows = chain(
+            _training_rows(texts, counted, task, (start, end), has_gold=True),
+            _training_rows(more, without_gold, task, (start, end), has_gold=False),
+        )
+        write_rows(path, rows, _TASK_COLUMNS, _SEQUENCES_WRITTEN_TOGETHER)
     else:
-        rows = _document_rows(texts, reading, counted, frame[0])
-        count = write_rows(path, rows, _DOCUMENT_COLUMNS, _DOCUMENTS_WRITTEN_TOGETHER)
-    if count == 0:
+        rows = _document_rows(texts, reading, counted, start)
+        write_rows(path, rows, _DOCUMENT_COLUMNS, _DOCUMENTS_WRITTEN_TOGETHER)
+    if counted["rows"] == 0:
         names = ", ".join(source.source.path for source in reading.sources)
         raise UserError(
             f"{names}: no document of {task.name} ({split}) has any text in column '{task.columns.text}'; correct the "
             f"file or set tasks.{task.name}.columns.text"
         )
-    facts: dict[str, Any] = {"rows": count, **({"documents": len(reading.words)} if split == "train" else {})}
+    facts: dict[str, Any] = {"rows": counted["rows"] + without_gold["rows"]}
+    if split == "train":
+        facts["documents"] = len(reading.words)
     facts |= {"tokens": counted["tokens"], "words": sum(reading.words)}
+    if without_gold["rows"]:
+        facts["rows for the teacher alone"] = without_gold["rows"]
     if reading.repeated:
         facts["also in validation or test"] = reading.repeated
     # Neither the task's name nor a path: other runs reuse this step under other names.
     warnings = [_tell_repeated(reading)] if reading.repeated else []
     return {"split": split, "facts": facts, "dropped": dict(reading.dropped), "warnings": warnings}
+
+
+def _training_rows(
+    texts: Iterator[TokenisedText], counted: Counter[str], task: Task, frame: tuple[int, int], *, has_gold: bool
+) -> Iterator[dict[str, Any]]:
+    for row in pack_documents(texts, counted, frame=frame, sequence_length=task.max_length, keeps_last=True):
+        counted["rows"] += 1
+        yield {**row, _HAS_GOLD: has_gold}
 
 
 def _tell_repeated(reading: _Reading) -> str:
@@ -462,18 +497,22 @@ def _document_rows(
     for number, text in enumerate(texts):
         counted["tokens"] += len(text.ids)
         if text.ids:
+            counted["rows"] += 1
             yield {TOKENS: [start, *text.ids], _WORDS: reading.words[number]}
         else:
             reading.dropped["without a token"] += 1
             reading.words[number] = 0
 
 
-def _open_sequences(path: Path, vocabulary: Vocabulary) -> CausalLanguageModelling:
+def _open_sequences(
+    path: Path, vocabulary: Vocabulary, has_gold_N: NDArray[np.bool_] | None = None
+) -> CausalLanguageModelling:
     return CausalLanguageModelling(
         TokenTable(path),
         TokenTable(path, _STARTS),
         padding_id=vocabulary.padding_id,
         number_of_classes=vocabulary.size,
+        has_gold_N=has_gold_N,
     )
 
 

@@ -8,6 +8,7 @@ Shapes: B examples, S tokens of the source, T tokens of the target, P target pos
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.languages import first_decoder_token, first_written_token, source_prefix
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
-from lightpaff.data.text_pairs import TARGETS, TextPair, read_pairs, write_pairs
+from lightpaff.data.text_pairs import TARGETS, WITHOUT_TARGET, TextPair, read_pairs, read_sources, write_pairs
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import Search, generate, generation_settings
@@ -90,13 +91,13 @@ class Translation:
 
     Args:
         sources: token ids of what is read, with the columns `source` and `references` beside them.
-        targets: token ids of what is to be written, the end token last.
+        targets: token ids of what is to be written, the end token last; without any where there is no target.
         start_id: what the decoder reads first.
         padding_id: of the padding token.
         number_of_classes: V, the size of the vocabulary without padded rows.
         first_written_id: the token that every target begins with, where it is the language; None elsewhere.
-        teacher_targets: what the teacher writes for the same sources.
-        teacher_ratio: how often that takes the place of the gold target.
+        teacher_targets: what the teacher writes for the same sources: it is a target as good as the gold one.
+        teacher_ratio: how often that takes the place of the gold target; where there is none, it always does.
         seed: of these choices.
     """
 
@@ -121,7 +122,7 @@ class Translation:
         if teacher_targets is not None:
             self.targets_N = np.maximum(self.targets_N, teacher_targets.lengths_N)
         self.lengths_N = sources.lengths_N + self.targets_N
-        self.gold_ids = np.arange(len(sources))
+        self.gold_ids = np.flatnonzero(self.targets_N)
         self._sources, self._targets, self._teacher_targets = sources, targets, teacher_targets
         self._start_id, self._padding_id = start_id, padding_id
         self._teacher_ratio, self._seed = teacher_ratio, seed
@@ -177,11 +178,12 @@ class Translation:
         )
 
     def _target(self, example_id: int, draw: int) -> np.ndarray:
+        gold = self._targets.tokens(example_id)
         if self._teacher_targets is not None:
             chance = generator("mixture", self._seed, draw, example_id).random()
-            if chance < self._teacher_ratio:
+            if chance < self._teacher_ratio or not len(gold):
                 return self._teacher_targets.tokens(example_id)
-        return self._targets.tokens(example_id)
+        return gold
 
 
 def for_validation(task: Task) -> Task:
@@ -313,8 +315,9 @@ def _write_split(
     repeated: Counter[str] = Counter()
     pairs = read_pairs(own, task.columns, dropped, is_evaluated=split != "train")
     compared = _count_repeated(pairs, evaluated, repeated) if split == "train" else _note(pairs, evaluated)
-    facts = write_pairs(compared, vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
-    if not facts["rows"]:
+    more = read_sources(sources.unlabelled if split == "train" else [], task.columns, dropped)
+    facts = write_pairs(chain(compared, more), vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
+    if not facts["rows"] - facts.get(WITHOUT_TARGET, 0):
         names = ", ".join(source.source.path for source in own)
         raise UserError(
             f"{names}: no row of {task.name} ({split}) has texts in the columns '{task.columns.source}' and "

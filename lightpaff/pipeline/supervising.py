@@ -80,9 +80,10 @@ def supervise_task(
         return Supervision(None, teacher, sequences)
 
     def open_data() -> list[Objective]:
-        gold = task_objective(context, task, rows, "train")
+        if sequences is None:
+            return [task_objective(context, task, rows, "train")]
         # Either may be an example's target: the gold text and the teacher's own.
-        return [gold] if sequences is None else [gold, with_teacher_targets(context, task, rows, sequences, ratio=1.0)]
+        return [with_teacher_targets(context, task, rows, sequences, ratio) for ratio in (0.0, 1.0)]
 
     captured = capture_task(context, arm, task, rows, teacher, choice, open_data, (sequences,) if sequences else ())
     return Supervision(captured, None, sequences)

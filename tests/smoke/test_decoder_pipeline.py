@@ -186,6 +186,20 @@ def shortened(finished_run: Any, name: str) -> Any:
     return type(finished_run)(finished_run.folder, content)
 
 
+def test_text_of_which_only_the_teacher_speaks(
+    finished_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
+) -> None:
+    recipe = type(finished_decoder_run)(finished_decoder_run.folder, deepcopy(finished_decoder_run.content))
+    recipe.set("name", "unlabelled")
+    recipe.content["tasks"][0]["unlabelled"] = deepcopy(recipe.content["pretraining"]["corpus"])
+    recipe.content["fine_tuning"]["training"] |= {"steps": None, "epochs": 1}
+    report = run_recipe(recipe)
+    facts = next(card["facts"] for card in report["data_cards"] if card["name"] == "toy, train")
+    assert 0 < facts["rows for the teacher alone"] < facts["rows"]
+    taken = {curve["arm"]: curve["steps"][-1] for curve in report["curves"] if curve["stage"] == "fine-tuning"}
+    assert taken["control"] == taken["student"] > taken["teacher"]
+
+
 def test_ready_teacher(
     finished_decoder_run: Any,
     run_recipe: Callable[[Any], dict[str, Any]],

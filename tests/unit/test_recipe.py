@@ -248,8 +248,12 @@ FAMILY_MISMATCHES: list[tuple[dict[str, Any], str]] = [
     (task_with(**TRANSLATE, metrics=["accuracy"]), "'accuracy' does not fit the objective translate; take bleu, chrf"),
     (task_with(**CLM, labels=[0, 1]), "labels is for classify and tag, not for clm; leave it out"),
     (
-        task_with(**CLM, unlabelled=["a.txt"]),
-        "unlabelled is for classify and regress and tag, not for clm",
+        task_with(objective="answer", unlabelled=["a.txt"]),
+        "unlabelled is for classify and regress and tag and clm and translate, not for answer",
+    ),
+    (
+        task_with(**TRANSLATE, unlabelled=["a.jsonl"]),
+        "unlabelled of translate gets its targets from the teacher; add sequence_distillation: {}",
     ),
     (task_with(objective="tag", columns={"group": "film"}), "columns.group is for classify and regress, not for tag"),
     (task_with(**CLM, columns={"text_pair": "b"}), "columns.text_pair is for classify and regress and answer, not for"),

@@ -19,6 +19,7 @@ from lightpaff.data.task_sources import TaskSources
 from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.objectives import clm
+from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.objectives.clm import CausalLanguageModelling, SlidingWindows, pack_documents
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Pretraining, Task
@@ -214,6 +215,26 @@ def test_a_task_on_rows(vocabulary: Vocabulary, tmp_path: Path) -> None:
         {"split": "validation", "facts": {"rows": 1, "tokens": 1, "words": 1}, "dropped": {"empty": 1}, "warnings": []},
         {"split": "test", "facts": {"rows": 1, "tokens": 9, "words": 2}, "dropped": {}, "warnings": []},
     ]
+
+
+def test_text_without_gold(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    own, more, held_out = (
+        write_source(tmp_path, f"{name}.txt", text, document="file")
+        for name, text in (("own", "abcdefghij"), ("more", "klmnopqrstuv"), ("held_out", "z"))
+    )
+    task = Task.model_validate(
+        {"name": "t", "objective": "clm", "train": "t", "validation": "v", "unlabelled": ["u"], "max_length": 8}
+    )
+    sources = TaskSources(train=[own], unlabelled=[more], validation=[held_out], test=[])
+    [card, _] = clm.prepare_rows(task, sources, vocabulary, tmp_path, lambda done: None)
+    assert card["facts"] == {"rows": 4, "documents": 1, "tokens": 10, "words": 1, "rows for the teacher alone": 2}
+    training = clm.open_split(task, tmp_path, "train", vocabulary)
+    assert training.gold_ids.tolist() == [0, 1]
+    assert training.targets_N.tolist() == [8, 3, 8, 5]
+    batch = training.batch(np.array([2, 1]), draw=0)
+    assert batch.labels_P.tolist()[:8] == [NO_GOLD_LABEL] * 8
+    assert vocabulary.tokenizer.convert_ids_to_tokens(batch.labels_P.tolist()[8:10]) == ["i", "j"]
+    assert len(batch.positions_P) == 11
 
 
 def test_a_split_without_text_is_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:

@@ -216,3 +216,20 @@ def test_a_ratio_between_follows_the_seed(mix: MixTargets) -> None:
     for draw in range(20):
         assert are_teachers(mix(0.3, 1), draw, [3, 0]) == [chosen[draw][3], chosen[draw][0]]
     assert any(are_teachers(mix(0.3, 2), draw, everything) != chosen[draw].tolist() for draw in range(20))
+
+
+def test_sources_without_targets(tmp_path: Path) -> None:
+    own = source_of(tmp_path, "own.jsonl", as_rows(PAIRS[:2]))
+    # A target that a row has is not looked at.
+    more = source_of(tmp_path, "more.jsonl", [{"source": PAIRS[2][0]}, {"source": " "}, *as_rows(PAIRS[3:4])])
+    cards = prepare_rows(make_task(), TaskSources(own, more, own, []), VOCABULARY, tmp_path, lambda rows: None)
+    assert cards[0]["facts"]["rows"] == 4
+    assert cards[0]["facts"]["without a target"] == 2
+    assert cards[0]["dropped"] == {"empty source": 1}
+    alone = open_split(make_task(), tmp_path, "train", VOCABULARY)
+    assert alone.gold_ids.tolist() == [0, 1]
+    (der,) = ids_of("der")
+    write_targets(tmp_path / "teacher.arrow", (np.array([der, END]) for _ in range(4)))
+    taught = alone.with_teacher_targets(TokenTable(tmp_path / "teacher.arrow"), ratio=0.0, seed=0)
+    assert taught.gold_ids.tolist() == [0, 1, 2, 3]
+    assert taught.batch(np.array([1, 3]), 0).labels_P.tolist() == [*ids_of(PAIRS[1][1]), END, der, END]
