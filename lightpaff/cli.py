@@ -124,6 +124,12 @@ ColumnOption = Annotated[
         "--column", help="ROLE=NAME, where the guess is wrong: text, text_pair, label, source, target, group."
     ),
 ]
+LatencyOption = Annotated[
+    str | None, typer.Option(help="Find a student that answers one input in this time, such as 10ms; see shapes.")
+]
+SizeOption = Annotated[
+    str | None, typer.Option(help="The same of its size on disk: 5x smaller than the teacher in float32, or 30MB.")
+]
 
 
 @app.command()
@@ -134,14 +140,17 @@ def new(
     test: PartOption = None,
     unlabelled: UnlabelledOption = None,
     column: ColumnOption = None,
+    max_latency: LatencyOption = None,
+    size: SizeOption = None,
     output: Annotated[Path, typer.Option("--output", help="The recipe.")] = Path("recipe.yaml"),
 ) -> None:
     """Look at a data file, and write a commented recipe that runs as it is."""
     from lightpaff.progress import results_console
-    from lightpaff.start.new import new_recipe
+    from lightpaff.start.new import StudentBudget, new_recipe
     from lightpaff.start.writing import Files
 
-    _, made = new_recipe(Files(data, validation, test, unlabelled or []), teacher, output, _columns_of(column))
+    files, budget = Files(data, validation, test, unlabelled or []), StudentBudget(max_latency, size)
+    _, made = new_recipe(files, teacher, output, _columns_of(column), budget)
     for line in made.decisions:
         results_console().print(f"- {line}", soft_wrap=True)
     results_console().print(f"Written: {output}\nNext: lightpaff plan {output}, then lightpaff run {output}")
@@ -155,6 +164,8 @@ def distil(
     test: PartOption = None,
     unlabelled: UnlabelledOption = None,
     column: ColumnOption = None,
+    max_latency: LatencyOption = None,
+    size: SizeOption = None,
     set_: SetOption = None,
     output: Annotated[Path, typer.Option("--output", help="The run's directory; the recipe is beside it.")] = Path(
         "runs/distilled"
@@ -172,6 +183,8 @@ def distil(
         test=test,
         unlabelled=list(unlabelled or []),
         columns=_columns_of(column),
+        max_latency=max_latency,
+        size=size,
         output=output,
         overrides=set_,
         command=_this_command(),

@@ -130,7 +130,7 @@ def find_shapes(request: ShapesRequest) -> ShapesResult:
     written: list[str] = []
     if request.write is not None:
         assert isinstance(recipe, Recipe)
-        written = write_shape(request.write, search.recommended.candidate.shape, shape_of(teacher.config))
+        written = write_shape(request.write, search.recommended.candidate.shape, teacher.config)
     return ShapesResult(search, plot, written)
 
 

@@ -8,6 +8,8 @@ from transformers import PreTrainedConfig
 from lightpaff.errors import UserError
 from lightpaff.files import whole_file
 from lightpaff.models.families import check_family
+from lightpaff.models.narrowing import check_narrowing
+from lightpaff.models.shapes import student_config
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Shape
 
@@ -35,15 +37,13 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
     return recipe
 
 
-def write_shape(path: Path, shape: Shape, teacher: Shape) -> list[str]:
-    """Put the sizes into the recipe's file.
-
-    A student that starts from its teacher's layers has its teacher's sizes: one of other sizes starts at random.
+def write_shape(path: Path, shape: Shape, teacher_config: PreTrainedConfig) -> list[str]:
+    """Put the sizes into the recipe's file. A student that cannot be cut out of its teacher starts at random.
 
     Args:
         path: of a recipe that `check_recipe` accepted.
         shape: of the student.
-        teacher: the teacher's shape.
+        teacher_config: the teacher's.
 
     Returns:
         Sentences that say what was changed.
@@ -53,11 +53,13 @@ def write_shape(path: Path, shape: Shape, teacher: Shape) -> list[str]:
     """
     wanted: dict[str, int | str] = {field: size for field in _FIELDS if (size := getattr(shape, field)) is not None}
     told = [f"{path}: student is now {', '.join(f'{key} {value}' for key, value in wanted.items())}"]
-    same_sizes = all(getattr(shape, field) == getattr(teacher, field) for field in ("hidden_size", "heads"))
     recipe = Recipe.load(path)
-    if recipe.student.initialisation == "teacher" and not same_sizes:
-        wanted[_START] = "random"
-        told.append(f"{path}: student.{_START} is now random: only a student of its teacher's sizes starts from it")
+    if recipe.student.initialisation == "teacher":
+        try:
+            check_narrowing(student_config(teacher_config, shape), teacher_config)
+        except UserError as error:
+            wanted[_START] = "random"
+            told.append(f"{path}: student.{_START} is now random ({error})")
     expected = recipe.model_dump()
     expected["student"] |= wanted
     text = edit_student(path.read_bytes().decode(), wanted)

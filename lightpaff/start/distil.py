@@ -14,7 +14,7 @@ from lightpaff.files import write_json_whole, write_whole
 from lightpaff.pipeline.run import RunResult, run
 from lightpaff.recipe import Recipe, fingerprint_of
 from lightpaff.report.rows import ReportData
-from lightpaff.start.new import new_recipe
+from lightpaff.start.new import StudentBudget, new_recipe
 from lightpaff.start.writing import Files
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
@@ -74,6 +74,8 @@ def distil(
     test: Rows | None = None,
     unlabelled: Rows | Sequence[Rows] | None = None,
     columns: dict[str, str] | None = None,
+    max_latency: str | None = None,
+    size: str | None = None,
     output: str | Path = "runs/distilled",
     overrides: list[str] | None = None,
     command: str = "",
@@ -87,6 +89,7 @@ def distil(
         validation, test: of the same columns; left out, a tenth of `train` each.
         unlabelled: more rows of the same columns, whose labels nobody looks at.
         columns: where the guess is wrong: text, text_pair, label, source, target, group.
+        max_latency, size: what the student may take, such as 10ms and 5x: see `StudentBudget`.
         output: the run's directory; the recipe is OUTPUT.yaml, rows that are no file are kept in OUTPUT-data.
         overrides: of the recipe's keys, as --set has them.
         command: how the report says that it can be made again.
@@ -100,7 +103,9 @@ def distil(
     """
     directory = Path(output)
     recipe = directory.with_name(f"{directory.name}.yaml")
-    asked = fingerprint_of([*map(_told, (train, validation, test, unlabelled)), str(teacher), columns])
+    asked = fingerprint_of(
+        [*map(_told, (train, validation, test, unlabelled)), str(teacher), columns, max_latency, size]
+    )
     record = directory.with_name(f"{directory.name}-asked.json")
     if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
         raise UserError(f"{recipe}: was made for other data, teacher or columns; give another output, or delete it")
@@ -119,7 +124,8 @@ def distil(
         )
         record.parent.mkdir(parents=True, exist_ok=True)
         write_json_whole(record, asked)
-        new_recipe(files, None if teacher is None else str(teacher), recipe, columns)
+        budget = StudentBudget(max_latency, size)
+        new_recipe(files, None if teacher is None else str(teacher), recipe, columns, budget)
     result = run(Recipe.load(recipe, overrides), directory, command)
     return None if result is None else _distilled(result, recipe)
 

@@ -1,5 +1,6 @@
 """`lightpaff new`: look at the data and the teacher, decide, say why, and write the recipe."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightpaff.errors import UserError
@@ -9,9 +10,28 @@ from lightpaff.start.guessing import guess
 from lightpaff.start.teacher import look_at_teacher
 from lightpaff.start.writing import Files, NewRecipe, make_recipe, write_recipe
 
+_ANY_LATENCY = "1000s"
+
+
+@dataclass(frozen=True)
+class StudentBudget:
+    """What the student may take, as `lightpaff shapes` has it; without either, it has half of the teacher's layers.
+
+    Attributes:
+        max_latency: of one input of the recipe's length: `10ms`.
+        size: on disk: `5x` smaller than the teacher in float32, or `30MB`.
+    """
+
+    max_latency: str | None = None
+    size: str | None = None
+
 
 def new_recipe(
-    files: Files, teacher: str | None, output: Path, columns: dict[str, str] | None = None
+    files: Files,
+    teacher: str | None,
+    output: Path,
+    columns: dict[str, str] | None = None,
+    budget: StudentBudget | None = None,
 ) -> tuple[Recipe, NewRecipe]:
     """Look at a file, and write a recipe for it that runs as it is.
 
@@ -20,6 +40,7 @@ def new_recipe(
         teacher: a directory, a Hub id, or anything that `teacher.source` takes; None: a usual one.
         output: the recipe's file, where nothing is yet.
         columns: those that the user names; see `guess`.
+        budget: of the student, whose shape is then looked for, by measuring some on this machine.
 
     Raises:
         UserError: the file cannot be read, nothing fits, or the teacher does not.
@@ -30,7 +51,29 @@ def new_recipe(
             _require_same_columns(other, [column.name for column in table.columns], files.train)
     found = guess(table, columns)
     made = make_recipe(_name_of(files.train), files, table, found, look_at_teacher(teacher, found))
-    return write_recipe(made, output), made
+    recipe = write_recipe(made, output)
+    if budget is None or budget == StudentBudget():
+        return recipe, made
+    try:
+        told = _fit_student(output, recipe, budget)
+    except UserError:
+        output.unlink()
+        raise
+    return Recipe.load(output), replace(made, decisions=[*made.decisions, *told])
+
+
+def _fit_student(path: Path, recipe: Recipe, budget: StudentBudget) -> list[str]:
+    from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes
+
+    request = ShapesRequest(
+        str(path),
+        budget.max_latency or _ANY_LATENCY,
+        budget.size or "1x",
+        length=recipe.tasks[0].max_length,
+        write=path,
+        output=path.with_name(f"{path.stem}-shapes"),
+    )
+    return [line.removeprefix(f"{path}: ") for line in find_shapes(request).written]
 
 
 def _require_same_columns(path: Path, names: list[str], like: Path) -> None:

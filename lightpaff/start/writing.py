@@ -15,6 +15,10 @@ _PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _FEW_ROWS = 5_000
 _WITHOUT_CORPUS = ("tag", "answer")
 """Objectives whose rows are no text to pre-train on."""
+_UNLABELLED = {
+    **dict.fromkeys(("classify", "regress", "tag", "clm"), "only the teacher's term applies there"),
+    "translate": "the teacher writes their targets",
+}
 _LENGTHS = (32, 64, 128, 256, 512)
 _SCRATCH_LENGTH = 256
 """Of a teacher that is made here."""
@@ -124,9 +128,10 @@ def _source_lines(files: Files, splits: dict[str, str] | None, guess: Guess) -> 
         found.append(f"    test: {_source(test, None if files.test else 'test', splits)}")
     if guess.objective == "clm" and splits is None and files.train.suffixes[:1] == [".txt"]:
         found = [line.removesuffix("}") + document for line in found]
-    if files.unlabelled and guess.objective in ("classify", "regress", "tag"):
-        found.append("    unlabelled:  # only the teacher's term applies there")
+    if files.unlabelled and guess.objective in _UNLABELLED:
+        found.append(f"    unlabelled:  # {_UNLABELLED[guess.objective]}")
         found += [f"      - {_source(path, None, None)}" for path in files.unlabelled]
+        found += ["    sequence_distillation: {ratio: 0.5}"] if guess.objective == "translate" else []
     return found
 
 
@@ -149,7 +154,10 @@ def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:
 
 
 def _student_lines(family: str, teacher: TeacherFacts) -> list[str]:
-    lines = ["student:", f"  layers: {teacher.student_layers}  # half of the teacher's; lightpaff shapes finds others"]
+    lines = [
+        "student:",
+        f"  layers: {teacher.student_layers}  # half of the teacher's; --max-latency and --size find others",
+    ]
     if family == "encoder-decoder":
         lines.append("  decoder_layers: 1")
     lines.append("  initialisation: teacher  # evenly spaced layers of it")

@@ -49,6 +49,21 @@ def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tm
     assert "recommended" in again.stdout
 
 
+def test_a_new_recipe_gets_a_student_that_fits(finished_run: Any, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    teacher = next(iter((finished_run.output.parent / "steps").glob("pretrain-*/model")))
+    path = tmp_path / "recipe.yaml"
+    asked = ("new", finished_run.folder / "train.jsonl", "--teacher", teacher, "--output", path)
+    refused = run_cli(*asked, "--max-latency", "0.000001ms")
+    assert refused.code == 2
+    assert "the nearest," in refused.message
+    assert not path.exists()
+    told = run_cli(*asked, "--size", "2x")
+    assert told.code == 0, told.stderr
+    student = Recipe.load(path).student
+    assert student.heads is not None
+    assert f"student is now layers {student.layers}, hidden_size {student.hidden_size}" in told.stdout
+
+
 def test_nothing_fits(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     config = BertConfig(vocab_size=90, hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=64)
     config.save_pretrained(tmp_path / "teacher")

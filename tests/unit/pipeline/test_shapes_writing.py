@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from transformers import BartConfig, BertConfig
+from transformers import BartConfig, BertConfig, ModernBertConfig
 
 from lightpaff.errors import UserError
 from lightpaff.pipeline.shapes_run import parse_latency, parse_size
@@ -11,7 +11,6 @@ from lightpaff.pipeline.shapes_writing import check_recipe, edit_student, write_
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Shape
 
-TEACHER = Shape(layers=12, hidden_size=768, heads=12, feed_forward=3072)
 CHOICE = Shape(layers=3, hidden_size=512, heads=8, feed_forward=2048)
 BLOCK = """\
 # What this is for.
@@ -60,12 +59,11 @@ def test_a_recipe_gets_a_shape(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(BLOCK)
     check_recipe(path, BertConfig())
-    told = write_shape(path, CHOICE, TEACHER)
+    [_] = write_shape(path, CHOICE, BertConfig())
     assert Recipe.load(path).student.model_dump() == {
         **CHOICE.model_dump(),
-        "initialisation": "random",
+        "initialisation": "teacher",
     }
-    assert "initialisation is now random" in told[1]
     assert [line for line in path.read_text().splitlines() if "#" in line] == [
         "# What this is for.",
         "name: tiny   # short",
@@ -75,11 +73,12 @@ def test_a_recipe_gets_a_shape(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_shape_of_the_teachers_width_starts_from_it(tmp_path: Path) -> None:
+def test_a_student_that_cannot_be_cut_out_of_the_teacher_starts_at_random(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(BLOCK)
-    assert len(write_shape(path, TEACHER.model_copy(update={"layers": 4}), TEACHER)) == 1
-    assert Recipe.load(path).student.initialisation == "teacher"
+    told = write_shape(path, CHOICE, ModernBertConfig())
+    assert Recipe.load(path).student.initialisation == "random"
+    assert "student.initialisation is now random (student.feed_forward is 2048 and the teacher's 1152: a" in told[1]
 
 
 def test_a_student_that_something_else_shares_is_left_alone(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_a_student_that_something_else_shares_is_left_alone(tmp_path: Path) -> N
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"cannot be edited.*set by hand layers: 3, hidden_size: 512"):
-        write_shape(path, CHOICE, TEACHER)
+        write_shape(path, CHOICE, BertConfig())
     assert path.read_text() == text
 
 
