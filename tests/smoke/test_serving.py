@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,74 @@ def test_an_encoder_decoder_writes(
         assert said.endswith("data: [DONE]\n\n")
         events = [json.loads(line.removeprefix("data: ")) for line in said.split("\n\n")[:-2]]
         assert "".join(event["choices"][0]["text"] for event in events) == expected
+
+
+WORDS = ["bright", "clever", "bada", "kenor"]
+OTHER_TASKS: dict[str, tuple[str, str, Any]] = {
+    "tag": ("conll", "bright\tB-praise\nbada\tO\n\n" * 12, "bright bada"),
+    "regress": (
+        "jsonl",
+        "".join(json.dumps({"sentence": WORDS[row % 4], "label": row % 4}) + "\n" for row in range(24)),
+        "bright",
+    ),
+    "answer": (
+        "json",
+        json.dumps(
+            {
+                "data": [
+                    {
+                        "title": "t",
+                        "paragraphs": [
+                            {
+                                "context": "bada bright kenor",
+                                "qas": [
+                                    {
+                                        "id": str(row),
+                                        "question": f"kenor {row}?",
+                                        "answers": [{"text": "bright", "answer_start": 5}],
+                                    }
+                                ],
+                            }
+                            for row in range(24)
+                        ],
+                    }
+                ]
+            }
+        ),
+        ["kenor?", "bada bright kenor"],
+    ),
+}
+
+
+@pytest.mark.parametrize("objective", OTHER_TASKS)
+def test_other_kinds_of_answers(
+    objective: str, ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]], run_cli: Callable[..., Any]
+) -> None:
+    ending, content, asked = OTHER_TASKS[objective]
+    path = f"{objective}.{ending}"
+    (ready_recipe.folder / path).write_text(content)
+    ready_recipe.set(
+        "tasks", [{"name": "toy", "objective": objective, "train": path, "validation": path, "max_length": 24}]
+    )
+    ready_recipe.set("control", False)
+    run_recipe(ready_recipe)
+    output = ready_recipe.folder / "runs" / ready_recipe.content["name"]
+    told = run_cli("export", output, "--to", "onnx", "--tolerance", "100")
+    assert told.code == 0, told.stderr
+    export = output / "exports" / "onnx"
+    with serving(export) as port:
+        status, said, _ = ask(port, body={"inputs": [asked, asked]})
+    assert status == 200, said
+    first, second = said["answers"]
+    assert first == second
+    loaded: Any = load(export)
+    [expected] = loaded([tuple(asked) if isinstance(asked, list) else asked])
+    if objective == "tag":
+        assert [dict(span) for span in first["spans"]] == [pytest.approx(asdict(span), abs=1e-4) for span in expected]
+    elif objective == "answer":
+        assert first == pytest.approx(asdict(expected), abs=1e-4)
+    else:
+        assert first == {"score": pytest.approx(expected, abs=1e-5)}
 
 
 @contextmanager
