@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightpaff.pipeline.build import Graph, TrainingStep, in_order
 from lightpaff.pipeline.context import RunContext
+from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.run import open_context, prepare
 from lightpaff.study.definition import Study, arm_recipe
@@ -38,8 +39,9 @@ def lay_out(study: Study, arm: str, seed: int, directory: Path, budgets: dict[st
     """One cell of a study that is kept in `directory`; its data is prepared, and nothing is trained."""
     recipe = arm_recipe(study, arm, seed, budgets)
     context = open_context(recipe, directory)
-    graph, _ = prepare(context, [])
-    return Cell(arm, seed, context, graph, list(in_order(_ends(study, graph, seed))))
+    is_measured = study.latency and seed == study.seeds[0]
+    graph, _ = prepare(context, plan_exports(context).exports if is_measured else [])
+    return Cell(arm, seed, context, graph, list(in_order(_ends(graph, is_measured))))
 
 
 def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]]) -> Iterator[Cell]:
@@ -49,10 +51,11 @@ def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]
             yield lay_out(study, arm, seed, directory, budgets[arm])
 
 
-def _ends(study: Study, graph: Graph, seed: int) -> list[Step]:
+def _ends(graph: Graph, is_measured: bool) -> list[Step]:
     ends = []
     for task in graph.tasks:
         ends += [*task.predictions.values(), *([task.baseline] if task.baseline else [])]
-        if study.latency and seed == study.seeds[0] and task.latency is not None:
-            ends.append(task.latency)
+        if is_measured:
+            ends += [export.checked for export in task.exports]
+            ends += [step for step in (task.latency, task.online) if step is not None]
     return ends

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lightpaff.deployment.measuring import Measurement
 from lightpaff.evaluation.intervals import Difference, adjusted, bootstrap_interval, paired_difference
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.models.opening import read_config
@@ -15,6 +16,7 @@ from lightpaff.pipeline.context import evaluation_splits, task_objective
 from lightpaff.pipeline.environment import describe_environment
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
+from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.outcome import read_predictions
 from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.report.metrics import METRICS
@@ -89,6 +91,24 @@ class ReferenceRow:
 
 
 @dataclass(frozen=True)
+class ExportRow:
+    """An arm's first student in another runtime."""
+
+    arm: str
+    task: str
+    metric: str
+    name: str
+    """Such as onnx-int8."""
+    value: float
+    verdict: str
+    """delivered, undecided or refused, against that student."""
+    median_ms: float
+    bytes: int
+    faster: float
+    """How many times as fast as the teacher in PyTorch, one at a time."""
+
+
+@dataclass(frozen=True)
 class NoiseLine:
     """An arm at one deviation of noise: the mean over draws and seeds, the lowest and the highest."""
 
@@ -128,6 +148,7 @@ class StudyData:
     environment: dict[str, str]
     command: str
     study_yaml: str
+    exports: list[ExportRow] = field(default_factory=list)
     noise: list[NoiseLine] = field(default_factory=list)
     curvature: list[CurvatureLine] = field(default_factory=list)
 
@@ -175,6 +196,7 @@ def compare(
         },
         command=command,
         study_yaml=yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False),
+        exports=[row for own in by_arm.values() for row in _exports(own[0])],
         noise=list(_noise_lines(study, noise)),
         curvature=_curvature_lines(study, noise),
     )
@@ -215,7 +237,7 @@ def _rows(
             share=mean / goal if goal else 0.0,
             closed=(mean - floor) / (goal - floor) if is_ahead else None,
             steps=budgets[arm],
-            median_ms=_milliseconds(study, cells[0], place, STUDENT),
+            median_ms=_milliseconds(cells[0], place, STUDENT),
             parameters=_parameters(cells[0], place, STUDENT),
             **_cost(cells[0], cells[0].graph.tasks[place], done),
         )
@@ -249,11 +271,38 @@ def _parameters(cell: Cell, place: int, arm: str) -> int:
     return count_parameters(config, data.head, data.number_of_classes).total
 
 
-def _milliseconds(study: Study, cell: Cell, place: int, arm: str) -> float | None:
-    latency: Step | None = cell.graph.tasks[place].latency
-    if not study.latency or cell.seed != study.seeds[0] or latency is None:
+def _milliseconds(cell: Cell, place: int, arm: str) -> float | None:
+    """Of a model in PyTorch, one row at a time; None where it was not measured."""
+    steps = cell.graph.tasks[place]
+    if steps.online is not None:
+        return _measured(steps.online, arm).median_ms
+    if not steps.latency or steps.latency not in cell.steps:
         return None
-    return float(read_latency(latency)["models"][arm]["median_ms"])
+    return float(read_latency(steps.latency)["models"][arm]["median_ms"])
+
+
+def _measured(online: Step, name: str) -> Measurement:
+    """One row at a time."""
+    return next(row for row in read_online(online) if row.contender == name and row.batch_size == 1)
+
+
+def _exports(cell: Cell) -> Iterator[ExportRow]:
+    for steps in cell.graph.tasks:
+        for export in steps.exports if steps.online is not None else []:
+            assert steps.online is not None
+            reported, measured = export.checks[-1], _measured(steps.online, export.request.name)
+            assert measured.ratio is not None, "the teacher reads the same rows"
+            yield ExportRow(
+                arm=cell.arm,
+                task=steps.task.name,
+                metric=reported.metric,
+                name=export.request.name,
+                value=reported.export,
+                verdict=export.judgement[0],
+                median_ms=measured.median_ms,
+                bytes=measured.bytes,
+                faster=measured.ratio,
+            )
 
 
 def _references(study: Study, by_arm: dict[str, list[Cell]], place: int) -> Iterator[ReferenceRow]:
@@ -263,7 +312,7 @@ def _references(study: Study, by_arm: dict[str, list[Cell]], place: int) -> Iter
     teacher = _outputs(cell, place, TEACHER)
     interval = bootstrap_interval(metric, teacher)
     size = _parameters(cell, place, TEACHER)
-    speed = _milliseconds(study, cell, place, TEACHER)
+    speed = _milliseconds(cell, place, TEACHER)
     ends = (interval.low, interval.high)
     yield ReferenceRow("teacher", steps.task.name, metric, teacher.score(metric), ends, size, speed)
     if steps.baseline is not None:

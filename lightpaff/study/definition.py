@@ -58,7 +58,8 @@ class Study(Section):
     leave its data and keys alone."""
     teacher_seed: Annotated[int, Field(ge=0)] = 0
     latency: bool = False
-    """Also measure the speed of each arm's first student: for arms of several sizes."""
+    """Also export each arm's first student as the recipe has it, and measure both beside the teacher: for arms of
+    several sizes."""
     x: str | None = None
     """The key whose values, one an arm, are the plot's horizontal axis."""
     noise: Noise | None = None
@@ -152,7 +153,7 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         "seeds": {"teacher": study.teacher_seed, "pretraining": seed, "fine_tuning": [seed]},
         "control": False,
         "arms": {},
-        "exports": [],
+        **({} if study.latency else {"exports": []}),
     }
     given = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in study.set.items()]
     base = Recipe.load(study.recipe, given)

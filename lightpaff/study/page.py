@@ -12,7 +12,7 @@ from lightpaff.report.page import PAGE
 from lightpaff.report.templates import render
 from lightpaff.study.comparing import StudyData
 from lightpaff.study.plots import plot_against_latency, plot_along, plot_arms, plot_noise
-from lightpaff.study.tables import answer, curvature_table, study_table
+from lightpaff.study.tables import answer, curvature_table, exports_table, study_table
 
 
 def write_study(data: StudyData, directory: Path) -> Path:
@@ -29,7 +29,9 @@ def render_page(data: StudyData) -> str:
     content = {
         "data": data,
         "verdict": answer(data),
-        "tasks": [(task, _charts(data, task), study_table(data, task)) for task in data.examples],
+        "tasks": [
+            (task, _charts(data, task), study_table(data, task), exports_table(data, task)) for task in data.examples
+        ],
         "noise": {task: [_embedded(chart) for chart in plot_noise(data, task)] for task in data.examples},
         "curvature": curvature_table(data),
     }
@@ -40,7 +42,8 @@ def render_markdown(data: StudyData) -> str:
     """The sentences and tables."""
     lines = [f"# {data.title}", "", *(f"- {sentence.text}" for sentence in answer(data)), ""]
     for task in data.examples:
-        lines += [f"## {task}", "", render_table(study_table(data, task)), ""]
+        tables = [table for table in (study_table(data, task), exports_table(data, task)) if table is not None]
+        lines += [f"## {task}", "", *(line for table in tables for line in (render_table(table), ""))]
     if data.curvature:
         lines += ["## Curvature", "", render_table(curvature_table(data)), ""]
     return "\n".join([*lines, f"    {data.command}", ""])

@@ -8,7 +8,7 @@ import numpy as np
 from lightpaff.report import formats
 from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_figure
 from lightpaff.report.metrics import METRICS
-from lightpaff.study.comparing import ArmRow, NoiseLine, ReferenceRow, StudyData
+from lightpaff.study.comparing import ArmRow, ExportRow, NoiseLine, ReferenceRow, StudyData
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 """Colours alone do not tell arms apart for everybody."""
@@ -69,7 +69,7 @@ def plot_against_latency(data: StudyData, task: str) -> Chart | None:
     rows = [row for row in _rows_of(data, task) if row.median_ms is not None]
     if len(rows) < 2:
         return None
-    return _draw_along(data, task, rows, [row.median_ms or 0.0 for row in rows], "latency (ms), one at a time, PyTorch")
+    return _draw_along(data, task, rows, [row.median_ms or 0.0 for row in rows], "latency (ms), one at a time")
 
 
 def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list[float], label: str) -> Chart:
@@ -90,6 +90,9 @@ def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list
                 textcoords="offset points",
                 fontsize=8,
             )
+        for export in data.exports if label != data.x else []:
+            if export.task == task:
+                _draw_export(axes, export, metric.scale * export.value, arm_colour(data.colour(export.arm)))
         for one in _references_of(data, task):
             if label != data.x and one.median_ms is not None:
                 axes.plot([one.median_ms], [metric.scale * one.value], color=arm_colour(one.name), marker="D")
@@ -110,10 +113,20 @@ def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list
                     textcoords="offset points",
                     fontsize=8,
                 )
+        if label != data.x and data.exports:
+            axes.set_xscale("log")
         axes.margins(x=0.12, y=0.12)
         axes.set_xlabel(label)
         axes.set_ylabel(metric.label)
         return finish_chart(f"{task}: {metric.directed_name} against {label}", figure)
+
+
+def _draw_export(axes: Any, export: ExportRow, value: float, colour: str) -> None:
+    """An open square: the models in PyTorch are dots."""
+    axes.plot([export.median_ms], [value], color=colour, marker="s", markersize=7, markerfacecolor="none")
+    axes.annotate(
+        export.name, (export.median_ms, value), xytext=(6, -12), textcoords="offset points", fontsize=7, color=colour
+    )
 
 
 def plot_noise(data: StudyData, task: str) -> list[Chart]:

@@ -35,6 +35,9 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
         parts.append(f"with {formats.times(teacher.parameters / row.parameters)} fewer parameters")
     if row.median_ms and teacher.median_ms:
         parts.append(f"and is {formats.times(teacher.median_ms / row.median_ms)} as fast in PyTorch")
+    for export in data.exports:
+        if (export.arm, export.task) == (data.headline, task):
+            parts.append(f"as {export.name} {formats.times(export.faster)} as fast as its teacher in PyTorch")
     return Sentence(_KINDS[lead], "; ".join(parts) + ".")
 
 
@@ -126,6 +129,35 @@ def _difference(row: ArmRow, found: ComparedDifference | None) -> Cell:
 
 def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < _SURE else f"{p:.2f}"
+
+
+def exports_table(data: StudyData, task: str) -> Table | None:
+    """Each arm's first student in the runtimes that it would answer in; None where nothing was exported."""
+    rows = [row for row in data.exports if row.task == task]
+    if not rows:
+        return None
+    metric = METRICS[rows[0].metric]
+    lines = [
+        Line(
+            [
+                Cell(row.arm),
+                Cell(row.name),
+                Cell(metric.write(row.value)),
+                Cell(formats.milliseconds(row.median_ms)),
+                Cell(formats.times(row.faster)),
+                Cell(formats.megabytes(row.bytes)),
+                Cell(row.verdict),
+            ],
+            data.colour(row.arm),
+        )
+        for row in rows
+    ]
+    columns = ["", "export", metric.directed_name, "latency", "against the teacher", "size", "check"]
+    caption = (
+        "The first seed's students, each in its runtime; latency is of one row at a time, in turn with the teacher in "
+        "PyTorch. Check: whether an export loses more than its tolerance of its student's score."
+    )
+    return Table(caption, columns, lines)
 
 
 def curvature_table(data: StudyData) -> Table:

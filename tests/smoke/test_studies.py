@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lightpaff.files import read_manifest
+from lightpaff.pipeline import online_steps
 
 TIMEOUT = 240
 SILENT = {"pretraining.distillation.weight": 0, "fine_tuning.distillation.weight": 0}
@@ -47,7 +48,11 @@ def read_study(output: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_study_from_its_file_to_its_page(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
+def test_a_study_from_its_file_to_its_page(
+    tiny_recipe: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_steps, "_SECONDS", 0.5)
+    tiny_recipe.set("exports", [{"to": "onnx", "quantise": "int8"}])
     output = tiny_recipe.folder / "out"
     path = write_study(tiny_recipe, STUDY)
     planned = run_cli("plan", path, "--output", output)
@@ -66,6 +71,11 @@ def test_a_study_from_its_file_to_its_page(tiny_recipe: Any, run_cli: Callable[.
         assert (row["minus_baseline"] is None) == (row["arm"] == "none")
         assert row["median_ms"] > 0
     assert rows["half the size"]["parameters"] < rows["both"]["parameters"]
+    assert {(one["arm"], one["name"]) for one in data["exports"]} == {(arm, "onnx-int8") for arm in rows}
+    for export in data["exports"]:
+        assert export["value"] == pytest.approx(rows[export["arm"]]["values"]["1"], abs=0.2)
+        assert export["median_ms"] > 0 < export["bytes"]
+    assert "as onnx-int8 " in told.stdout
     assert rows["both"]["teacher_flops"] > 0 == rows["none"]["teacher_flops"]
     assert {one["name"] for one in data["references"]} == {"teacher", "tfidf"}
     undisturbed = {
