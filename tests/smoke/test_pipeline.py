@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 PAIRS = {"name": "pairs", "train": "train_pairs.jsonl", "validation": "validation_pairs.jsonl", "max_length": 24}
 PAIR_COLUMNS = {"text": "first", "text_pair": "second", "label": "same"}
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 # What a user of the student runs: transformers alone, with lightpaff made impossible to import.
 PLAIN_USER = """
