@@ -1,25 +1,22 @@
 """Will it pay for me? A study of a user's own recipe, cut down to about an hour of this machine."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from lightpaff.errors import UserError
-from lightpaff.files import write_json_whole
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.plan import make_plan
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.study.cells import lay_out
 from lightpaff.study.definition import Study, read_overrides
-from lightpaff.study.locking import alone_in
+from lightpaff.study.record import begun_or
 
 _SECONDS = 3000.0
 """Of training; predictions and the rest have what is left of the hour."""
 _SILENT = {"pretraining.distillation.weight": 0.0, "fine_tuning.distillation.weight": 0.0}
 _TRAININGS = ("teacher.pretraining", "pretraining.training", "fine_tuning.teacher_training", "fine_tuning.training")
-_CHOSEN = "quick.json"
 _BUDGETS = ("steps", "tokens", "epochs")
 
 
@@ -41,30 +38,12 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: s
     """
     content = Recipe.load(recipe, overrides).model_dump()
     directory = output or Path("runs") / "studies" / "-".join(filter(None, (content["name"], "quick", task)))
-    directory.mkdir(parents=True, exist_ok=True)
-    path, given = directory / _CHOSEN, read_overrides(overrides)
-    with alone_in(directory):
-        if path.exists():
-            return _read(path, recipe, given, task), directory
-        study = _choose(recipe, content, task, given, directory)
-        write_json_whole(path, study.model_dump(mode="json"))
-    return study, directory
-
-
-def _read(path: Path, recipe: Path, given: dict[str, Any], task: str | None) -> Study:
-    """The study that was begun.
-
-    Raises:
-        UserError: it is of something else.
-    """
-    try:
-        study = Study.model_validate(json.loads(path.read_text()))
-    except ValueError as error:
-        raise UserError(f"{path}: is no study; give another --output, or delete it") from error
+    given = read_overrides(overrides)
+    study = begun_or(directory, lambda: _choose(recipe, content, task, given, directory))
     is_same = study.recipe == str(recipe.resolve()) and study.task == task
     if not is_same or any(study.set.get(key) != value for key, value in given.items()):
-        raise UserError(f"{path.parent}: holds a quick study of another recipe, task or --set; give another --output")
-    return study
+        raise UserError(f"{directory}: holds a quick study of another recipe, task or --set; give another --output")
+    return study, directory
 
 
 def _choose(recipe: Path, content: dict[str, Any], task: str | None, given: dict[str, Any], directory: Path) -> Study:

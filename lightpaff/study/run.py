@@ -1,33 +1,26 @@
 """A study: its budgets, its cells, and what they say; several processes may work on one together.
 
-STUDY/study.json          what this directory is: the study with its defaults
-STUDY/budgets.json        the steps of each arm
+STUDY/study.json          what this directory is: see `lightpaff.study.record`
 STUDY/report/             index.html, study.md, study.json
 STUDY/../steps/           the steps, each done once, for all studies there
 """
 
 import itertools
-import json
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightpaff.errors import UserError
-from lightpaff.files import write_json_whole
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
 from lightpaff.progress import console
-from lightpaff.study.budgets import Budgets, find_budgets
 from lightpaff.study.cells import Cell, lay_out_all
 from lightpaff.study.comparing import StudyData, compare
-from lightpaff.study.definition import Study, arm_recipe
-from lightpaff.study.locking import alone_in
+from lightpaff.study.definition import Study
 from lightpaff.study.noise import noise_steps
 from lightpaff.study.page import write_study
-
-STUDY = "study.json"
+from lightpaff.study.record import claim
 
 
 @dataclass(frozen=True)
@@ -78,33 +71,6 @@ def study_directory(study: Study, output: Path | None) -> Path:
     return output or Path("runs") / "studies" / "-".join(
         filter(None, (study.name, Path(study.recipe).stem, study.task))
     )
-
-
-def claim(study: Study, directory: Path) -> Budgets:
-    """Make the directory this study's, and find its budgets.
-
-    Raises:
-        UserError: it is another one's.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with alone_in(directory):
-        return _claim(study, directory)
-
-
-def _claim(study: Study, directory: Path) -> Budgets:
-    path = directory / STUDY
-    if not path.exists() and any(not entry.name.startswith((".", "quick.json")) for entry in directory.iterdir()):
-        raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
-    # A recipe that was edited makes another study.
-    recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}
-    content = {"study": study.model_dump(mode="json"), "recipes": recipes}
-    if path.exists() and json.loads(path.read_text()) != content:
-        raise UserError(
-            f"{directory}: holds another study of that name, or one of a recipe that was changed since; give another "
-            "--output, or delete it"
-        )
-    write_json_whole(path, content)
-    return find_budgets(study, directory)
 
 
 def do_all(steps: list[Step]) -> dict[str, DoneStep]:

@@ -1,0 +1,86 @@
+"""What a study's directory is, in its file study.json: the study with its defaults, its recipes, and the steps of each
+arm. Written once; a study that goes on has what it began with."""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightpaff.errors import UserError
+from lightpaff.files import write_json_whole
+from lightpaff.study.budgets import Budgets, find_budgets
+from lightpaff.study.definition import Study, arm_recipe
+
+STUDY = "study.json"
+
+
+def claim(study: Study, directory: Path) -> Budgets:
+    """Make the directory this study's, and find its budgets.
+
+    Raises:
+        UserError: it is another one's.
+    """
+    with _alone_in(directory):
+        # A recipe that was edited makes another study.
+        recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}
+        content = {"study": study.model_dump(mode="json"), "recipes": recipes}
+        if known := _read(directory):
+            budgets: Budgets = known.pop("steps")
+            if known != content:
+                raise UserError(
+                    f"{directory}: holds another study of that name, or one of a recipe that was changed since; give "
+                    "another --output, or delete it"
+                )
+            return budgets
+        return _write(study, directory, recipes)
+
+
+def begun_or(directory: Path, choose: Callable[[], Study]) -> Study:
+    """The study that was begun in a directory; where there is none, the chosen one, begun.
+
+    Raises:
+        UserError: the directory holds something else.
+    """
+    with _alone_in(directory):
+        if known := _read(directory):
+            return Study.model_validate(known["study"])
+        study = choose()
+        _write(study, directory, {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms})
+        return study
+
+
+def _write(study: Study, directory: Path, recipes: dict[str, str]) -> Budgets:
+    if any(not entry.name.startswith(".") for entry in directory.iterdir()):
+        raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
+    budgets = find_budgets(study, directory)
+    content = {"study": study.model_dump(mode="json"), "recipes": recipes, "steps": budgets}
+    write_json_whole(directory / STUDY, content)
+    return budgets
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    """Empty where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = directory / STUDY
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        Study.model_validate(content["study"])
+        return {key: content[key] for key in ("study", "recipes", "steps")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read; give another --output, or delete it") from error
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """No other process is inside for the same directory, which is made."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
