@@ -77,20 +77,20 @@ def wait() -> None:
     any_of(False)
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it is true of one of them.
+def any_of(*flags: bool) -> tuple[bool, ...]:
+    """Of each flag, whether it is true of one of them.
 
     Raises:
         UserError: another one ended.
     """
     if count() == 1:
-        return flag
+        return flags
     import torch
 
-    told = torch.tensor(int(flag))
+    told = torch.tensor(flags, dtype=torch.int64)
     with told_of_the_others():
         torch.distributed.all_reduce(told, group=_group())
-    return bool(told)
+    return tuple(told.bool().tolist())
 
 
 @contextmanager

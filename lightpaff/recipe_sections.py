@@ -113,8 +113,9 @@ class Training(Section):
     """Keep only what goes in and out of each layer, and compute the rest again for the gradients: less memory for a
     third more work."""
     sharded: bool = False
-    """Of several ranks: each holds a part of the weights, gradients and the optimiser (FSDP2), and layers are put
-    together while they are used; for models that do not fit beside them. A live teacher is whole on every rank."""
+    """Of several ranks: each holds a part of the weights, gradients and the optimiser's state while it trains (FSDP2),
+    and layers are put together while they are used. A live teacher, and a model that is evaluated, are whole on every
+    rank."""
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Schedule = "linear"
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1

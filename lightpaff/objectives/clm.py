@@ -468,11 +468,11 @@ def _write_split(
     facts |= {"tokens": counted["tokens"], "words": sum(reading.words)}
     if without_gold["rows"]:
         facts["rows for the teacher alone"] = without_gold["rows"]
-    if reading.repeated:
-        facts["also in validation or test"] = reading.repeated
+    if repeated := reading.repeated + unlabelled.repeated:
+        facts["also in validation or test"] = repeated
     # Neither the task's name nor a path: other runs reuse this step under other names.
-    warnings = [_tell_repeated(reading)] if reading.repeated else []
-    return {"split": split, "facts": facts, "dropped": dict(reading.dropped), "warnings": warnings}
+    warnings = [_tell_repeated(repeated, len(reading.words) + len(unlabelled.words))] if repeated else []
+    return {"split": split, "facts": facts, "dropped": dict(reading.dropped + unlabelled.dropped), "warnings": warnings}
 
 
 def _training_rows(
@@ -483,9 +483,9 @@ def _training_rows(
         yield {**row, _HAS_GOLD: has_gold}
 
 
-def _tell_repeated(reading: _Reading) -> str:
+def _tell_repeated(repeated: int, documents: int) -> str:
     return (
-        f"{reading.repeated:,} of {len(reading.words):,} training documents are validation or test documents too: "
+        f"{repeated:,} of {documents:,} training documents are validation or test documents too: "
         "expect worse on new text than the perplexity there shows"
     )
 

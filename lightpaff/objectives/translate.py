@@ -118,11 +118,15 @@ class Translation:
     ) -> None:
         assert teacher_targets is None or len(teacher_targets) == len(sources), "the teacher's rows are of other data"
         self.number_of_classes, self.first_written_id = number_of_classes, first_written_id
-        self.targets_N = targets.lengths_N
+        has_target_N = targets.lengths_N > 0
         if teacher_targets is not None:
-            self.targets_N = np.maximum(self.targets_N, teacher_targets.lengths_N)
+            self.targets_N = np.maximum(targets.lengths_N, teacher_targets.lengths_N)
+        else:
+            # Those that the teacher has still to write will be about as long as the others: for plans and budgets.
+            usual = round(float(targets.lengths_N[has_target_N].mean())) if has_target_N.any() else 0
+            self.targets_N = np.where(has_target_N, targets.lengths_N, usual)
         self.lengths_N = sources.lengths_N + self.targets_N
-        self.gold_ids = np.flatnonzero(self.targets_N)
+        self.gold_ids = np.flatnonzero(self.targets_N if teacher_targets is not None else has_target_N)
         self._sources, self._targets, self._teacher_targets = sources, targets, teacher_targets
         self._start_id, self._padding_id = start_id, padding_id
         self._teacher_ratio, self._seed = teacher_ratio, seed
@@ -315,7 +319,9 @@ def _write_split(
     repeated: Counter[str] = Counter()
     pairs = read_pairs(own, task.columns, dropped, is_evaluated=split != "train")
     compared = _count_repeated(pairs, evaluated, repeated) if split == "train" else _note(pairs, evaluated)
-    more = read_sources(sources.unlabelled if split == "train" else [], task.columns, dropped)
+    more = _count_repeated_sources(
+        read_sources(sources.unlabelled if split == "train" else [], task.columns, dropped), evaluated, repeated
+    )
     facts = write_pairs(chain(compared, more), vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
     if not facts["rows"] - facts.get(WITHOUT_TARGET, 0):
         names = ", ".join(source.source.path for source in own)
@@ -339,4 +345,14 @@ def _count_repeated(
     for pair in pairs:
         if (pair.source, pair.target) in evaluated:
             repeated["also in validation or test"] += 1
+        yield pair
+
+
+def _count_repeated_sources(
+    pairs: Iterator[TextPair], evaluated: set[tuple[str, str]], repeated: Counter[str]
+) -> Iterator[TextPair]:
+    sources = {source for source, _ in evaluated}
+    for pair in pairs:
+        if pair.source in sources:
+            repeated["without a target, source in validation or test"] += 1
         yield pair

@@ -24,7 +24,7 @@ from lightpaff.recipe import fingerprint_of
 _VERSIONS = {
     "tokenizer": 3,
     "corpus": 4,
-    "task": 6,
+    "task": 7,
     "initial": 3,
     "pretrain": 4,
     "finetune": 5,

@@ -2,12 +2,14 @@
 
 import time
 
+import numpy as np
 import torch
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.initialisation import create_student
 from lightpaff.models.opening import split_model
+from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.workload import data_of
@@ -24,9 +26,7 @@ _STEPS = 2
 def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> float:
     """Train random models of the planned shapes for a moment, after one step to warm up; the best step counts."""
     settings = training.training
-    data, ids = data_of(context, training)
-    order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
-    examples = order.micro_batches(0)[1][0]
+    data, examples = _some_examples(context, training)
     batch = data.batch(examples, draw=0).to(context.hardware.device)
     model = _random_model(context, training, training.arm.is_small)
     teacher: Teacher = NoTeacher()
@@ -51,10 +51,7 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
 
 def measure_asking(context: RunContext, training: TrainingStep, encoding: Encoding) -> float:
     """Tokens a second of which a random teacher's soft targets can be captured; the best of a few batches counts."""
-    data, ids = data_of(context, training)
-    settings = training.training
-    order = BatchOrder(data.lengths_N, ids, settings.batch_size, settings.micro_batch_tokens, 0)
-    examples = order.micro_batches(0)[1][0]
+    data, examples = _some_examples(context, training)
     batch = data.batch(examples, draw=0).to(context.hardware.device)
     teacher = LiveTeacher(_random_model(context, training, is_small=False), context.hardware.precision)
     times = []
@@ -65,6 +62,15 @@ def measure_asking(context: RunContext, training: TrainingStep, encoding: Encodi
                 kept.popitem()[1].cpu()
         times.append(time.monotonic() - started)
     return float(data.lengths_N[examples].sum()) / min(times[1:])
+
+
+def _some_examples(context: RunContext, training: TrainingStep) -> tuple[Objective, np.ndarray]:
+    """Some that go through the model together; with a gold target each, since others' may still be unwritten."""
+    data, ids = data_of(context, training)
+    settings = training.training
+    labelled = np.intersect1d(ids, data.gold_ids)
+    order = BatchOrder(data.lengths_N, labelled, settings.batch_size, settings.micro_batch_tokens, 0)
+    return data, order.micro_batches(0)[1][0]
 
 
 def _random_model(context: RunContext, training: TrainingStep, is_small: bool) -> HeadedModel:

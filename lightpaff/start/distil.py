@@ -104,11 +104,13 @@ def distil(
     directory = Path(output)
     recipe = directory.with_name(f"{directory.name}.yaml")
     asked = fingerprint_of(
-        [*map(_told, (train, validation, test, unlabelled)), str(teacher), columns, max_latency, size]
+        [*map(_told, (train, validation, test, unlabelled)), str(teacher), columns, *filter(None, (max_latency, size))]
     )
     record = directory.with_name(f"{directory.name}-asked.json")
     if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
-        raise UserError(f"{recipe}: was made for other data, teacher or columns; give another output, or delete it")
+        raise UserError(
+            f"{recipe}: was made for other data, teacher, columns or size; give another output, or delete it"
+        )
     if not recipe.exists() and ranks.count() > 1:
         raise UserError("several ranks: write the recipe first with lightpaff new, then launch lightpaff run")
     if not recipe.exists():

@@ -8,7 +8,7 @@ from lightpaff.recipe import Recipe
 from lightpaff.start.columns import look_at
 from lightpaff.start.guessing import guess
 from lightpaff.start.teacher import look_at_teacher
-from lightpaff.start.writing import Files, NewRecipe, make_recipe, write_recipe
+from lightpaff.start.writing import Files, NewRecipe, make_recipe, require_free, write_recipe
 
 _ANY_LATENCY = "1000s"
 
@@ -50,19 +50,23 @@ def new_recipe(
         if other is not None:
             _require_same_columns(other, [column.name for column in table.columns], files.train)
     found = guess(table, columns)
-    made = make_recipe(_name_of(files.train), files, table, found, look_at_teacher(teacher, found))
-    recipe = write_recipe(made, output)
+    asked = " ".join(str(one) for one in (budget.max_latency, budget.size) if one) if budget else ""
+    made = make_recipe(_name_of(files.train), files, table, found, look_at_teacher(teacher, found), asked)
     if budget is None or budget == StudentBudget():
-        return recipe, made
+        return write_recipe(made, output), made
+    require_free(output)
+    draft = output.with_name(f".{output.stem}.draft.yaml")
+    draft.unlink(missing_ok=True)
     try:
-        told = _fit_student(output, recipe, budget)
-    except UserError:
-        output.unlink()
-        raise
+        # Whoever stops the search leaves no recipe behind.
+        told = _fit_student(draft, write_recipe(made, draft), budget, output)
+        draft.rename(output)
+    finally:
+        draft.unlink(missing_ok=True)
     return Recipe.load(output), replace(made, decisions=[*made.decisions, *told])
 
 
-def _fit_student(path: Path, recipe: Recipe, budget: StudentBudget) -> list[str]:
+def _fit_student(path: Path, recipe: Recipe, budget: StudentBudget, output: Path) -> list[str]:
     from lightpaff.pipeline.shapes_run import ShapesRequest, find_shapes
 
     request = ShapesRequest(
@@ -71,7 +75,7 @@ def _fit_student(path: Path, recipe: Recipe, budget: StudentBudget) -> list[str]
         budget.size or "1x",
         length=recipe.tasks[0].max_length,
         write=path,
-        output=path.with_name(f"{path.stem}-shapes"),
+        output=output.with_name(f"{output.stem}-shapes"),
     )
     return [line.removeprefix(f"{path}: ") for line in find_shapes(request).written]
 

@@ -45,8 +45,14 @@ class NewRecipe:
     decisions: list[str]
 
 
-def make_recipe(name: str, files: Files, table: Table, guess: Guess, teacher: TeacherFacts) -> NewRecipe:
-    """The recipe for a file, with comments; paths are absolute."""
+def make_recipe(
+    name: str, files: Files, table: Table, guess: Guess, teacher: TeacherFacts, budget: str = ""
+) -> NewRecipe:
+    """The recipe for a file, with comments; paths are absolute.
+
+    Args:
+        budget: what a student will be looked for in; empty: it has half of the teacher's layers.
+    """
     family = FAMILY_OF[guess.objective]
     length, told_length = _length(table, guess, teacher)
     splits, told_splits = _splits(files, table, guess)
@@ -57,7 +63,7 @@ def make_recipe(name: str, files: Files, table: Table, guess: Guess, teacher: Te
         f"name: {_flow(name)}",
         *([f"family: {family}"] if family != "encoder" else []),
         *_teacher_lines(teacher, has_corpus=guess.objective not in _WITHOUT_CORPUS),
-        *_student_lines(family, teacher),
+        *_student_lines(family, teacher, budget),
         *_pretraining_lines(family, files, splits, guess, length),
         "tasks:",
         f"  - name: {_flow(name)}",
@@ -81,12 +87,21 @@ def write_recipe(recipe: NewRecipe, path: Path) -> Recipe:
     Raises:
         UserError: there is a file already.
     """
-    if path.exists():
-        raise UserError(f"{path}: is there already; give another --output")
+    require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         temporary.write_text(recipe.text, encoding="utf-8")
         return Recipe.load(temporary)
+
+
+def require_free(path: Path) -> None:
+    """Refuse to write over a file.
+
+    Raises:
+        UserError: there is one.
+    """
+    if path.exists():
+        raise UserError(f"{path}: is there already; give another --output")
 
 
 def _flow(value: object) -> str:
@@ -126,11 +141,11 @@ def _source_lines(files: Files, splits: dict[str, str] | None, guess: Guess) -> 
     found.append(f"    validation: {_source(validation, 'validation' if splits else None, splits)}")
     if test is not None:
         found.append(f"    test: {_source(test, None if files.test else 'test', splits)}")
+    unlabelled = [f"      - {_source(path, None, None)}" for path in files.unlabelled]
     if guess.objective == "clm" and splits is None and files.train.suffixes[:1] == [".txt"]:
-        found = [line.removesuffix("}") + document for line in found]
+        found, unlabelled = ([line.removesuffix("}") + document for line in lines] for lines in (found, unlabelled))
     if files.unlabelled and guess.objective in _UNLABELLED:
-        found.append(f"    unlabelled:  # {_UNLABELLED[guess.objective]}")
-        found += [f"      - {_source(path, None, None)}" for path in files.unlabelled]
+        found += [f"    unlabelled:  # {_UNLABELLED[guess.objective]}", *unlabelled]
         found += ["    sequence_distillation: {ratio: 0.5}"] if guess.objective == "translate" else []
     return found
 
@@ -153,11 +168,9 @@ def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:
     return lines
 
 
-def _student_lines(family: str, teacher: TeacherFacts) -> list[str]:
-    lines = [
-        "student:",
-        f"  layers: {teacher.student_layers}  # half of the teacher's; --max-latency and --size find others",
-    ]
+def _student_lines(family: str, teacher: TeacherFacts, budget: str) -> list[str]:
+    told = f"the largest that was measured within {budget}" if budget else "half of the teacher's"
+    lines = ["student:", f"  layers: {teacher.student_layers}  # {told}; --max-latency and --size find others"]
     if family == "encoder-decoder":
         lines.append("  decoder_layers: 1")
     lines.append("  initialisation: teacher  # evenly spaced layers of it")
@@ -179,7 +192,8 @@ def _pretraining_lines(
     ]
     lines.append("  corpus:  # more text of the same kind helps: add it here")
     for path in paths:
-        for name in names:
+        # Texts without labels may have no targets either.
+        for name in names if path == files.train else [text]:
             part = "train" if splits and path == files.train else None
             source = json.loads(_source(path, part, splits)) | {"text": name}
             if languages:

@@ -274,24 +274,26 @@ def _parameters(cell: Cell, place: int, arm: str) -> int:
 def _milliseconds(cell: Cell, place: int, arm: str) -> float | None:
     """Of a model in PyTorch, one row at a time; None where it was not measured."""
     steps = cell.graph.tasks[place]
-    if steps.online is not None:
-        return _measured(steps.online, arm).median_ms
-    if not steps.latency or steps.latency not in cell.steps:
-        return None
-    return float(read_latency(steps.latency)["models"][arm]["median_ms"])
+    if steps.latency is not None and steps.latency in cell.steps and steps.latency.state == "done":
+        return float(read_latency(steps.latency)["models"][arm]["median_ms"])
+    row = None if steps.online is None else _measured(steps.online, arm)
+    return None if row is None else row.median_ms
 
 
-def _measured(online: Step, name: str) -> Measurement:
-    """One row at a time."""
-    return next(row for row in read_online(online) if row.contender == name and row.batch_size == 1)
+def _measured(online: Step, name: str) -> Measurement | None:
+    """One row at a time; None where that could not be measured."""
+    rows = read_online(online) if online.state == "done" else []
+    return next((row for row in rows if row.contender == name and row.batch_size == 1), None)
 
 
 def _exports(cell: Cell) -> Iterator[ExportRow]:
     for steps in cell.graph.tasks:
         for export in steps.exports if steps.online is not None else []:
             assert steps.online is not None
-            reported, measured = export.checks[-1], _measured(steps.online, export.request.name)
-            assert measured.ratio is not None, "the teacher reads the same rows"
+            measured = _measured(steps.online, export.request.name)
+            if measured is None or measured.ratio is None or export.checked.state != "done":
+                continue
+            reported = export.checks[-1]
             yield ExportRow(
                 arm=cell.arm,
                 task=steps.task.name,

@@ -166,9 +166,17 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
             base, {"tasks": [task for task in base.model_dump()["tasks"] if task["name"] == study.task]}
         )
     try:
-        return change_recipe(base, keys)
+        made = change_recipe(base, keys)
+        is_silenced = made.fine_tuning.distillation.weight == 0 < base.fine_tuning.distillation.weight
+        return change_recipe(made, {"tasks": _without_teachers_texts(made)}) if is_silenced else made
     except UserError as error:
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
+
+
+def _without_teachers_texts(recipe: Recipe) -> list[dict[str, Any]]:
+    """Who hears nothing of the teacher does not learn from its texts either (translate)."""
+    silent: dict[str, Any] = {"sequence_distillation": None, "unlabelled": []}
+    return [{**task, **(silent if task["sequence_distillation"] else {})} for task in recipe.model_dump()["tasks"]]
 
 
 def own_budget_stages(study: Study, arm: str) -> set[str]:

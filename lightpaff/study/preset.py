@@ -49,7 +49,7 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: s
 def _choose(recipe: Path, content: dict[str, Any], task: str | None, given: dict[str, Any], directory: Path) -> Study:
     whole = _study(recipe, content, task, given)
     seconds = _seconds(whole, directory)
-    factor = min(1.0, _SECONDS / seconds)
+    factor = min(1.0, _SECONDS / max(seconds, 1.0))
     console.print(
         f"The whole study takes about {seconds / 60:.0f} min here; quick: {100 * factor:.0f} % of each budget"
     )

@@ -10,10 +10,13 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightpaff.errors import UserError
+from lightpaff.pipeline.build import in_order
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
+from lightpaff.pipeline.run import MAY_FAIL
 from lightpaff.progress import console
 from lightpaff.study.cells import Cell, lay_out_all
 from lightpaff.study.comparing import StudyData, compare
@@ -75,20 +78,24 @@ def study_directory(study: Study, output: Path | None) -> Path:
 
 def do_all(steps: list[Step]) -> dict[str, DoneStep]:
     """Do steps that come after their inputs, each once; what another process does is left to it, and waited for only
-    when there is nothing else to do. What is done comes by its fingerprint."""
+    when there is nothing else to do. What is done comes by its fingerprint. Exports that fail, and what needs them, are
+    told of and left out."""
     left = deque({step.fingerprint: step for step in steps}.values())
     done: dict[str, DoneStep] = {}
     skipped = 0
     while left:
-        step = left.popleft()
-        if skipped > len(left):
-            # Nothing else to do: whoever has the first of the others will end.
-            waiting = next((one for one in [step, *left] if _is_ready(one, done)), step)
-            done[waiting.fingerprint] = run_step(waiting)
-            left = deque(one for one in [step, *left] if one.fingerprint not in done)
-            skipped = 0
+        is_stuck = skipped >= len(left)
+        # With nothing else to do, whoever has the first of those that could be done will end.
+        step = next((one for one in left if is_stuck and _is_ready(one, done)), left[0])
+        left.remove(step)
+        try:
+            found = run_step(step) if is_stuck else try_step(step) if _is_ready(step, done) else None
+        except UserError as error:
+            if step.kind not in MAY_FAIL:
+                raise
+            console.print(f"{step.name} failed: {error}")
+            left = deque(one for one in left if step.fingerprint not in (own.fingerprint for own in in_order([one])))
             continue
-        found = try_step(step) if _is_ready(step, done) else None
         if found is None:
             left.append(step)
             skipped += 1

@@ -96,10 +96,19 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
     if not all(unit.file in there for unit in units):
         return False
     if units or store is None:
-        shards = [*(store.shards if store else []), *(_describe(place, unit) for unit in units)]
-        content = {"format": FORMAT, **_facts(request.facts), "shards": [asdict(shard) for shard in shards]}
-        place.write(MANIFEST, json.dumps(content, indent=1).encode())
+        _add_to_manifest(request.facts, place, [_describe(place, unit) for unit in units])
     return True
+
+
+def _add_to_manifest(facts: StoreFacts, place: Place, shards: list[Shard]) -> None:
+    """What another process has added meanwhile stays."""
+    with place.alone():
+        manifest = read_manifest(place)
+        known = [Shard(**entry) for entry in manifest["shards"]] if manifest is not None else []
+        names = {shard.file for shard in known}
+        together = [*known, *(shard for shard in shards if shard.file not in names)]
+        content = {"format": FORMAT, **_facts(facts), "shards": [asdict(shard) for shard in together]}
+        place.write(MANIFEST, json.dumps(content, indent=1).encode())
 
 
 def _facts(facts: StoreFacts) -> dict[str, Any]:

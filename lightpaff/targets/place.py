@@ -1,7 +1,10 @@
 """Where a store lies: a local directory, or any URL that fsspec knows, of which there is a local copy."""
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -72,6 +75,14 @@ class Place:
             system.mv(f"{root}/{name}.part", f"{root}/{name}")
         except Exception as error:  # every file system of fsspec raises its own
             raise UserError(f"{self.url}/{name}: cannot be written ({error}); check your access") from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process of this machine is inside for the same place."""
+        self._root.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._root.with_name(f".{self._root.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _system(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:

@@ -175,8 +175,10 @@ class _Loop:
                 if progress.step in evaluation_steps:
                     self._evaluate()
                 advance(1, self._note())
-                is_time = time.monotonic() - last_saved >= settings.checkpoint_seconds
-                shall_stop = ranks.any_of(stop.received)
+                # No rank's own clock decides: what is split over them is saved together.
+                is_time, shall_stop = ranks.any_of(
+                    time.monotonic() - last_saved >= settings.checkpoint_seconds, stop.received
+                )
                 if (is_time and progress.step < self.total_steps) or shall_stop:
                     self._save(sums)
                     last_saved = time.monotonic()
@@ -216,7 +218,7 @@ class _Loop:
     def _evaluate(self) -> None:
         self.job.model.eval()
         with gathered(self.taker.module):
-            values = self.job.validate(self.job.model)
+            values = ranks.shared(self.job.validate(self.job.model))
         self._require_finite(values)
         self.progress.evaluations.append({"step": self.progress.step, **values})
         score, loss = values["score"], values["loss"]

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from lightpaff.errors import UserError
@@ -138,10 +137,9 @@ class OptimiserStep:
 
     def _synchronised(self, now: bool) -> AbstractContextManager[object]:
         """Add up the ranks' gradients in the backward pass inside, or leave them as they are."""
-        if isinstance(self.module, FSDPModule):
-            self.module.set_requires_gradient_sync(now)
-            return nullcontext()
-        context: AbstractContextManager[object] = nullcontext() if now else self.accelerator.no_sync(self.module)
+        # Gradients that are not added up at once would be whole on every rank.
+        is_at_once = now or self.is_sharded
+        context: AbstractContextManager[object] = nullcontext() if is_at_once else self.accelerator.no_sync(self.module)
         return context
 
 

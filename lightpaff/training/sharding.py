@@ -1,6 +1,7 @@
-"""Weights, gradients and the optimiser's state split over the ranks (FSDP2), for models that no rank can hold whole.
+"""Weights, gradients and the optimiser's state split over the ranks while they train (FSDP2).
 
-A layer at a time is gathered for its forward and backward pass; evaluations and checkpoints see the whole model.
+A layer at a time is put together for its forward and backward pass. A model is opened whole, and whole again while it
+is evaluated or saved: what is saved is the gradients' and the optimiser's room, three times that of the weights.
 """
 
 from collections.abc import Iterator
@@ -21,17 +22,22 @@ def shard(module: nn.Module, model: PreTrainedModel, device: torch.device) -> No
 
     Args:
         module: what is called in a training step.
-        model: the part of it whose layers are split, by the names that transformers knows them by.
+        model: the part of it whose layers are split.
         device: what the ranks train on.
     """
     mesh = init_device_mesh(device.type, (ranks.count(),))
-    layers = set(model._no_split_modules or ())
-    for part in list(model.modules()):
-        # Embeddings may be tied to the output layer, which is part of the rest.
-        has_embedding = any(isinstance(inner, nn.Embedding) for inner in part.modules())
-        if type(part).__name__ in layers and not has_embedding:
-            fully_shard(part, mesh=mesh)
+    for layer in _layers(model):
+        fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """What its outermost lists hold; embeddings, which may be tied to the output layer, are in none."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _layers(child)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def run_rank(folder: Path, way: str) -> None:
         train_all(folder, JobMaker(own))
     else:
         kind = way.removeprefix("sharded ")
-        job = JobMaker(own)(kind, **LONGER, sharded=kind != way, validate=StoppingScore(3))
+        job = JobMaker(own)(kind, **LONGER, sharded=kind != way, checkpoint_seconds=0, validate=StoppingScore(3))
         with pytest.raises(StoppedError):
             train(replace(job, checkpoints=folder / "shared checkpoints"))
     torch.distributed.destroy_process_group()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,42 @@ def test_the_other_families_too(
     means = {(line["metric"], line["deviation"]): line["mean"] for line in data["noise"] if line["arm"] == "both"}
     assert means["loss", 0.5] > 0 < means["loss", 0.0]
     assert all(len(line["values"]) == 1 for line in data["curvature"])
+
+
+def test_a_silent_arm_hears_no_texts_either(finished_encoder_decoder_run: Any, tmp_path: Path) -> None:
+    from lightpaff.study.definition import arm_recipe, load_study
+
+    recipe = type(finished_encoder_decoder_run)(
+        finished_encoder_decoder_run.folder, deepcopy(finished_encoder_decoder_run.content)
+    )
+    recipe.content["tasks"][0] |= {"unlabelled": ["more.jsonl"], "sequence_distillation": {"ratio": 0.5}}
+    content = {**STUDY, "arms": {"both": {}, "none": SILENT}, "recipe": str(recipe.write("texts.yaml"))}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    study = load_study(path)
+    both, none = (arm_recipe(study, arm, seed=1).tasks[0] for arm in ("both", "none"))
+    assert both.sequence_distillation is not None
+    assert len(both.unlabelled) == 1
+    assert none.sequence_distillation is None
+    assert none.unlabelled == []
+
+
+def test_an_export_that_fails_does_not_end_a_study(
+    tiny_recipe: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightpaff.errors import UserError
+    from lightpaff.pipeline import exporting
+
+    def fail(*_: Any) -> None:
+        raise UserError("no number comes out of it")
+
+    monkeypatch.setattr(exporting, "_require_numbers", fail)
+    tiny_recipe.set("exports", [{"to": "onnx", "quantise": "int8"}])
+    short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None}
+    told = run_cli("study", write_study(tiny_recipe, short), "--output", tiny_recipe.folder / "out")
+    assert told.code == 0, told.stderr
+    assert "failed: no number comes out of it" in " ".join(told.stderr.split())
+    assert read_study(tiny_recipe.folder / "out")["exports"] == []
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,8 @@ def test_sources_without_targets(tmp_path: Path) -> None:
     assert cards[0]["dropped"] == {"empty source": 1}
     alone = open_split(make_task(), tmp_path, "train", VOCABULARY)
     assert alone.gold_ids.tolist() == [0, 1]
+    # What is still to be written is planned for at the others' mean length.
+    assert alone.targets_N.tolist()[2:] == [round(alone.targets_N[:2].mean())] * 2
     (der,) = ids_of("der")
     write_targets(tmp_path / "teacher.arrow", (np.array([der, END]) for _ in range(4)))
     taught = alone.with_teacher_targets(TokenTable(tmp_path / "teacher.arrow"), ratio=0.0, seed=0)

@@ -198,6 +198,25 @@ def test_more_text_and_more_draws_are_added(store: Path, tmp_path: Path, ask: As
     assert torch.equal(read(opened, replace(batch, draw=DRAWS)).ids_PK, read(opened, batch).ids_PK)
 
 
+def test_two_captures_at_once_keep_what_both_asked(tmp_path: Path, ask: Ask) -> None:
+    data, place, asked = open_data(tmp_path), place_at(tmp_path / "both"), []
+
+    def ask_and_be_overtaken(batch: Batch) -> Projected | Dense:
+        if not asked:
+            asked.append(True)
+            other = replace(request_of(data, draws=1), ids=[np.arange(5, EXAMPLES)])
+            assert capture(other, place, ask)
+        return ask(batch)
+
+    assert capture(replace(request_of(data, draws=1), ids=[np.arange(10)]), place, ask_and_be_overtaken)
+    opened = TargetStore(place, FACTS)
+    assert opened.has(data.batch(np.arange(EXAMPLES), 0).keys_B, 0).all()
+    alone = place_at(tmp_path / "alone")
+    assert capture(request_of(data, draws=1), alone, ask)
+    batch = data.batch(np.arange(EXAMPLES), 0)
+    assert torch.equal(read(opened, batch).ids_PK, read(TargetStore(alone, FACTS), batch).ids_PK)
+
+
 def test_a_url_is_written_and_read(store: Path, tmp_path: Path, ask: Ask) -> None:
     place = Place("memory://bucket/store", tmp_path / "copies of one")
     assert capture(request_of(open_data(tmp_path)), place, ask)
