@@ -50,10 +50,10 @@ def _check_document(source: Source, objective: str) -> None:
 class Targets(Section):
     """Where the teacher's soft targets come from. Of tasks with few classes they are captured once, whole."""
 
-    kind: Literal["auto", "live", "sampled", "top-k"] = "live"
-    """live: the teacher is asked at every batch. sampled: it is asked once, and some classes drawn from its
-    distribution are kept: loss and gradient are the same on average. top-k: its most probable classes, and what the
-    others have together. auto: sampled where the teacher is then asked for half as much or less, else live."""
+    kind: Literal["auto", "live", "sampled", "top-k"] = "auto"
+    """auto: sampled where the teacher is then asked for half as much or less, else live. live: the teacher is asked at
+    every batch. sampled: it is asked once, and some classes drawn from its distribution are kept: loss and gradient are
+    the same on average. top-k: its most probable classes, and what the others have together."""
     draws: Annotated[int, Field(gt=0)] = 12
     """Classes that are kept of a position: drawn (sampled) or the most probable (top-k)."""
     epochs: Annotated[int, Field(gt=0)] = 4

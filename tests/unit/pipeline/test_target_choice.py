@@ -47,13 +47,14 @@ def distillation(**targets: Any) -> Distillation:
 def test_auto_is_the_cheaper_one(
     own: float, everyone: float, anew: bool, kind: str, epochs: float, draws: int | None
 ) -> None:
-    choice = choose_targets(distillation(kind="auto"), own, everyone, draws_anew=anew)
+    # What is chosen where the recipe says nothing.
+    choice = choose_targets(distillation(), own, everyone, draws_anew=anew)
     assert (choice.kind, choice.epochs, choice.draws) == (kind, epochs, draws)
     assert "epochs in place of" in choice.why
 
 
 def test_what_the_recipe_says_is_done() -> None:
-    assert choose_targets(distillation(), 20.0, 20.0, draws_anew=True).kind == "live"
+    assert choose_targets(distillation(kind="live"), 20.0, 20.0, draws_anew=True).kind == "live"
     asked = choose_targets(distillation(kind="top-k", epochs=3), 2.5, 2.5, draws_anew=True)
     assert (asked.kind, asked.epochs, asked.draws) == ("top-k", 2.5, 3)
     other = Distillation.model_validate({"weight": 0.5, "divergence": "reverse_kl", "targets": {"kind": "auto"}})
