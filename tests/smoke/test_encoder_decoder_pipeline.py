@@ -149,7 +149,7 @@ def shortened(finished_run: Any, name: str) -> Any:
     return type(finished_run)(finished_run.folder, content)
 
 
-@pytest.mark.parametrize("kind", ["live", "sampled"])
+@pytest.mark.parametrize("kind", [pytest.param("live", marks=pytest.mark.slow), "sampled"])
 def test_the_teacher_writes_what_nobody_did(
     kind: str, finished_encoder_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:

@@ -284,7 +284,7 @@ OTHER_TASKS: dict[str, tuple[str, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("objective", OTHER_TASKS)
+@pytest.mark.parametrize("objective", ["tag", pytest.param("regress", marks=pytest.mark.slow), "answer"])
 def test_other_kinds_of_answers(
     objective: str, ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]], run_cli: Callable[..., Any]
 ) -> None:

@@ -17,10 +17,9 @@ SMALL = [
 
 
 @pytest.fixture
-def teacher(finished_run: Any) -> Path:
+def teacher(step_model: Callable[[str], Path]) -> Path:
     """A model that is fine-tuned on the rows."""
-    found: Path = next(iter((finished_run.output.parent / "steps").glob("finetune-*/model")))
-    return found
+    return step_model("fine-tune the teacher on toy, seed 0")
 
 
 def test_new_checks_the_teacher_against_the_labels(

@@ -20,7 +20,8 @@ from lightpaff.data.token_table import TokenTable, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.objectives import clm
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.objectives.clm import CausalLanguageModelling, SlidingWindows, pack_documents
+from lightpaff.objectives.clm import CausalLanguageModelling, SlidingWindows
+from lightpaff.objectives.document_rows import SEQUENCE_COLUMNS, find_frame, pack_documents
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.recipe_sections import Pretraining, Task
 from lightpaff.recipe_sources import CorpusSource, Source
@@ -45,7 +46,7 @@ def pack(
     facts: Counter[str] = Counter()
     texts = (TokenisedText(ids) for ids in documents)
     rows = pack_documents(texts, facts, frame=FRAME, sequence_length=length, keeps_last=keeps_last)
-    write_rows(path, rows, clm._SEQUENCE_COLUMNS, 3)
+    write_rows(path, rows, SEQUENCE_COLUMNS, 3)
     return open_rows(path), facts
 
 
@@ -272,12 +273,12 @@ def test_a_corpus(vocabulary: Vocabulary, tmp_path: Path) -> None:
 def test_a_tokenizer_without_an_end_is_refused(vocabulary: Vocabulary) -> None:
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
     with pytest.raises(UserError, match="has no end token"):
-        clm._find_frame(Vocabulary(plain, 1))
+        find_frame(Vocabulary(plain, 1))
     beginning = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])), bos_token="<s>", eos_token="</s>"
     )
-    assert clm._find_frame(Vocabulary(beginning, 3)) == (beginning.bos_token_id, beginning.eos_token_id)
-    assert clm._find_frame(vocabulary) == (256, 256)
+    assert find_frame(Vocabulary(beginning, 3)) == (beginning.bos_token_id, beginning.eos_token_id)
+    assert find_frame(vocabulary) == (256, 256)
 
 
 def test_packed_documents_do_not_see_each_other(tmp_path: Path) -> None:
