@@ -6,6 +6,7 @@ moment leaves the old content or the new one, never a part.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +26,15 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HASH_BLOCK_BYTES = 1 << 20
 # safetensors, tokenizers and shutil.copytree raise errors of their own, with the system's number in their text.
 _ERROR_NUMBER = re.compile(r"(?:os error|\[Errno) (\d+)")
+
+
+@contextlib.contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """No other process of this machine is inside for the same lock file, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -26,12 +26,15 @@ class StudentBudget:
     size: str | None = None
 
 
+_ANY_STUDENT = StudentBudget()
+
+
 def new_recipe(
     files: Files,
     teacher: str | None,
     output: Path,
     columns: dict[str, str] | None = None,
-    budget: StudentBudget | None = None,
+    budget: StudentBudget = _ANY_STUDENT,
 ) -> tuple[Recipe, NewRecipe]:
     """Look at a file, and write a recipe for it that runs as it is.
 
@@ -50,9 +53,9 @@ def new_recipe(
         if other is not None:
             _require_same_columns(other, [column.name for column in table.columns], files.train)
     found = guess(table, columns)
-    asked = " ".join(str(one) for one in (budget.max_latency, budget.size) if one) if budget else ""
+    asked = " ".join(filter(None, (budget.max_latency, budget.size)))
     made = make_recipe(_name_of(files.train), files, table, found, look_at_teacher(teacher, found), asked)
-    if budget is None or budget == StudentBudget():
+    if budget == _ANY_STUDENT:
         return write_recipe(made, output), made
     require_free(output)
     draft = output.with_name(f".{output.stem}.draft.yaml")

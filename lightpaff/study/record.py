@@ -1,19 +1,18 @@
 """What a study's directory is, in its file study.json: the study with its defaults, its recipes, and the steps of each
 arm. Written once; a study that goes on has what it began with."""
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightpaff.errors import UserError
-from lightpaff.files import write_json_whole
+from lightpaff.files import alone_with, write_json_whole
 from lightpaff.study.budgets import Budgets, find_budgets
 from lightpaff.study.definition import Study, arm_recipe
 
 STUDY = "study.json"
+_LOCK = ".lock"
 
 
 def claim(study: Study, directory: Path) -> Budgets:
@@ -22,19 +21,16 @@ def claim(study: Study, directory: Path) -> Budgets:
     Raises:
         UserError: it is another one's.
     """
-    with _alone_in(directory):
-        # A recipe that was edited makes another study.
-        recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}
-        content = {"study": study.model_dump(mode="json"), "recipes": recipes}
+    with alone_with(directory / _LOCK):
         if known := _read(directory):
             budgets: Budgets = known.pop("steps")
-            if known != content:
+            if known != _identity(study):
                 raise UserError(
                     f"{directory}: holds another study of that name, or one of a recipe that was changed since; give "
                     "another --output, or delete it"
                 )
             return budgets
-        return _write(study, directory, recipes)
+        return _write(study, directory)
 
 
 def begun_or(directory: Path, choose: Callable[[], Study]) -> Study:
@@ -43,20 +39,25 @@ def begun_or(directory: Path, choose: Callable[[], Study]) -> Study:
     Raises:
         UserError: the directory holds something else.
     """
-    with _alone_in(directory):
+    with alone_with(directory / _LOCK):
         if known := _read(directory):
             return Study.model_validate(known["study"])
         study = choose()
-        _write(study, directory, {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms})
+        _write(study, directory)
         return study
 
 
-def _write(study: Study, directory: Path, recipes: dict[str, str]) -> Budgets:
+def _identity(study: Study) -> dict[str, Any]:
+    """A recipe that was edited makes another study."""
+    recipes = {arm: arm_recipe(study, arm, study.seeds[0]).fingerprint() for arm in study.arms}
+    return {"study": study.model_dump(mode="json"), "recipes": recipes}
+
+
+def _write(study: Study, directory: Path) -> Budgets:
     if any(not entry.name.startswith(".") for entry in directory.iterdir()):
         raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
     budgets = find_budgets(study, directory)
-    content = {"study": study.model_dump(mode="json"), "recipes": recipes, "steps": budgets}
-    write_json_whole(directory / STUDY, content)
+    write_json_whole(directory / STUDY, {**_identity(study), "steps": budgets})
     return budgets
 
 
@@ -75,12 +76,3 @@ def _read(directory: Path) -> dict[str, Any]:
         return {key: content[key] for key in ("study", "recipes", "steps")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read; give another --output, or delete it") from error
-
-
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """No other process is inside for the same directory, which is made."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,16 +1,14 @@
 """Where a store lies: a local directory, or any URL that fsspec knows, of which there is a local copy."""
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import fsspec
 
 from lightpaff.errors import UserError
-from lightpaff.files import whole_file, write_whole
+from lightpaff.files import alone_with, whole_file, write_whole
 
 
 class Place:
@@ -76,13 +74,9 @@ class Place:
         except Exception as error:  # every file system of fsspec raises its own
             raise UserError(f"{self.url}/{name}: cannot be written ({error}); check your access") from error
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """No other process of this machine is inside for the same place."""
-        self._root.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._root.with_name(f".{self._root.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return alone_with(self._root.with_name(f".{self._root.name}.lock"))
 
     def _system(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:

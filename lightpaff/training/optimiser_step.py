@@ -6,7 +6,7 @@ uninterrupted one takes.
 Shapes: P target positions.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,7 +120,8 @@ class OptimiserStep:
             # Seeded by place, not carried along: a resumed run needs no generator state.
             torch.manual_seed(_place_seed(self.seed, step_input.step, number, self.accelerator.process_index))
             is_last = number == len(step_input.batches) - 1
-            with self._synchronised(is_last):
+            # Gradients of a split model that are not added up at once would be whole on every rank.
+            with nullcontext() if is_last or self.is_sharded else self.accelerator.no_sync(self.module):
                 with self.hardware.autocast():
                     soft_targets = self.teacher.targets(batch) if stored is None else stored
                     losses: LossSums = self.module(batch, soft_targets, self.distillation)
@@ -134,13 +135,6 @@ class OptimiserStep:
         seen = sums.new_tensor([step_input.local_num_tokens, step_input.local_num_positions])
         global_sums = self.accelerator.reduce(torch.cat([sums, seen]), "sum")
         return torch.cat([global_sums, torch.stack([norm.double(), torch.ones_like(sums[0])])])
-
-    def _synchronised(self, now: bool) -> AbstractContextManager[object]:
-        """Add up the ranks' gradients in the backward pass inside, or leave them as they are."""
-        # Gradients that are not added up at once would be whole on every rank.
-        is_at_once = now or self.is_sharded
-        context: AbstractContextManager[object] = nullcontext() if is_at_once else self.accelerator.no_sync(self.module)
-        return context
 
 
 def compute_activations_again(model: PreTrainedModel) -> None:
