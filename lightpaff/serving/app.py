@@ -124,7 +124,7 @@ class _Server:
         started = time.perf_counter()
         found = await self._ask([("answer", one, 0) for one in inputs])
         if self._shadow is not None:
-            self._shadow.compare(inputs, found, lambda same: self._metrics.compared.labels(str(same).lower()).inc())
+            self._shadow.compare(inputs, found, self._metrics.count_comparison)
         self._metrics.inputs.inc(len(inputs))
         milliseconds = round(1000 * (time.perf_counter() - started), 3)
         return JSONResponse({"model": self.served.name, "answers": found, "milliseconds": milliseconds})
@@ -140,8 +140,7 @@ class _Server:
             "student": {"answers": found, "milliseconds": round(1000 * (time.perf_counter() - started), 3)},
         }
         if self._shadow is not None:
-            shadow = self._shadow
-            asked = shadow.answer_soon(inputs)
+            asked = self._shadow.answer_soon(inputs)
             if asked is None:
                 raise RefusedError(503, "full", "too many wait for the teacher; try again in a second")
             try:
@@ -149,9 +148,9 @@ class _Server:
             except TimeoutError as error:
                 raise RefusedError(503, "late", "no answer of the teacher in time") from error
             for own, other in zip(found, theirs, strict=True):
-                shadow.count(own["label"] == other["label"])
+                self._metrics.count_comparison(own["label"] == other["label"])
             content["teacher"] = {"answers": theirs, "milliseconds": round(milliseconds, 3)}
-            content["agreement"] = {"same": shadow.same, "seen": shadow.seen}
+            content["agreement"] = self._metrics.agreement()
         return JSONResponse(content)
 
     async def completions(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_COMPARED = "lightpaff_shadow"
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -22,12 +23,25 @@ class Metrics:
         self.queued = Gauge("lightpaff_queued", "Inputs that wait.", multiprocess_mode="livesum", registry=registry)
         self.batches = Histogram("lightpaff_batch_size", "Inputs of a batch.", buckets=_SIZES, registry=registry)
         self.seconds = Histogram("lightpaff_request_seconds", "To the answer.", buckets=_SECONDS, registry=registry)
-        self.compared = Counter("lightpaff_shadow", "Answers beside the teacher's.", ["same"], registry=registry)
+        self._compared = Counter(_COMPARED, "Answers beside the teacher's.", ["same"], registry=registry)
+
+    def count_comparison(self, same: bool) -> None:
+        """Of an answer with the teacher's."""
+        self._compared.labels(str(same).lower()).inc()
+
+    def agreement(self) -> dict[str, int]:
+        """How many answers were compared, and how many were the same."""
+        samples = [sample for metric in self._of_all_workers().collect() for sample in metric.samples]
+        counts = {one.labels["same"]: int(one.value) for one in samples if one.name == f"{_COMPARED}_total"}
+        return {"same": counts.get("true", 0), "seen": sum(counts.values())}
 
     def text(self) -> bytes:
         """In Prometheus's format."""
-        if os.environ.get(SHARED):
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-            return generate_latest(registry)
-        return generate_latest(self._registry)
+        return generate_latest(self._of_all_workers())
+
+    def _of_all_workers(self) -> CollectorRegistry:
+        if not os.environ.get(SHARED):
+            return self._registry
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry

@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,9 @@ class Shadow:
         torch.set_num_threads(max(threads, 1))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        self._most_tokens, self._counting = most_tokens, threading.Lock()
+        self._most_tokens = most_tokens
         self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = threading.Semaphore(_MOST_WAITING)
-        self.same = self.seen = 0
 
     def answer(self, inputs: list[Input]) -> tuple[list[dict[str, Any]], float]:
         """As the student's answers, and the milliseconds that they took."""
@@ -60,17 +60,11 @@ class Shadow:
         ]
         return answers, 1000 * (time.perf_counter() - started)
 
-    def compare(self, inputs: list[Input], answers: list[dict[str, Any]], told: Any) -> None:
-        """Perhaps compare these answers, later; `told` counts one comparison (True: the same)."""
+    def compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Callable[[bool], None]) -> None:
+        """Perhaps compare these answers, later; `count` is told of each whether it is the same."""
         if random.random() >= self._share or not self._waiting.acquire(blocking=False):
             return
-        self._thread.submit(self._compare, inputs, answers, told)
-
-    def count(self, same: bool) -> None:
-        """One comparison more."""
-        with self._counting:
-            self.seen += 1
-            self.same += same
+        self._thread.submit(self._compare, inputs, answers, count)
 
     def answer_soon(self, inputs: list[Input]) -> "Future[tuple[list[dict[str, Any]], float]] | None":
         """The same answer, later; None where too many wait already."""
@@ -80,11 +74,10 @@ class Shadow:
         future.add_done_callback(lambda _: self._waiting.release())
         return future
 
-    def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], told: Any) -> None:
+    def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Callable[[bool], None]) -> None:
         try:
             for own, teacher in zip(answers, self.answer(inputs)[0], strict=True):
-                self.count(own["label"] == teacher["label"])
-                told(own["label"] == teacher["label"])
+                count(own["label"] == teacher["label"])
         finally:
             self._waiting.release()
 

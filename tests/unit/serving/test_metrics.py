@@ -1,0 +1,35 @@
+"""Figures of one worker and of several."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("prometheus_client")
+
+COUNT = """
+import json, sys
+from lightpaff.serving.metrics import Metrics
+metrics = Metrics()
+for same in map(bool, map(int, sys.argv[1])):
+    metrics.count_comparison(same)
+print(json.dumps(metrics.agreement()))
+"""
+
+
+def counted(comparisons: str, environment: dict[str, str]) -> dict[str, int]:
+    """What a worker says after these comparisons."""
+    command = [sys.executable, "-c", COUNT, comparisons]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    said: dict[str, int] = json.loads(done.stdout)
+    return said
+
+
+def test_agreement_is_that_of_all_workers(tmp_path: Path) -> None:
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    assert counted("110", shared) == {"same": 2, "seen": 3}
+    assert counted("10", shared) == {"same": 3, "seen": 5}
+    assert counted("", {}) == {"same": 0, "seen": 0}
