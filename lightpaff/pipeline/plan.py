@@ -15,6 +15,7 @@ from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
 from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
+from lightpaff.targets.encodings import Encoding
 
 _BYTES_A_WEIGHT = 4
 _STATES_IN_TRAINING = 5
@@ -63,8 +64,10 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan) -> Plan:
         for name, config in (("teacher", context.inputs.teacher_config), ("student", context.inputs.student_config))
     }
     seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
-    seconds += sum(_capture_seconds(context, item) for item in planned)
+    captures = _captures(planned)
+    seconds += sum(_capture_seconds(context, item, encoding) for item, encoding in captures)
     results = sum(_weight_bytes(context, item.training) for item in unfinished)
+    results += sum(_store_bytes(item, encoding) for item, encoding in captures)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
     return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint, busyness)
 
@@ -122,16 +125,27 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
     )
 
 
-def _capture_seconds(context: RunContext, item: PlannedTraining) -> float:
-    """Of asking a teacher once, where that is still to do."""
-    training = item.training
-    if training.asks_teacher != "once" or training.supervision is None or training.supervision.captured is None:
-        return 0.0
-    if training.supervision.captured.step.state == "done":
-        return 0.0
-    assert training.targets is not None
-    speed = measure_asking(context, training, training.supervision.captured.encoding)
-    return training.targets.epochs * item.workload.tokens_an_epoch / speed
+def _captures(planned: list[PlannedTraining]) -> list[tuple[PlannedTraining, Encoding]]:
+    """What is still to be captured: of each store, the first training that reads it, and its encoding."""
+    found: dict[str, tuple[PlannedTraining, Encoding]] = {}
+    for item in planned:
+        captured = item.training.supervision.captured if item.training.supervision else None
+        if captured is not None and captured.step.state != "done":
+            found.setdefault(captured.step.fingerprint, (item, captured.encoding))
+    return list(found.values())
+
+
+def _capture_seconds(context: RunContext, item: PlannedTraining, encoding: Encoding) -> float:
+    return _captured_tokens(item) / measure_asking(context, item.training, encoding)
+
+
+def _store_bytes(item: PlannedTraining, encoding: Encoding) -> float:
+    return _captured_tokens(item) * item.workload.target_share * encoding.bytes_a_position
+
+
+def _captured_tokens(item: PlannedTraining) -> float:
+    assert item.training.targets is not None
+    return item.training.targets.epochs * item.workload.tokens_an_epoch
 
 
 def _print_targets(plan: Plan, console: Console) -> None:

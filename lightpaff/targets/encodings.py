@@ -66,6 +66,12 @@ class Encoding:
         """Uniform numbers that a position needs."""
         return self.stored if self.kind == "sampled" else 0
 
+    @property
+    def bytes_a_position(self) -> int:
+        """What a store holds of one distribution."""
+        kept = self.encode(torch.zeros(1, self.classes), torch.zeros(1, self.draws, dtype=torch.float64))
+        return sum(array.nbytes for array in kept.values())
+
 
 @dataclass(frozen=True)
 class Coder:

@@ -71,6 +71,21 @@ def test_few_classes_are_kept_as_they_are(logits_PV: Tensor) -> None:
     assert torch.equal(targets.logits_PV, logits_PV)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        (Encoding("sampled", V, 12), 12 * 2 + 4),
+        (Encoding("sampled", 2**16 + 1, 12, proposal=2.0), 12 * (3 + 2) + 4),
+        (Encoding("top-k", V, 12), 12 * (2 + 2) + 4),
+        (Encoding("dense", 3), 3 * 4),
+    ],
+)
+def test_a_position_s_bytes_are_known_before(encoding: Encoding, expected: int) -> None:
+    logits_PV = torch.randn(P, encoding.classes)
+    assert encoding.bytes_a_position == expected
+    assert sum(array.nbytes for array in kept(encoding, logits_PV).values()) == P * expected
+
+
 def loss_and_gradient(student_PV: Tensor, targets: Dense | Sparse, temperature: float) -> tuple[float, Tensor]:
     features_PV = student_PV.clone().requires_grad_()
     labels_P = torch.full((P,), -100)
