@@ -49,7 +49,7 @@ class Recipe(Section):
     """On a GPU: the same bits from the same recipe again, also after a kill; false is faster. On a CPU they are the
     same anyway."""
     precision: Precision = "auto"
-    """Of training: bf16 autocast where the processor has it, unless float32 is asked for."""
+    """Of training: bf16 autocast where the processor is faster with it, unless float32 is asked for."""
 
     @model_validator(mode="after")
     def _check_family(self) -> Self:

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -47,7 +49,7 @@ def choose_hardware(recipe: Recipe) -> Hardware:
     wanted = "cuda" if has_cuda and recipe.device != "cpu" else "cpu"
     precision = recipe.precision
     if precision == "auto":
-        precision = "bf16" if _has_bf16(wanted) else "float32"
+        precision = "bf16" if gains_from_bf16(wanted) else "float32"
     if wanted == "cuda" and recipe.deterministic:
         _ask_for_the_same_bits()
     return Hardware(torch.device(wanted), precision, wanted == "cpu" or recipe.deterministic)
@@ -70,8 +72,18 @@ def without_settings_from(*prefixes: str) -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _has_bf16(device: str) -> bool:
+def gains_from_bf16(device: str) -> bool:
+    """Whether training is faster there in bf16 than in float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these instructions bf16 is emulated, and slower than float32.
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    # Without these instructions bf16 is emulated. With them AMD's vector units and Intel's tiles (AMX) multiply several
+    # times as fast as in float32, and Intel's vector units half as fast: whole steps of a BERT took 1.4 to 1.7 times as
+    # long where a virtual machine hides the tiles.
+    is_quick = torch.cpu._is_amx_tile_supported() or "AuthenticAMD" in _processor()
+    return bool(torch.cpu._is_avx512_bf16_supported() and is_quick)
+
+
+def _processor() -> str:
+    """What the system says of it, its maker included."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else platform.processor()
