@@ -487,5 +487,6 @@ def _speed_ratio(finished: Finished, steps: TaskSteps) -> SpeedRatio:
 
 
 def _compute_line(context: RunContext, training: TrainingStep) -> ComputeLine:
-    own, teacher = flops_of(context, training, workload_of(context, training))
-    return ComputeLine(training.arm.name, training.stage, training.task.name if training.task else None, own, teacher)
+    flops = flops_of(context, training, workload_of(context, training))
+    task = training.task.name if training.task else None
+    return ComputeLine(training.arm.name, training.stage, task, flops.own, flops.teacher)

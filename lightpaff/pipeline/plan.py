@@ -14,7 +14,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
-from lightpaff.pipeline.workload import Workload, config_of, flops_of, head_of, workload_of
+from lightpaff.pipeline.workload import Workload, captured_tokens, config_of, flops_of, head_of, workload_of
 from lightpaff.targets.encodings import Encoding
 
 _BYTES_A_WEIGHT = 4
@@ -104,7 +104,7 @@ def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
 
 def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any, float]) -> PlannedTraining:
     workload = workload_of(context, training)
-    own, teacher = flops_of(context, training, workload)
+    flops = flops_of(context, training, workload)
     seconds = 0.0
     if training.step.state != "done":
         kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
@@ -115,8 +115,8 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
     return PlannedTraining(
         training,
         workload,
-        own,
-        teacher,
+        flops.own,
+        flops.teacher,
         memory_bytes=_STATES_IN_TRAINING * weights
         + _activation_bytes(context, training, workload)
         + _teacher_bytes(context, training),
@@ -126,26 +126,21 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
 
 
 def _captures(planned: list[PlannedTraining]) -> list[tuple[PlannedTraining, Encoding]]:
-    """What is still to be captured: of each store, the first training that reads it, and its encoding."""
-    found: dict[str, tuple[PlannedTraining, Encoding]] = {}
+    """The trainings whose soft targets are still to be captured, and how these are written."""
+    found = []
     for item in planned:
         captured = item.training.supervision.captured if item.training.supervision else None
-        if captured is not None and captured.step.state != "done":
-            found.setdefault(captured.step.fingerprint, (item, captured.encoding))
-    return list(found.values())
+        if item.training.asks_teacher == "once" and captured is not None and captured.step.state != "done":
+            found.append((item, captured.encoding))
+    return found
 
 
 def _capture_seconds(context: RunContext, item: PlannedTraining, encoding: Encoding) -> float:
-    return _captured_tokens(item) / measure_asking(context, item.training, encoding)
+    return captured_tokens(item.training, item.workload) / measure_asking(context, item.training, encoding)
 
 
 def _store_bytes(item: PlannedTraining, encoding: Encoding) -> float:
-    return _captured_tokens(item) * item.workload.target_share * encoding.bytes_a_position
-
-
-def _captured_tokens(item: PlannedTraining) -> float:
-    assert item.training.targets is not None
-    return item.training.targets.epochs * item.workload.tokens_an_epoch
+    return captured_tokens(item.training, item.workload) * item.workload.target_share * encoding.bytes_a_position
 
 
 def _print_targets(plan: Plan, console: Console) -> None:

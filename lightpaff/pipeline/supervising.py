@@ -18,7 +18,7 @@ from lightpaff.recipe_sections import Distillation, Pretraining, Task
 
 def choose_pretraining_targets(context: RunContext, corpus: Step, arm: Arm, small_arms: list[Arm]) -> TargetChoice:
     """For an arm, with those that can learn from the same soft targets; for one that hears nothing (the control) too:
-    it sees the same maskings."""
+    it sees the same maskings, as if it listened where it is alone (in a study)."""
     data, ids = corpus_objective(context, corpus), corpus_ids(context, corpus)[0]
     sections = [_pretraining_of(other) for other in small_arms]
     own = _pretraining_of(arm)
@@ -27,10 +27,11 @@ def choose_pretraining_targets(context: RunContext, corpus: Step, arm: Arm, smal
         for other in sections
         if _is_shared(own.distillation, other.distillation) and other.distillation.weight > 0
     ]
+    own_epochs = epochs_of(own.training, data, ids)
     return choose_targets(
         own.distillation,
-        epochs_of(own.training, data, ids),
-        sum(epochs),
+        own_epochs,
+        sum(epochs) or own_epochs,
         draws_anew=PRETRAINING_OBJECTIVES[own.objective].draws_anew,
     )
 

@@ -1,7 +1,7 @@
 """How much a training goes through, and what that costs in floating point operations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,20 +59,40 @@ def data_of(context: RunContext, training: TrainingStep) -> tuple[Objective, np.
     return data, np.arange(len(data.lengths_N)) if training.supervision else data.gold_ids
 
 
-def flops_of(context: RunContext, training: TrainingStep, workload: Workload) -> tuple[float, float]:
-    """Floating point operations of a training, and of its teacher's answers."""
+class Flops(NamedTuple):
+    """Floating point operations of a training: its own, its teacher's at every batch, and those once for all."""
+
+    own: float
+    live: float
+    once: float
+
+    @property
+    def teacher(self) -> float:
+        """All of its teacher's."""
+        return self.live + self.once
+
+
+def captured_tokens(training: TrainingStep, workload: Workload) -> float:
+    """About which a training has its teacher asked once, into a store."""
+    if training.asks_teacher != "once" or training.targets is None:
+        return 0.0
+    return training.targets.epochs * workload.tokens_an_epoch
+
+
+def flops_of(context: RunContext, training: TrainingStep, workload: Workload) -> Flops:
+    """What a training costs."""
     head, classes = head_of(context, training)
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
     own = training_flops_per_token(config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
     teacher_config = context.inputs.teacher_config_of(training.task) if training.task else context.inputs.teacher_config
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
-    once = training.targets.epochs * workload.tokens_an_epoch if training.targets else 0.0
-    asked = {"live": workload.tokens, "once": once, "never": 0.0}[training.asks_teacher]
+    live = workload.tokens if training.asks_teacher == "live" else 0.0
+    once = captured_tokens(training, workload)
     if training.supervision is not None and training.supervision.sequences is not None:
         assert training.task is not None
         # At most: every beam goes through the whole model, though the source is read once.
-        asked += training.task.generation.beams * workload.tokens_an_epoch
-    return own * workload.tokens, teacher * asked
+        once += training.task.generation.beams * workload.tokens_an_epoch
+    return Flops(own * workload.tokens, teacher * live, teacher * once)
 
 
 def config_of(context: RunContext, training: TrainingStep) -> Any:

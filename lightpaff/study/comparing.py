@@ -21,7 +21,7 @@ from lightpaff.pipeline.outcome import read_predictions
 from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.report.metrics import METRICS
 from lightpaff.study.budgets import Budgets
-from lightpaff.study.cells import Cell
+from lightpaff.study.cells import STAGES, Cell
 from lightpaff.study.definition import Study
 from lightpaff.study.noise import NoiseStep
 
@@ -236,7 +236,7 @@ def _rows(
             teacher=goal,
             share=mean / goal if goal else 0.0,
             closed=(mean - floor) / (goal - floor) if is_ahead else None,
-            steps=budgets[arm],
+            steps={stage: steps for stage, steps in budgets[arm].items() if stage in STAGES.values()},
             median_ms=_milliseconds(cells[0], place, STUDENT),
             parameters=_parameters(cells[0], place, STUDENT),
             **_cost(cells[0], cells[0].graph.tasks[place], done),
@@ -258,8 +258,8 @@ def _cost(cell: Cell, steps: TaskSteps, done: dict[str, DoneStep]) -> dict[str, 
     own, asked, seconds = 0.0, 0.0, 0.0
     for training in cell.trainings:
         if training.task is None or training.task.name == steps.task.name:
-            student, teacher = flops_of(cell.context, training, workload_of(cell.context, training))
-            own, asked = own + student, asked + teacher
+            flops = flops_of(cell.context, training, workload_of(cell.context, training))
+            own, asked = own + flops.own, asked + flops.teacher
             seconds += done[training.step.fingerprint].seconds
     return {"flops": own, "teacher_flops": asked, "seconds": seconds}
 

@@ -19,6 +19,14 @@ Match = Literal["steps", "tokens", "flops", "time"]
 _ITS_OWN = ("name", "seeds", "control", "arms", "exports")
 """Keys of the recipe that a study decides."""
 _TAKEN = ("teacher", "tfidf")
+TEACHER_TRAINING = "teacher"
+_TRAINING_OF = {
+    "pretraining": "pretraining.training",
+    "fine_tuning": "fine_tuning.training",
+    TEACHER_TRAINING: "fine_tuning.teacher_training",
+}
+_BUDGETS = ("steps", "tokens", "epochs")
+_WEIGHT = "fine_tuning.distillation.weight"
 
 
 class Noise(Section):
@@ -139,15 +147,16 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
     """The recipe of one arm with one seed.
 
     Args:
-        budgets: optimiser steps by the stage, `pretraining` and `fine_tuning`; left out, the arm's own.
+        budgets: optimiser steps by the section: `pretraining`, `fine_tuning` and `TEACHER_TRAINING`; left out, the
+            arm's own.
 
     Raises:
         UserError: a key that the arm or the study gives is none of the recipe's; names it.
     """
     keys = dict(study.arms[arm])
-    for stage, steps in (budgets or {}).items():
-        keys |= {f"{stage}.training.steps": steps}
-        keys |= {f"{stage}.training.{other}": None for other in ("tokens", "epochs")}
+    for section, steps in (budgets or {}).items():
+        keys |= {f"{_TRAINING_OF[section]}.{budget}": None for budget in _BUDGETS}
+        keys |= {f"{_TRAINING_OF[section]}.steps": steps}
     keys |= {
         "name": study.name,
         "seeds": {"teacher": study.teacher_seed, "pretraining": seed, "fine_tuning": [seed]},
@@ -165,9 +174,13 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         base = change_recipe(
             base, {"tasks": [task for task in base.model_dump()["tasks"] if task["name"] == study.task]}
         )
+    if base.fine_tuning.teacher_training is None:
+        # What an arm changes of its student's training is not its teacher's.
+        base = change_recipe(base, {"fine_tuning.teacher_training": base.fine_tuning.training.model_dump()})
     try:
         made = change_recipe(base, keys)
-        is_silenced = made.fine_tuning.distillation.weight == 0 < base.fine_tuning.distillation.weight
+        listened = base.fine_tuning.distillation.weight > 0 or _WEIGHT in _flat(study.arms[arm])
+        is_silenced = made.fine_tuning.distillation.weight == 0 and listened
         return change_recipe(made, {"tasks": _without_teachers_texts(made)}) if is_silenced else made
     except UserError as error:
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
@@ -179,11 +192,15 @@ def _without_teachers_texts(recipe: Recipe) -> list[dict[str, Any]]:
     return [{**task, **(silent if task["sequence_distillation"] else {})} for task in recipe.model_dump()["tasks"]]
 
 
-def own_budget_stages(study: Study, arm: str) -> set[str]:
-    """The stages whose steps, tokens or epochs the arm gives itself."""
+def own_budgets(keys: dict[str, Any]) -> set[str]:
+    """The sections whose steps, tokens or epochs an arm with these keys gives itself."""
+    given = _flat(keys)
     return {
-        stage
-        for stage in ("pretraining", "fine_tuning")
-        for budget in ("steps", "tokens", "epochs")
-        if f"{stage}.training.{budget}" in study.arms[arm] or budget in (study.arms[arm].get(f"{stage}.training") or {})
+        section for section, place in _TRAINING_OF.items() if any(f"{place}.{budget}" in given for budget in _BUDGETS)
     }
+
+
+def _flat(keys: dict[str, Any], prefix: str = "") -> set[str]:
+    """Keys with dots, of whatever sections stand as a whole too."""
+    inner = [_flat(value, f"{prefix}{key}.") for key, value in keys.items() if isinstance(value, dict)]
+    return {f"{prefix}{key}" for key in keys}.union(*inner)

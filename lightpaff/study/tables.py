@@ -5,6 +5,7 @@ from lightpaff.report.metrics import METRICS
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
 from lightpaff.report.verdict import Kind, Sentence
 from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
+from lightpaff.study.definition import own_budgets
 
 _SURE = 0.05
 _KINDS: dict[str, Kind] = {"Yes": "good", "No": "bad", "Not measurably": "neutral"}
@@ -26,7 +27,7 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
     lead = "Yes" if low > 0 and is_sure else "No" if high < 0 and is_sure else "Not measurably"
     place = f"{task}: " if len(data.examples) > 1 else ""
     told = metric.tell_difference(found.value, found.low, found.high)
-    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, at equal {_budget(data)}"]
+    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, {_budget(data)}"]
     if metric.is_higher_better:
         parts.append(f"it has {metric.write_share(row.share)} of the teacher's {metric.name}")
     else:
@@ -42,7 +43,10 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
 
 
 def _budget(data: StudyData) -> str:
-    return {"flops": "floating point operations", "time": "time"}.get(data.match, data.match)
+    compared = [row.keys for row in data.rows if row.arm in (data.headline, data.baseline)]
+    if any(own_budgets(keys) for keys in compared):
+        return "each with the budget that the study gives it"
+    return f"at equal {'floating point operations' if data.match == 'flops' else data.match}"
 
 
 def _limits(data: StudyData) -> list[Sentence]:
