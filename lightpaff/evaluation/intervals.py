@@ -2,7 +2,9 @@
 
 One model: the percentile bootstrap over the rows (Efron and Tibshirani 1993, chapter 13). What another random seed of
 the training would change is then not in it. Rows that belong together (of one film or document; neighbouring windows of
-a text) are drawn together: as if they were independent, intervals would be too narrow.
+a text) are drawn together: as if they were independent, intervals would be too narrow. What is drawn, U units, may be
+few: resamples are then too narrow by sqrt((U - 1) / U), for which they are widened, and the percentiles by Student's t
+as for seeds. Of one unit alone nothing follows: the interval is everything.
 
 Several seeds' predictions: rows and seeds are both samples, as in the multi-bootstrap of Sellam et al. 2022 (The
 MultiBERTs, section 4). Two or three seeds are too few to draw from with replacement: such draws are too narrow by
@@ -13,7 +15,7 @@ other rows move the seeds' scores apart too (Owen 2007, The pigeonhole bootstrap
    (the analysis of variance of a crossed design; not below 0); each side has its own;
 2. each resample gets a normal deviate of that variance;
 3. the percentiles are stretched about the score by Student's t over the normal quantile, with Satterthwaite's (1946)
-   degrees of freedom, in which the rows count as many and each side's seeds as n - 1.
+   degrees of freedom, in which the units of rows count as U - 1 and each side's seeds as n - 1.
 
 The interval is approximate where seeds are few. Simulated with two equal models, 3 seeds a side and 872 rows, it left
 out the true 0 in about 3 % of the trials where seeds did not matter, 6 % where they had a standard deviation of 0.5
@@ -40,6 +42,8 @@ _PERCENTILES = (2.5, 97.5)
 OneOrMore = Outputs | Sequence[Outputs]
 """One model's outputs, or those of several seeds for the same rows: then the mean of their scores counts."""
 
+_HIGHEST_PERPLEXITY = 1e9
+"""Open upwards, but a report holds finite numbers."""
 _RANGES: dict[Metric, tuple[float, float]] = {
     "accuracy": (0.0, 1.0),
     "f1": (0.0, 1.0),
@@ -49,8 +53,8 @@ _RANGES: dict[Metric, tuple[float, float]] = {
     "matthews": (-1.0, 1.0),
     "pearson": (-1.0, 1.0),
     "spearman": (-1.0, 1.0),
-    "word_perplexity": (0.0, np.inf),
-    "perplexity": (0.0, np.inf),
+    "word_perplexity": (0.0, _HIGHEST_PERPLEXITY),
+    "perplexity": (0.0, _HIGHEST_PERPLEXITY),
     "bleu": (0.0, 1.0),
     "chrf": (0.0, 1.0),
     "rouge1": (0.0, 1.0),
@@ -104,7 +108,8 @@ def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamp
     """
     several = _as_list(outputs)
     side = _summarise(metric, several, resampled_scores(metric, several, seed, resamples))
-    low, high = _interval(side.mean, side.mean_R, [side], seed)
+    units = _count_units(several)
+    low, high = _interval(side.mean, _widened(side.mean, side.mean_R, units), [side], units, seed)
     lowest, highest = _RANGES[metric]
     return Interval(max(low, lowest), min(high, highest))
 
@@ -115,7 +120,7 @@ def paired_difference(
     """The first's score minus the second's; every resample takes the same rows of both.
 
     Each side may be several seeds' outputs: then the mean scores are compared, and the interval is also over the seeds
-    of that side. Where a resample's score is not finite, the interval is everything.
+    of that side. Where a resample's score is not finite, the interval is all that the metric allows.
     """
     firsts, seconds = _as_list(first), _as_list(second)
     assert all(_are_same_rows(firsts[0], other) for other in [*firsts, *seconds]), (
@@ -129,11 +134,26 @@ def paired_difference(
     value = sides[0].mean - sides[1].mean
     with np.errstate(invalid="ignore"):  # Infinity less infinity.
         value_R = sides[0].mean_R - sides[1].mean_R
-    return Difference(value, *_interval(value, value_R, sides, seed), _p_value(value, value_R, sides))
+    units = _count_units(firsts)
+    value_R = _widened(value, value_R, units)
+    low, high = _interval(value, value_R, sides, units, seed)
+    lowest, highest = _RANGES[metric]
+    furthest = highest - lowest
+    return Difference(value, max(low, -furthest), min(high, furthest), _p_value(value, value_R, sides, units))
 
 
 def _as_list(outputs: OneOrMore) -> list[Outputs]:
     return list(outputs) if isinstance(outputs, Sequence) else [outputs]
+
+
+def _count_units(several: Sequence[Outputs]) -> int:
+    return int(several[0].units_N.max()) + 1
+
+
+def _widened(value: float, value_R: Floats, units: int) -> Floats:
+    """Resamples of a few units about the value, as wide as those of many would be; not numbers where there is one."""
+    with np.errstate(invalid="ignore"):  # Infinity less infinity.
+        return value + (value_R - value) * (np.sqrt(units / (units - 1)) if units > 1 else np.nan)
 
 
 def _are_same_rows(first: Outputs, second: Outputs) -> bool:
@@ -154,37 +174,33 @@ def _summarise(metric: Metric, several: list[Outputs], score_SR: Floats) -> _Res
     return _Resampled(float(score_S.mean()), mean_R, variance, seeds - 1)
 
 
-def _interval(value: float, value_R: Floats, sides: list[_Resampled], seed: int) -> tuple[float, float]:
+def _interval(value: float, value_R: Floats, sides: list[_Resampled], units: int, seed: int) -> tuple[float, float]:
     """The percentiles of the resamples, widened for the seeds of each side (see the module's text)."""
     if not np.isfinite(value_R).all():
         return -np.inf, np.inf
-    spread = [side for side in sides if side.seed_variance > 0]
-    variance = sum(side.seed_variance for side in spread)
-    if not spread:
-        low, high = np.percentile(value_R, _PERCENTILES)
-        return float(low), float(high)
+    variance = sum(side.seed_variance for side in sides)
     deviates_R = np.random.default_rng([seed, 1]).normal(0.0, np.sqrt(variance), size=len(value_R))
     low, high = np.percentile(value_R + deviates_R, _PERCENTILES)
-    _, freedom = _variance_and_freedom(value_R, sides)
+    _, freedom = _variance_and_freedom(value_R, sides, units)
     stretch = t.ppf(0.975, freedom) / norm.ppf(0.975)
     return float(value + stretch * (low - value)), float(value + stretch * (high - value))
 
 
-def _p_value(value: float, value_R: Floats, sides: list[_Resampled]) -> float:
+def _p_value(value: float, value_R: Floats, sides: list[_Resampled], units: int) -> float:
     if not np.isfinite(value_R).all():
         return 1.0
-    variance, freedom = _variance_and_freedom(value_R, sides)
+    variance, freedom = _variance_and_freedom(value_R, sides, units)
     if variance == 0:
         return float(value == 0)
     return float(2 * t.sf(abs(value) / np.sqrt(variance), freedom))
 
 
-def _variance_and_freedom(value_R: Floats, sides: list[_Resampled]) -> tuple[float, float]:
-    """By rows and seeds together; Satterthwaite's degrees of freedom, infinite where seeds add nothing."""
-    spread = [side for side in sides if side.seed_variance > 0]
-    variance = float(value_R.var()) + sum(side.seed_variance for side in spread)
-    by_seeds = sum(side.seed_variance**2 / side.freedom for side in spread)
-    return variance, variance**2 / by_seeds if by_seeds else np.inf
+def _variance_and_freedom(value_R: Floats, sides: list[_Resampled], units: int) -> tuple[float, float]:
+    """By rows and seeds together, and Satterthwaite's degrees of freedom."""
+    parts = [(float(value_R.var()), units - 1), *((side.seed_variance, side.freedom) for side in sides)]
+    variance = sum(part for part, _ in parts)
+    squares = sum(part**2 / freedom for part, freedom in parts if part > 0)
+    return variance, variance**2 / squares if squares else np.inf
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
@@ -201,8 +217,7 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 def resampled_scores(metric: Metric, several: Sequence[Outputs], seed: int, resamples: int) -> Floats:
     """The scores of several outputs for the same rows in each resample: S x R. A resample is the same for all, and
     draws as many units (rows, groups of rows, blocks of windows) as there are, with replacement."""
-    units_N = several[0].units_N
-    count = int(units_N.max()) + 1
+    units_N, count = several[0].units_N, _count_units(several)
     generator = np.random.default_rng(seed)
     scores = np.empty((len(several), resamples))
     for resample in range(resamples):

@@ -26,7 +26,9 @@ def sequences_step(context: RunContext, task: Task, rows: Step, teacher: ModelSo
         with context.hardware.autocast():
             written = write_rows(ModelAnswers(model, context.hardware.device), data, task, vocabulary, step.name)
         end = np.int32(vocabulary.tokenizer.eos_token_id)
-        write_targets(folders.result / TEACHER_TARGETS, (np.array([*row, end], dtype=np.int32) for row in written))
+        # Cut as gold targets are: with its end, a row is no longer than they may be.
+        rows_T = (np.array([*row[: task.max_target_length - 1], end], dtype=np.int32) for row in written)
+        write_targets(folders.result / TEACHER_TARGETS, rows_T)
         return {"rows": len(written)}
 
     settings = {**context.settings, "teacher": teacher.identity, "generation": task.generation.model_dump()}

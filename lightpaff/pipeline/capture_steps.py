@@ -25,7 +25,7 @@ from lightpaff.pipeline.context import (
 )
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.pipeline.target_choice import TargetChoice, seen_ids
+from lightpaff.pipeline.target_choice import TargetChoice, epochs_of, seen_ids
 from lightpaff.recipe import fingerprint_of
 from lightpaff.recipe_sections import Task, Training
 from lightpaff.targets.capture import CaptureRequest, capture
@@ -142,9 +142,9 @@ def capture_task(
     """Ask the fine-tuned teacher about every training row that a student will see."""
     seeds, fine_tuning = context.recipe.seeds.fine_tuning, arm.recipe.fine_tuning
     training, distillation = fine_tuning.training, fine_tuning.distillation
-    classes = task_objective(context, task, rows, "train").number_of_classes
+    data = task_objective(context, task, rows, "train")
     store = distillation.targets.store
-    is_whole = training.epochs is not None and training.epochs >= 1
+    is_whole = epochs_of(training, data, np.arange(len(data.lengths_N))) >= 1
     subject = _Subject(
         name=f"capture the teacher's soft targets for {task.name}",
         data=open_data,
@@ -153,7 +153,7 @@ def capture_task(
         meaning={"objective": task.objective, "task": task.model_dump(exclude=NOT_OF_THE_ROWS)},
         # With a whole epoch every row is seen, and the captured answers serve any budget.
         needs="every row" if is_whole else _what_is_seen(training, seeds),
-        encoding=choice.encoding(distillation, classes),
+        encoding=choice.encoding(distillation, data.number_of_classes),
         seed=0,
         store=f"{store.rstrip('/')}/{task.name}" if store else None,
     )

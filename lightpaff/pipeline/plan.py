@@ -20,6 +20,8 @@ from lightpaff.targets.encodings import Encoding
 _BYTES_A_WEIGHT = 4
 _STATES_IN_TRAINING = 5
 """Weights, gradients, AdamW's two moments, and the best weights so far."""
+_STATES_WHILE_SAVING = 3
+"""A copy of the weights, and the moments as bytes: in the memory of the CPU."""
 _STATES_ON_DISK = 4
 """A checkpoint holds the weights, the two moments and the best weights."""
 _SECONDS_ELSEWHERE = 30.0
@@ -112,12 +114,13 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
             speeds[kind] = measure_tokens_per_second(context, training)
         seconds = workload.tokens / speeds[kind]
     weights = _weight_bytes(context, training)
+    states = _STATES_IN_TRAINING + (_STATES_WHILE_SAVING if context.hardware.device.type == "cpu" else 0)
     return PlannedTraining(
         training,
         workload,
         flops.own,
         flops.teacher,
-        memory_bytes=_STATES_IN_TRAINING * weights
+        memory_bytes=states * weights
         + _activation_bytes(context, training, workload)
         + _teacher_bytes(context, training),
         disk_bytes=_STATES_ON_DISK * weights,

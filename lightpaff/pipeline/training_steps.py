@@ -100,6 +100,9 @@ def initial_step(
         "seed": seed,
         "start": start.identity if start else None,
     }
+    if is_cut and context.recipe.pretraining is not None:
+        # The inputs by which it is cut are masked as in pre-training.
+        settings |= context.recipe.pretraining.model_dump(include={"mask_rate", "fragment_ratio"})
     name = "make the student" if arm.is_small else "make the teacher"
     inputs = (*(start.inputs if start else ()), *([text] if text and is_cut else []))
     return Step(name, "initial", settings, inputs, context.root, work)

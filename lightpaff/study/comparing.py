@@ -221,6 +221,7 @@ def _rows(
         interval = bootstrap_interval(metric, outputs[arm])
         mean = statistics.fmean(values)
         is_ahead = (goal > floor) == METRICS[metric].is_higher_better and goal != floor
+        has_its_teacher = _teacher(cells[0], place) == _teacher(by_arm[study.baseline][0], place)
         yield ArmRow(
             arm=arm,
             keys=study.arms[arm],
@@ -235,12 +236,16 @@ def _rows(
             minus_teacher=_compared(difference := paired_difference(metric, outputs[arm], teacher), difference.p),
             teacher=goal,
             share=mean / goal if goal else 0.0,
-            closed=(mean - floor) / (goal - floor) if is_ahead else None,
+            closed=(mean - floor) / (goal - floor) if is_ahead and has_its_teacher else None,
             steps={stage: steps for stage, steps in budgets[arm].items() if stage in STAGES.values()},
             median_ms=_milliseconds(cells[0], place, STUDENT),
             parameters=_parameters(cells[0], place, STUDENT),
             **_cost(cells[0], cells[0].graph.tasks[place], done),
         )
+
+
+def _teacher(cell: Cell, place: int) -> str:
+    return cell.graph.tasks[place].predictions[TEACHER, cell.seed].fingerprint
 
 
 def _compared(difference: Difference, p: float) -> ComparedDifference:

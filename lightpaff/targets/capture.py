@@ -7,6 +7,7 @@ n-th unit, and the bytes are the same however it was done.
 Shapes: B examples, N examples of a draw, P target positions, K draws, V classes.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -82,6 +83,12 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
     Raises:
         UserError: the store is of something else, damaged, or cannot be written.
     """
+    # Who does everything waits for another who does: what that one has asked is not asked again.
+    with place.alone(".capture") if part == (0, 1) else contextlib.nullcontext():
+        return _capture(request, place, ask, part)
+
+
+def _capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, int]) -> bool:
     manifest = read_manifest(place)
     if manifest is not None:
         request.facts.require_same(manifest, place, also_made_with=True)
@@ -96,18 +103,17 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
     if not all(unit.file in there for unit in units):
         return False
     if units or store is None:
-        _add_to_manifest(request.facts, place, [_describe(place, unit) for unit in units])
+        _add_to_manifest(request.facts, place, units)
     return True
 
 
-def _add_to_manifest(facts: StoreFacts, place: Place, shards: list[Shard]) -> None:
-    """What another process has added meanwhile stays."""
+def _add_to_manifest(facts: StoreFacts, place: Place, units: list[_Unit]) -> None:
+    """What another process has added meanwhile stays; files are described as they are now."""
     with place.alone():
         manifest = read_manifest(place)
-        known = [Shard(**entry) for entry in manifest["shards"]] if manifest is not None else []
-        names = {shard.file for shard in known}
-        together = [*known, *(shard for shard in shards if shard.file not in names)]
-        content = {"format": FORMAT, **_facts(facts), "shards": [asdict(shard) for shard in together]}
+        known = {entry["file"]: entry for entry in manifest["shards"]} if manifest is not None else {}
+        known |= {unit.file: asdict(_describe(place, unit)) for unit in units}
+        content = {"format": FORMAT, **_facts(facts), "shards": list(known.values())}
         place.write(MANIFEST, json.dumps(content, indent=1).encode())
 
 

@@ -74,9 +74,9 @@ class Place:
         except Exception as error:  # every file system of fsspec raises its own
             raise UserError(f"{self.url}/{name}: cannot be written ({error}); check your access") from error
 
-    def alone(self) -> AbstractContextManager[None]:
-        """No other process of this machine is inside for the same place."""
-        return alone_with(self._root.with_name(f".{self._root.name}.lock"))
+    def alone(self, what: str = "") -> AbstractContextManager[None]:
+        """No other process of this machine is inside for the same place, and the same `what`."""
+        return alone_with(self._root.with_name(f".{self._root.name}{what}.lock"))
 
     def _system(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightpaff.errors import UserError
-from lightpaff.files import MANIFEST, read_manifest, whole_directory, write_json_whole, write_whole
+from lightpaff.files import MANIFEST, read_manifest, whole_directory, write_json_whole
 from lightpaff.training.sharding import like, whole
 
 _MODEL, _OPTIMISER, _BEST, _STATE = "model.safetensors", "optimiser.safetensors", "best.safetensors", "state.json"
@@ -56,7 +56,7 @@ class Progress:
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer once, tied ones under their first name, whole and on the CPU."""
-    return {name: _copied(tensor) for name, tensor in _tensors_of(model).items()}
+    return {name: _whole(tensor).clone() for name, tensor in _tensors_of(model).items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -86,9 +86,9 @@ def save_checkpoint(
     path = directory / f"step-{progress.step:09d}"
     if not (path / MANIFEST).exists():
         with whole_directory(path, {"fingerprint": fingerprint}) as folder:
-            write_whole(folder / _MODEL, save(weights))
-            write_whole(folder / _OPTIMISER, save(optimiser))
-            write_whole(folder / _BEST, save(best))
+            save_file(weights, folder / _MODEL)
+            save_file(optimiser, folder / _OPTIMISER)
+            save_file(best, folder / _BEST)
             write_json_whole(folder / _STATE, asdict(progress))
     for other in directory.iterdir():
         if other != path:
@@ -117,10 +117,10 @@ def load_checkpoint(
 
 
 def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser holds of each parameter, whole and on the CPU."""
+    """What the optimiser holds of each parameter, whole and on the CPU: on a CPU itself, and no copy, for memory."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        f"{name_of[id(parameter)]}:{key}": _copied(value)
+        f"{name_of[id(parameter)]}:{key}": _whole(value)
         for parameter, state in optimiser.state.items()
         for key, value in state.items()
     }
@@ -139,5 +139,5 @@ def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    return whole(tensor.detach()).cpu().clone().contiguous()
+def _whole(tensor: Tensor) -> Tensor:
+    return whole(tensor.detach()).cpu().contiguous()

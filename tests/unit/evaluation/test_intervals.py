@@ -126,6 +126,31 @@ def test_seeds_of_equal_skill_are_seldom_told_apart() -> None:
     assert told_apart <= 12  # 6 to 7 with many trials; resampling the rows alone gives more than 25.
 
 
+@pytest.mark.parametrize("groups", [2, 3, 5])
+def test_few_groups_of_rows_seldom_tell_equal_models_apart(groups: int) -> None:
+    generator = np.random.default_rng(0)
+    groups_N = np.repeat(np.arange(groups), 40)
+
+    def train() -> Predictions:
+        is_right_N = 1 + generator.normal(size=groups)[groups_N] + generator.normal(size=len(groups_N)) > 0
+        return Predictions(np.eye(2, dtype=np.float32)[is_right_N.astype(int)], np.ones_like(groups_N), groups_N)
+
+    found = [paired_difference("accuracy", train(), train(), resamples=100) for _ in range(100)]
+    # 6, 0 and 3 of a hundred; with as many degrees of freedom as rows, 36, 25 and 11 of them.
+    assert sum(one.p < 0.05 for one in found) <= 12
+    assert sum(one.low > 0 or one.high < 0 for one in found) <= 12
+
+
+def test_of_one_group_nothing_follows() -> None:
+    first, second = (random_predictions(40, 2, seed, skill) for seed, skill in ((0, 9.0), (1, 0.0)))
+    film = np.zeros(40, dtype=np.int64)
+    first, second = (Predictions(one.logits_NV, one.labels_N, film) for one in (first, second))
+    found = paired_difference("accuracy", first, second)
+    assert (found.low, found.high, found.p) == (-1.0, 1.0, 1.0)
+    interval = bootstrap_interval("accuracy", first)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+
+
 def test_seeds_that_say_the_same_add_nothing() -> None:
     one = random_predictions(200, 2, 0)
     found, expected = bootstrap_interval("f1", [one, one, one]), bootstrap_interval("f1", one)

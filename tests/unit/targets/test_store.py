@@ -6,7 +6,9 @@ Shapes: B examples, P target positions, V classes.
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,7 +207,7 @@ def test_two_captures_at_once_keep_what_both_asked(tmp_path: Path, ask: Ask) -> 
         if not asked:
             asked.append(True)
             other = replace(request_of(data, draws=1), ids=[np.arange(5, EXAMPLES)])
-            assert capture(other, place, ask)
+            assert capture(other, place, ask, part=(0, 2))
         return ask(batch)
 
     assert capture(replace(request_of(data, draws=1), ids=[np.arange(10)]), place, ask_and_be_overtaken)
@@ -215,6 +217,21 @@ def test_two_captures_at_once_keep_what_both_asked(tmp_path: Path, ask: Ask) -> 
     assert capture(request_of(data, draws=1), alone, ask)
     batch = data.batch(np.arange(EXAMPLES), 0)
     assert torch.equal(read(opened, batch).ids_PK, read(TargetStore(alone, FACTS), batch).ids_PK)
+
+
+def test_two_whole_captures_at_once_ask_everything_once(tmp_path: Path, ask: Ask) -> None:
+    data, place, asked = open_data(tmp_path), place_at(tmp_path / "both"), []
+
+    def ask_slowly(batch: Batch) -> Projected | Dense:
+        time.sleep(0.2)
+        asked.extend(batch.keys_B.tolist())
+        return ask(batch)
+
+    requests = [replace(request_of(data, draws=1), ids=[ids]) for ids in (np.arange(10), np.arange(5, EXAMPLES))]
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(lambda request: capture(request, place, ask_slowly), requests))
+    assert len(asked) == len(set(asked))
+    assert TargetStore(place, FACTS).has(data.batch(np.arange(EXAMPLES), 0).keys_B, 0).all()
 
 
 def test_a_url_is_written_and_read(store: Path, tmp_path: Path, ask: Ask) -> None:
