@@ -210,11 +210,12 @@ def push(
 def pull(
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
     output: Annotated[Path, typer.Option("--output", help="An empty or new directory.")],
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit; left out, the newest.")] = None,
 ) -> None:
     """Download an export or a student from the Hub."""
     from lightpaff.pipeline.publishing import pull as pull_repository
 
-    typer.echo(pull_repository(repository, output))
+    typer.echo(pull_repository(repository, output, revision))
 
 
 @app.command()

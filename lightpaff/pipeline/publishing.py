@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,13 @@ def push(directory: Path, repository: str, licence: str | None = None, *, privat
     return str(url)
 
 
-def pull(repository: str, output: Path) -> Path:
-    """Download an export or a student; files that could run code are left out.
+def pull(repository: str, output: Path, revision: str | None = None) -> Path:
+    """Download an export or a student, whole or not at all; files that could run code are left out.
+
+    Args:
+        repository: OWNER/NAME.
+        output: the directory; it is not there yet, or empty.
+        revision: a branch, tag or commit; left out, the newest.
 
     Raises:
         UserError: the Hub does not give it, it is neither, or the directory is not empty.
@@ -69,11 +75,15 @@ def pull(repository: str, output: Path) -> Path:
     _require_id(repository)
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output}: is not empty; give another --output")
-    try:
-        snapshot_download(repository, local_dir=output, ignore_patterns=list(_NEVER))
-    except Exception as error:  # as above
-        raise UserError(f"{repository}: cannot be had from the Hub ({one_line(error)}); check the name") from error
-    _require_model(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as folder:
+        got = Path(folder) / output.name
+        try:
+            snapshot_download(repository, revision=revision, local_dir=got, ignore_patterns=list(_NEVER))
+        except Exception as error:  # as above
+            raise UserError(f"{repository}: cannot be had from the Hub ({one_line(error)}); check the name") from error
+        _require_model(got)
+        got.replace(output)
     return output
 
 

@@ -102,9 +102,7 @@ class _Server:
         if settings.shadow:
             if self.served.card.kind != "classes":
                 raise UserError("--shadow compares classes, and this export gives none; leave it out")
-            self._shadow = Shadow(
-                Path(settings.shadow), settings.shadow_share, settings.threads, self.served.card.max_length
-            )
+            self._shadow = Shadow(Path(settings.shadow), settings.shadow_share, settings.threads, self.served.card)
         self._batcher: Batcher | None = None
 
     @contextlib.asynccontextmanager
@@ -112,7 +110,8 @@ class _Server:
         """Ready from the start to the end; what was accepted is answered before the end."""
         settings = self._settings
         waits = settings.wait_ms / 1000
-        self._batcher = Batcher(self._run, settings.most_together, waits, settings.queue, self._metrics.batches.observe)
+        told = self._metrics.batches.observe, self._metrics.queued.set
+        self._batcher = Batcher(self._run, settings.most_together, waits, settings.queue, *told)
         yield
         await self._batcher.close()
         if self._shadow is not None:
@@ -159,7 +158,7 @@ class _Server:
         prompts = body.get("prompt")
         prompts = prompts if isinstance(prompts, list) else [prompts]
         inputs = self._checked(prompts, reads_pairs=False, name="prompt")
-        tokens = body.get("max_tokens", _USUAL_TOKENS)
+        tokens = _USUAL_TOKENS if body.get("max_tokens") is None else body["max_tokens"]
         most = min(self._settings.most_tokens, self.served.card.max_length - 1)
         if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens <= most:
             raise RefusedError(422, "input", f"max_tokens: give 1 to {most}")
@@ -197,7 +196,6 @@ class _Server:
 
     async def figures(self) -> Response:
         """For Prometheus."""
-        self._metrics.queued.set(self._batcher.queued if self._batcher else 0)
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _body(self, request: Request) -> dict[str, Any]:

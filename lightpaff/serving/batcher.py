@@ -34,8 +34,9 @@ class Batcher:
         most_together: inputs of a batch; a request of more is a batch of its own.
         wait_s: how long a batch that is not full waits for more, where the one before it held several requests: a lone
             client does not wait for others.
-        queue: inputs that may wait.
+        queue: inputs that may wait; where none does, a request of more is taken all the same.
         seen: is told the size of every batch.
+        waiting: is told how many inputs wait whenever that changes.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Batcher:
         wait_s: float,
         queue: int,
         seen: Callable[[int], None] = lambda size: None,
+        waiting: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._answer, self._most_together, self._wait_s = answer, most_together, wait_s
-        self._room, self._seen = queue, seen
+        self._room, self._seen, self._tell_waiting = queue, seen, waiting
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._is_closed = False
@@ -67,10 +69,10 @@ class Batcher:
         """
         if self._is_closed:
             raise ClosedError
-        if self.queued + len(inputs) > self._room:
+        if self.queued and self.queued + len(inputs) > self._room:
             raise QueueFullError
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self.queued += len(inputs)
+        self._count(len(inputs))
         self._waiting.put_nowait(_Waiting(inputs, future, time.monotonic() + timeout_s))
         return await asyncio.wait_for(future, timeout_s)
 
@@ -91,7 +93,11 @@ class Batcher:
             alive = [one for one in batch if not one.future.done() and time.monotonic() < one.deadline]
             if alive:
                 await self._run(alive)
-            self.queued -= sum(len(one.inputs) for one in batch)
+            self._count(-sum(len(one.inputs) for one in batch))
+
+    def _count(self, change: int) -> None:
+        self.queued += change
+        self._tell_waiting(self.queued)
 
     async def _collect(self) -> list[_Waiting]:
         batch = [self._kept or await self._waiting.get()]

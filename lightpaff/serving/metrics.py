@@ -1,7 +1,9 @@
 """What Prometheus reads: requests, the queue, batches, times. With several workers, their sum."""
 
 import os
+from pathlib import Path
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -42,6 +44,10 @@ class Metrics:
     def _of_all_workers(self) -> CollectorRegistry:
         if not os.environ.get(SHARED):
             return self._registry
+        # Whoever died has left its last gauge behind.
+        for path in Path(os.environ[SHARED]).glob("gauge_livesum_*.db"):
+            if not psutil.pid_exists(pid := int(path.stem.rpartition("_")[2])):
+                multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lightpaff.data.cleaning import clean_text
+from lightpaff.deployment.card import ExportCard
 from lightpaff.errors import UserError
 from lightpaff.serving.answering import Input
 
@@ -23,13 +25,14 @@ class Shadow:
         run: the run's directory.
         share: of the requests that are compared.
         threads: of PyTorch.
-        most_tokens: that are read of a text, as the student does.
+        card: the student's: how much of a text is read, and what the classes are called. A ready-made teacher may
+            have other names for them; their order is the same.
 
     Raises:
-        UserError: the directory is no finished run, or of no classification.
+        UserError: the directory is no finished run, of no classification, or of other classes.
     """
 
-    def __init__(self, run: Path, share: float, threads: int, most_tokens: int) -> None:
+    def __init__(self, run: Path, share: float, threads: int, card: ExportCard) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -37,7 +40,12 @@ class Shadow:
         torch.set_num_threads(max(threads, 1))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        self._most_tokens = most_tokens
+        self._labels, self._most_tokens = card.labels, card.max_length
+        if self._model.config.num_labels != len(self._labels):
+            raise UserError(
+                f"{run}: its teacher has {self._model.config.num_labels} classes, the export {len(self._labels)}; give "
+                "the run that the export is of"
+            )
         self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = threading.Semaphore(_MOST_WAITING)
 
@@ -47,13 +55,12 @@ class Shadow:
 
         started = time.perf_counter()
         pairs = [(one,) if isinstance(one, str) else one for one in inputs]
-        texts = map(list, zip(*pairs, strict=True))
+        texts = ([clean_text(text) for text in column] for column in zip(*pairs, strict=True))
         cut = {"truncation": True, "max_length": self._most_tokens, "padding": True}
         encoded = self._tokenizer(*texts, **cut, return_tensors="pt")
         with torch.inference_mode():
             rows = self._model(**encoded).logits.float().softmax(1).tolist()
-        labels = self._model.config.id2label
-        found = [{labels[number]: value for number, value in enumerate(row)} for row in rows]
+        found = [dict(zip(self._labels, row, strict=True)) for row in rows]
         answers = [
             {"label": (best := max(one, key=one.__getitem__)), "probability": one[best], "probabilities": one}
             for one in found

@@ -66,6 +66,17 @@ def test_a_student_s_card_has_its_results(
     assert "model.safetensors" in hub
 
 
+def test_a_broken_download_leaves_nothing_and_may_be_tried_again(
+    export: Path, hub: dict[str, bytes], tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    assert run_cli("push", export, "owner/small", "--licence", "mit").code == 0
+    card = hub.pop("export.json")
+    assert run_cli("pull", "owner/small", "--output", tmp_path / "back").code == 2
+    assert list(tmp_path.iterdir()) == [export]
+    hub["export.json"] = card
+    assert run_cli("pull", "owner/small", "--output", tmp_path / "back", "--revision", "main").code == 0
+
+
 @pytest.mark.parametrize(("name", "told"), [("small", "write OWNER/NAME"), ("owner/other", "cannot be had")])
 def test_what_is_not_there_is_told(
     name: str, told: str, hub: dict[str, bytes], tmp_path: Path, run_cli: Callable[..., Any]

@@ -214,6 +214,27 @@ def test_the_teacher_in_the_shadow(export: Path, finished_run: Any) -> None:
             time.sleep(0.05)
 
 
+def test_a_teacher_that_calls_its_classes_otherwise_agrees_by_their_order(
+    export: Path, finished_run: Any, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(finished_run.output.parent, runs)
+    content = json.loads((runs / "tiny" / "run.json").read_text())
+    models = [role for role in content["roles"] if role["kind"] == "model"]
+    [teacher] = {role["folder"] for role in models if role["arm"] == "teacher"}
+    config = runs / "steps" / teacher / "config.json"
+    names = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **names}))
+    with serving(export, shadow=str(runs / "tiny")) as port:
+        said = ask(port, "/v1/compare", {"inputs": ["bright and warm", "dull and weak", "superb", "awful"]})[1]
+    student, other = (
+        [max(one["probabilities"], key=one["probabilities"].get) for one in said[name]["answers"]]
+        for name in ("student", "teacher")
+    )
+    assert said["agreement"] == {"same": sum(map(str.__eq__, student, other)), "seen": 4}
+    assert set(said["teacher"]["answers"][0]["probabilities"]) == set(said["student"]["answers"][0]["probabilities"])
+
+
 def compared(port: int) -> float:
     lines = ask(port, "/metrics", method="GET")[1].splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("lightpaff_shadow_total{"))

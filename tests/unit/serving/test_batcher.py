@@ -94,6 +94,19 @@ def test_a_full_queue_refuses_and_has_room_again() -> None:
     assert run(work) == [[0], [2], [4], [6], [10]]
 
 
+def test_a_request_larger_than_the_queue_is_taken_when_nobody_waits() -> None:
+    told: list[int] = []
+
+    async def work() -> list[int]:
+        batcher = Batcher(Counting(), most_together=2, wait_s=0, queue=2, waiting=told.append)
+        found = await batcher.submit([1, 2, 3], 5)
+        await batcher.close()
+        return list(found)
+
+    assert run(work) == [2, 4, 6]
+    assert told == [3, 0]
+
+
 def test_no_batch_is_larger_than_told_unless_one_request_is() -> None:
     answer = Counting()
 
