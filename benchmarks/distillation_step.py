@@ -8,7 +8,8 @@
 A step takes its batch out of the data loader, asks the teacher (`live`) or reads what it said (`stored`: 12 draws, from
 a store that is captured first), and updates the student. Models have random weights: speed does not depend on them.
 `speedup` is in tokens a second, against `naive_step`, round by round. `share_of_peak` is the step's floating point
-operations, those of the teacher included where it is asked, over what a bf16 matrix product reached in the same run.
+operations, those of the teacher included where it is asked, over what a matrix product of the same precision reached
+in the same run.
 `peak_memory_ratio` is the highest memory of the process that takes the steps, over that of the naive one.
 
 Shapes: B examples, S tokens.
@@ -57,7 +58,7 @@ from lightpaff.targets.place import Place
 from lightpaff.targets.soft_targets import Projected
 from lightpaff.targets.store import StoreFacts, TargetStore
 from lightpaff.targets.teacher import LiveTeacher, StoredTeacher, Teacher
-from lightpaff.training.device import Hardware
+from lightpaff.training.device import Hardware, fastest_precision
 from lightpaff.training.loss import distillation_loss
 from lightpaff.training.optimiser_step import OptimiserStep, create_accelerator
 from lightpaff.training.step_input import StepInputs, load
@@ -258,7 +259,7 @@ def make_step(case: Case, way: Way, device: str, folder: Path) -> Callable[[], N
     data = make_data(case, folder, device)
     if way == "naive":
         return _make_naive(case, data, device)
-    hardware = Hardware(torch.device(device), "bf16")
+    hardware = Hardware(torch.device(device), fastest_precision(device))
     attention = hardware.attention
     student = make_model(case.name, case.student, attention).to(device)
     settings = Training(learning_rate=1e-4, steps=10**6, batch_size=case.batch_size, micro_batch_tokens=10**7)
@@ -431,10 +432,10 @@ def flops_of(case: Case, data: Objective) -> dict[Way, float]:
 
 
 def matrix_peak(device: str) -> float:
-    """The most floating point operations a second of a bf16 matrix product here, over a few sizes."""
-    best = 0.0
+    """The most floating point operations a second of a matrix product in training's precision, over a few sizes."""
+    best, dtype = 0.0, torch.bfloat16 if fastest_precision(device) == "bf16" else torch.float32
     for size in (1024, 2048) if device == "cpu" else (4096, 8192):
-        left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         for _ in range(4):
             best = max(best, 2 * size**3 / time_once(lambda left=left, right=right: left @ right, device))  # type: ignore[misc]
     return best
@@ -452,7 +453,7 @@ def time_once(work: Callable[[], object], device: str) -> float:
 
 def _capture_only(case: Case, device: str, folder: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    hardware = Hardware(torch.device(device), "bf16")
+    hardware = Hardware(torch.device(device), fastest_precision(device))
     open_store(case, make_data(case, Path(folder), device), hardware, Path(folder))
 
 
@@ -481,7 +482,7 @@ def loss_mib(way: str, device: str, threads: int) -> float:
     told = torch.randn(positions, hidden, device=device), torch.randn(classes, hidden, device=device)
     labels = torch.randint(classes, (positions,), device=device)
     before = torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
-    with torch.autocast(device, torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16, enabled=fastest_precision(device) == "bf16"):
         if way == "live":
             torch.autograd.backward(
                 distillation_loss(features, weight, None, labels, Projected(*told, None), LAMBDA).total

@@ -27,7 +27,7 @@ from lightpaff.targets.capture import UNIT_POSITIONS
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place
 from lightpaff.targets.teacher import LiveTeacher
-from lightpaff.training.device import Hardware
+from lightpaff.training.device import Hardware, fastest_precision
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,7 +159,7 @@ def _data(case: Case, device: str, folder: Path, batches: int) -> Objective:
 
 def _capture(case: Case, device: str, folder: Path, data: Objective) -> tuple[float, int, int]:
     """Seconds, bytes and shards; the median of three times."""
-    hardware = Hardware(torch.device(device), "bf16")
+    hardware = Hardware(torch.device(device), fastest_precision(device))
     model = make_model(case.name, case.teacher, hardware.attention).to(hardware.device)
     teacher = LiveTeacher(split_model(model, data.head, data.number_of_classes), hardware.precision)
     encoding = Encoding("sampled", data.number_of_classes, KEPT)

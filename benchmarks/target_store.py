@@ -34,7 +34,7 @@ from lightpaff.targets.place import Place
 from lightpaff.targets.soft_targets import Projected
 from lightpaff.targets.store import StoreFacts, TargetStore
 from lightpaff.targets.teacher import LiveTeacher
-from lightpaff.training.device import Hardware
+from lightpaff.training.device import Hardware, fastest_precision
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(case: Case, arguments: argparse.Namespace) -> Iterator[Row]:
     """Capture with every encoding in turn with the bare teacher; then read, in the order of a training."""
-    hardware = Hardware(torch.device(arguments.device), "bf16")
+    hardware = Hardware(torch.device(arguments.device), fastest_precision(arguments.device))
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(case, Path(folder), arguments.device)
         model = make_model(case.name, case.teacher, hardware.attention).to(hardware.device)

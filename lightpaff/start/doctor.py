@@ -15,7 +15,7 @@ import torch
 
 from lightpaff.pipeline.environment import busy_share, describe_busyness, describe_processor, versions_of
 from lightpaff.runtimes import RUNTIMES, missing_packages
-from lightpaff.training.device import gains_from_bf16
+from lightpaff.training.device import fastest_precision
 
 _PACKAGES = ("lightpaff", "torch", "transformers", "tokenizers", "accelerate", "numpy")
 _SIDE, _TIMES = 1024, 5
@@ -57,7 +57,7 @@ def _processor() -> Iterator[Finding]:
     if not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         yield Finding("int8", "no instructions", "int8 exports are smaller here, and hardly faster")
     ratio = _matrix_seconds(torch.float32) / _matrix_seconds(torch.bfloat16)
-    used = "training uses bf16 by itself" if gains_from_bf16("cpu") else "training uses float32 by itself"
+    used = f"training uses {fastest_precision('cpu')} by itself"
     yield Finding("bf16 against float32", f"{ratio:.1f}x as fast, {_SIDE} x {_SIDE} products", used)
     if told := describe_busyness(busy_share()):
         yield Finding("just now", told, "measure again when it is idle")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightpaff.training import device
-from lightpaff.training.device import gains_from_bf16
+from lightpaff.training.device import fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_bf16_is_taken_where_it_is_faster(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
     monkeypatch.setattr(device, "_processor", lambda: f"vendor_id : {vendor}")
-    assert gains_from_bf16("cpu") is expected
+    assert fastest_precision("cpu") == ("bf16" if expected else "float32")
