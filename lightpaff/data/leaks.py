@@ -5,23 +5,14 @@ capitals do not hide a leak; in scripts that put no spaces between words, every 
 follows the n-gram overlap checks usual for language models.
 """
 
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+
+from lightpaff.data.scripts import plain_words
 
 WINDOW_WORDS = 8
 """From this length on, an example leaks when it appears anywhere in a text; a shorter one only as the whole text."""
 
-_WITHOUT_SPACES = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u0f00-\u0fff"  # Tibetan
-    "\u1000-\u109f"  # Burmese
-    "\u1780-\u17ff"  # Khmer
-    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese syllables
-    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
-)
-_WORD = re.compile(rf"[^\W{_WITHOUT_SPACES}]+|(?!\W)[{_WITHOUT_SPACES}]")
 _Words = tuple[str, ...]
 
 
@@ -33,7 +24,7 @@ class LeakIndex:
         self._short_examples: dict[_Words, str] = {}
         self._long_examples: defaultdict[_Words, dict[_Words, str]] = defaultdict(dict)
         for example in examples:
-            words = tuple(_split_words(example))
+            words = tuple(plain_words(example))
             if len(words) >= WINDOW_WORDS:
                 self._long_examples[words[:WINDOW_WORDS]].setdefault(words, example)
             elif words:
@@ -41,7 +32,7 @@ class LeakIndex:
 
     def find(self, text: str) -> str | None:
         """The evaluation example that `text` contains (the one that starts first), or None."""
-        words = _split_words(text)
+        words = plain_words(text)
         if len(words) < WINDOW_WORDS:
             return self._short_examples.get(tuple(words))
         # This line sees all the text, the rest next to none of it: one pass in C over a reused tuple.
@@ -55,10 +46,6 @@ class LeakIndex:
                 if tuple(words[start : start + len(candidate)]) == candidate:
                     return example
         return None
-
-
-def _split_words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def _windows(words: list[str]) -> Iterator[_Words]:
