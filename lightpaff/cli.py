@@ -147,7 +147,7 @@ def new(
     """Look at a data file, and write a commented recipe that runs as it is."""
     from lightpaff.progress import results_console
     from lightpaff.start.new import StudentBudget, new_recipe
-    from lightpaff.start.writing import Files
+    from lightpaff.start.parts import Files
 
     files, budget = Files(data, validation, test, unlabelled or []), StudentBudget(max_latency, size)
     _, made = new_recipe(files, teacher, output, _columns_of(column), budget)

@@ -15,7 +15,7 @@ from lightpaff.pipeline.run import RunResult, run
 from lightpaff.recipe import Recipe, fingerprint_of
 from lightpaff.report.rows import ReportData
 from lightpaff.start.new import StudentBudget, new_recipe
-from lightpaff.start.writing import Files
+from lightpaff.start.parts import Files
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """A file, or rows by their columns: a list of dicts, a `datasets.Dataset`."""

@@ -1,8 +1,11 @@
 """Which task a file is of, and which columns mean what; every decision comes with its reason."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
+from lightpaff.data.cleaning import clean_text
+from lightpaff.data.numbers import canonical_number
 from lightpaff.errors import UserError
 from lightpaff.recipe_families import Family
 from lightpaff.start.columns import Column, Table
@@ -37,7 +40,14 @@ _GROUP_NAMES = (
 _SOURCE_NAMES = ("source", "src", "document", "article", "dialogue", "input", "body", "text", "prompt")
 _TARGET_NAMES = ("target", "tgt", "summary", "highlights", "output", "response", "subject", "title", "completion")
 _PAIR_NAMES = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("query", "document"))
-_LONGEST_LANGUAGE = 3
+_CODES = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en "
+    "eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv "
+    "ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne "
+    "ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st "
+    "su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
+)
+"""Of ISO 639-1."""
 _LANGUAGES = {
     "arabic": "ar", "chinese": "zh", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en", "finnish": "fi",
     "french": "fr", "german": "de", "greek": "el", "hindi": "hi", "hungarian": "hu", "italian": "it", "japanese": "ja",
@@ -45,6 +55,8 @@ _LANGUAGES = {
     "spanish": "es", "swedish": "sv", "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi",
 }  # fmt: skip
 _GROUP_SHARE = (0.002, 0.5)
+_NEARLY_ALL = 0.98
+"""Of a group's cells are filled: rows with an empty one would all stay together."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Guess:
 
     Attributes:
         columns: of the task, as a recipe has them.
-        labels: of classify, where the file's own order would not do.
+        labels: of classify, all.
         languages: of translate, where the columns are named after them.
         group: the column of rows that belong together.
         why: one line a decision.
@@ -67,23 +79,26 @@ class Guess:
     why: list[str] = field(default_factory=list)
 
 
-def guess(table: Table, given: dict[str, str] | None = None) -> Guess:
+def guess(table: Table, given: dict[str, str] | None = None, classes: int | None = None) -> Guess:
     """What the file is for.
 
     Args:
         table: what its columns hold.
         given: columns that the user names: text, text_pair, label, source, target, group.
+        classes: how many the user's model tells apart, 1 where it gives a score; it decides where columns do not.
 
     Raises:
-        UserError: nothing fits; says what the columns hold.
+        UserError: nothing fits; says what the columns hold. Or a column that the user names has no place.
     """
     given = given or {}
     for name in given.values():
         if table.column(name) is None:
             known = ", ".join(column.name for column in table.columns)
             raise UserError(f"{table.path}: has no column '{name}'; it has {known}")
-    for find in (_tagged, _questions, _translated, _labelled, _plain):
+    for find in (_tagged, _questions, _translated, partial(_labelled, classes=classes), _plain):
         if (found := find(table, given)) is not None:
+            found = replace(found, group=given.get("group", found.group))
+            _require_used(table, given, found)
             return found
     told = "; ".join(f"{column.name}: {column.kind}, {column.distinct} values" for column in table.columns)
     raise UserError(
@@ -91,24 +106,50 @@ def guess(table: Table, given: dict[str, str] | None = None) -> Guess:
     )
 
 
+def _require_used(table: Table, given: dict[str, str], found: Guess) -> None:
+    own = {**found.columns, "group": found.group}
+    for role, name in given.items():
+        if own.get(role) != name:
+            used = ", ".join(f"{role}={name}" for role, name in found.columns.items()) or "its own columns"
+            raise UserError(
+                f"{table.path}: --column {role}={name} has no place in {found.objective} with {used}; name the columns "
+                "that belong to it too, or leave it out"
+            )
+
+
 def _tagged(table: Table, given: dict[str, str]) -> Guess | None:
     if table.format == "conll":
         return Guess("tag", {}, why=["tag: a CoNLL file has a tag for every word"])
     lists = [column for column in table.columns if column.kind == "list"]
-    if len(lists) < 2 or given:
+    if len(lists) < 2:
+        _refuse_several_labels(table, given, lists)
         return None
     # There are fewer tags than words.
-    tags = min(lists, key=lambda column: column.items)
-    words = max(lists, key=lambda column: column.items)
-    columns = {"text": words.name, "label": tags.name}
-    return Guess("tag", columns, why=[f"tag: '{words.name}' holds lists of words, and '{tags.name}' a tag for each"])
+    fewest, most = (choose(lists, key=lambda column: column.items).name for choose in (min, max))
+    words, tags = given.get("text", most), given.get("label", fewest)
+    if {words, tags} - {column.name for column in lists} or given.keys() & {"source", "target"}:
+        return None
+    columns = {"text": words, "label": tags}
+    return Guess("tag", columns, why=[f"tag: '{words}' holds lists of words, and '{tags}' a tag for each"])
+
+
+def _refuse_several_labels(table: Table, given: dict[str, str], lists: list[Column]) -> None:
+    for column in lists:
+        is_named = {column.name.lower(), column.name.lower().removesuffix("s")} & set(_LABEL_NAMES)
+        if given.get("label", column.name if is_named else None) == column.name:
+            raise UserError(
+                f"{table.path}: column '{column.name}' holds lists, and several labels a row are not supported; write "
+                "one label a row, or name another column with --column label=NAME"
+            )
 
 
 def _questions(table: Table, given: dict[str, str]) -> Guess | None:
     if table.format == "squad":
         return Guess("answer", {}, why=["answer: a file in SQuAD's layout"])
+    if given.keys() - {"group"}:
+        return None
     answers = next((column for column in table.columns if column.kind == "mapping" and "answer" in column.name), None)
-    if answers is None or table.column("question") is None or table.column("context") is None or given:
+    if answers is None or table.column("question") is None or table.column("context") is None:
         return None
     columns = {"text": "question", "text_pair": "context", "label": answers.name}
     return Guess("answer", columns, why=["answer: questions, contexts, and answers as SQuAD has them"])
@@ -117,11 +158,11 @@ def _questions(table: Table, given: dict[str, str]) -> Guess | None:
 def _translated(table: Table, given: dict[str, str]) -> Guess | None:
     if "label" in given or "text" in given:
         return None
-    texts = [column for column in table.columns if column.could_be_text]
+    texts = [column for column in _free(table, given) if column.could_be_text]
     if "source" in given and "target" in given:
         pair = given["source"], given["target"]
         return Guess("translate", {"source": pair[0], "target": pair[1]}, why=["translate: as you named the columns"])
-    if len(texts) < 2 or any(_is_label(column) for column in table.columns):
+    if len(texts) < 2 or any(_is_label(column) for column in _free(table, given)):
         return None
     languages = {column.name: code for column in texts if (code := _language(column.name))}
     if len(languages) >= 2:
@@ -147,9 +188,9 @@ def _translated(table: Table, given: dict[str, str]) -> Guess | None:
     return Guess("translate", columns, why=[f"{told} ({target_column.words:.0f} words)"])
 
 
-def _labelled(table: Table, given: dict[str, str]) -> Guess | None:
-    label = table.column(given["label"]) if "label" in given else _find_label(table)
-    if label is None:
+def _labelled(table: Table, given: dict[str, str], classes: int | None) -> Guess | None:
+    label, others = _find_label(table, given, classes)
+    if label is None or label.kind not in ("text", "number"):
         return None
     texts = _texts(table, given, label)
     if not texts:
@@ -157,44 +198,71 @@ def _labelled(table: Table, given: dict[str, str]) -> Guess | None:
     columns = {"text": texts[0].name, "label": label.name}
     pair = f" with '{texts[1].name}'" if len(texts) > 1 else ""
     columns |= {"text_pair": texts[1].name} if len(texts) > 1 else {}
-    group = _find_group(table, given, [label, *texts])
-    is_score = label.could_be_score and (not label.could_be_label or not label.are_whole)
-    if is_score:
-        why = f"regress: '{label.name}' holds {label.distinct} different numbers"
-        return Guess("regress", columns, group=group, why=[f"{why}; the text is '{texts[0].name}'{pair}"])
-    values = sorted(label.values, key=lambda value: (len(value), value) if label.kind == "number" else (0, value))
-    why = (
-        f"classify: '{label.name}' has {label.distinct} values ({_shown(values)}); the text is '{texts[0].name}'{pair}"
-    )
-    return Guess("classify", columns, labels=values, group=group, why=[why])
+    group, why = (None, []) if "group" in given else _find_group(table, [label, *texts])
+    reading = f"the text is '{texts[0].name}'{pair}{_told_of_others(others)}"
+    if _is_score(label, classes, is_given="label" in given):
+        told = f"regress: '{label.name}' holds {label.distinct} different numbers; {reading}"
+        return Guess("regress", columns, group=group, why=[told, *why])
+    values = list(dict.fromkeys(clean_text(canonical_number(value)) for value in label.values))
+    values.sort(key=lambda value: (len(value), value) if label.kind == "number" else (0, value))
+    told = f"classify: '{label.name}' has {label.distinct} values ({_shown(values)}); {reading}"
+    return Guess("classify", columns, labels=values, group=group, why=[told, *why])
+
+
+def _is_score(label: Column, classes: int | None, *, is_given: bool) -> bool:
+    """A number of no class. Whole ones may be either: a model that the user has knows."""
+    if label.kind != "number" or label.distinct <= 2 or not label.are_whole:
+        return label.kind == "number" and label.distinct > 2
+    if classes is not None and (classes == 1 or classes == label.distinct):
+        return classes == 1
+    return not label.could_be_label and not ((is_given or _has_label_name(label)) and label.could_be_classes)
 
 
 def _plain(table: Table, given: dict[str, str]) -> Guess | None:
     if "text" in given:
         name = given["text"]
     else:
-        texts = sorted((column for column in table.columns if column.could_be_text), key=lambda c: -c.words)
+        texts = sorted((column for column in _free(table, given) if column.could_be_text), key=lambda c: -c.words)
         if not texts:
             return None
         name = texts[0].name
-    others = [f"'{column.name}'" for column in table.columns if column.could_be_text and column.name != name]
+    others = [f"'{column.name}'" for column in _free(table, given) if column.could_be_text and column.name != name]
     unused = f"; {', '.join(others)} left aside (--column source=NAME, target=NAME where one is to be written)"
     why = f"clm: '{name}' holds text, and nothing else looks like a label{unused if others else ''}"
     return Guess("clm", {"text": name}, why=[why])
 
 
-def _find_label(table: Table) -> Column | None:
-    could = [column for column in table.columns if _is_label(column)]
-    if not could:
-        return None
-    return min(could, key=lambda column: (_place(column.name, (*_LABEL_NAMES, *_SCORE_NAMES)), column.distinct))
+def _free(table: Table, given: dict[str, str]) -> list[Column]:
+    """The columns that the user does not name."""
+    return [column for column in table.columns if column.name not in given.values()]
+
+
+def _find_label(table: Table, given: dict[str, str], classes: int | None) -> tuple[Column | None, list[Column]]:
+    """The label, and what could as well be one where no name tells."""
+    if "label" in given:
+        return table.column(given["label"]), []
+    names = (*_LABEL_NAMES, *_SCORE_NAMES)
+    could = [column for column in _free(table, given) if _is_label(column)]
+    could.sort(key=lambda column: (_place(column.name, names), column.distinct != classes, column.distinct))
+    is_named = bool(could) and could[0].name.lower() in names
+    return next(iter(could), None), [] if is_named else could[1:]
 
 
 def _is_label(column: Column) -> bool:
-    is_named = column.name.lower() in (*_LABEL_NAMES, *_SCORE_NAMES)
-    if _looks_like_group(column) or column.filled < 0.2:
+    if _looks_like_group(column) or column.is_named_for_parts or column.filled < 0.2:
         return False
-    return column.could_be_label or (column.could_be_score and (is_named or not column.are_whole))
+    is_named = column.name.lower() in (*_LABEL_NAMES, *_SCORE_NAMES)
+    is_class = column.could_be_label or (_has_label_name(column) and column.could_be_classes)
+    return is_class or (column.could_be_score and (is_named or not column.are_whole))
+
+
+def _has_label_name(column: Column) -> bool:
+    return column.name.lower() in _LABEL_NAMES
+
+
+def _told_of_others(others: list[Column]) -> str:
+    told = ", ".join(f"'{column.name}' (--column label={column.name})" for column in others)
+    return f"; also possible: {told}" if others else ""
 
 
 def _texts(table: Table, given: dict[str, str], label: Column) -> list[Column]:
@@ -202,7 +270,7 @@ def _texts(table: Table, given: dict[str, str], label: Column) -> list[Column]:
     if "text" in given:
         names = [given[key] for key in ("text", "text_pair") if key in given]
         return [column for name in names if (column := table.column(name)) is not None]
-    texts = [column for column in table.columns if column != label and column.could_be_text]
+    texts = [column for column in _free(table, given) if column != label and column.could_be_text]
     texts = [column for column in texts if not _looks_like_group(column)]
     if not texts:
         return []
@@ -216,11 +284,14 @@ def _texts(table: Table, given: dict[str, str], label: Column) -> list[Column]:
     return like if len(like) == 2 else [longest]
 
 
-def _find_group(table: Table, given: dict[str, str], taken: list[Column]) -> str | None:
-    if "group" in given:
-        return given["group"]
+def _find_group(table: Table, taken: list[Column]) -> tuple[str | None, list[str]]:
+    """The column of rows that belong together, and why one is none."""
     free = [column for column in table.columns if column not in taken and _looks_like_group(column)]
-    return free[0].name if free else None
+    whole = [column for column in free if column.filled >= _NEARLY_ALL and column.is_everywhere]
+    if whole or not free:
+        return next((column.name for column in whole), None), []
+    empty = f"{table.rows - free[0].rows} of {table.rows} rows have none"
+    return None, [f"split: rows of one '{free[0].name}' are not kept together: {empty}"]
 
 
 def _looks_like_group(column: Column) -> bool:
@@ -232,7 +303,7 @@ def _looks_like_group(column: Column) -> bool:
 
 def _language(name: str) -> str | None:
     """The code of the language that a column is named after."""
-    return name if name.isalpha() and len(name) <= _LONGEST_LANGUAGE else _LANGUAGES.get(name.lower())
+    return name.lower() if name.lower() in _CODES.split() else _LANGUAGES.get(name.lower())
 
 
 def _place(name: str, known: tuple[str, ...]) -> int:

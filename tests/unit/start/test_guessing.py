@@ -1,14 +1,9 @@
 """What a file is for, as its columns tell; the recipe that comes of it."""
 
-import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from lightpaff.errors import UserError
@@ -16,19 +11,8 @@ from lightpaff.recipe import Recipe
 from lightpaff.start.columns import look_at
 from lightpaff.start.guessing import guess
 from lightpaff.start.new import new_recipe
-from lightpaff.start.writing import Files
-
-RANDOM = np.random.default_rng(0)
-WORDS = [f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me") for b in ("ra", "to", "shi", "n", "lop", "vex")]
-ROWS = 200
-
-
-def sentence(words: int) -> str:
-    return " ".join(RANDOM.choice(WORDS, size=max(2, int(RANDOM.integers(words // 2, words + words // 2)))))
-
-
-def reviews(row: int) -> dict[str, Any]:
-    return {"nr": row, "What they wrote": sentence(12), "verdict?": ["bad", "good"][row % 2]}
+from lightpaff.start.parts import Files
+from tests.unit.start.made_files import ROWS, films, reviews, sentence, write_file, write_rows
 
 
 def pairs(row: int) -> dict[str, Any]:
@@ -37,10 +21,6 @@ def pairs(row: int) -> dict[str, Any]:
 
 def scores(row: int) -> dict[str, Any]:
     return {"left": sentence(9), "right": sentence(9), "similarity": round(row * 5 / ROWS, 3)}
-
-
-def films(row: int) -> dict[str, Any]:
-    return {"movie_name": f"film {row // 8}", "text": sentence(10), "category": ["fresh", "rotten"][row % 2]}
 
 
 def languages(row: int) -> dict[str, Any]:
@@ -75,20 +55,6 @@ CASES: list[tuple[Callable[[int], dict[str, Any]], str, dict[str, str], str | No
     (titled, "classify", {"text": "article text", "label": "topic"}, None),
     (tagged, "tag", {"text": "w", "label": "t"}, None),
 ]
-
-
-def write_file(folder: Path, make: Callable[[int], dict[str, Any]], ending: str) -> Path:
-    rows, path = [make(row) for row in range(ROWS)], folder / f"data.{ending}"
-    if ending == "jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    elif ending == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, delimiter="\t" if ending == "tsv" else ",")
-            writer.writerow(rows[0])
-            writer.writerows(list(row.values()) for row in rows)
-    return path
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -137,22 +103,6 @@ def test_text_that_is_left_aside_is_named(tmp_path: Path) -> None:
     assert "'told' left aside (--column source=NAME" in guess(look_at(path)).why[0]
 
 
-def test_the_sentences_of_a_conll_file_are_cut_into_parts(tmp_path: Path) -> None:
-    from lightpaff.data.sources import iterate_rows, resolve
-
-    path = tmp_path / "news.conll"
-    path.write_text("".join(f"word{row}\tB-thing\nthere\tO\n\n" for row in range(100)))
-    recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
-    task = recipe.tasks[0]
-    assert task.test is not None
-    parts = [
-        [row["tokens"][0] for _, row in iterate_rows(resolve(source, tmp_path))]
-        for source in (task.train[0], task.validation, task.test)
-    ]
-    assert sorted(word for part in parts for word in part) == sorted(f"word{row}" for row in range(100))
-    assert all(parts)
-
-
 def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
     path = write_file(tmp_path, titled, "csv")
     found = guess(look_at(path), {"text": "headline", "label": "topic"})
@@ -167,54 +117,99 @@ def test_what_fits_nothing_says_what_it_holds(tmp_path: Path) -> None:
         guess(look_at(path))
 
 
-def test_what_the_data_says_stays_a_comment(tmp_path: Path) -> None:
-    hostile = ["good\nseeds: {teacher: 77}\n#", "bad"]
-    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": hostile[row % 2]}, "jsonl")
-    path = path.rename(tmp_path / "2023.jsonl")
-    recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
-    assert recipe.seeds.teacher is None
-    assert recipe.name == "2023"
-    assert "seeds" in made.text
-
-
 def test_infinite_numbers_are_no_whole_ones(tmp_path: Path) -> None:
     path = write_file(tmp_path, lambda row: {"text": sentence(9), "score": f"{row / 7:.3f}" if row else "1e999"}, "csv")
     assert guess(look_at(path)).objective == "regress"
 
 
-def test_an_existing_recipe_is_kept(tmp_path: Path) -> None:
-    path = write_file(tmp_path, reviews, "csv")
-    (tmp_path / "recipe.yaml").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
-        new_recipe(Files(path), None, tmp_path / "recipe.yaml")
-    assert (tmp_path / "recipe.yaml").read_text() == "mine"
+def both_named(row: int) -> dict[str, Any]:
+    return {"src": sentence(9), "tgt": sentence(9)}
 
 
-def test_a_validation_file_of_other_columns_is_refused(tmp_path: Path) -> None:
-    path = write_file(tmp_path, reviews, "csv")
-    other = write_file(tmp_path, films, "jsonl")
-    with pytest.raises(UserError, match=r"has no column .nr., which data\.csv has"):
-        new_recipe(Files(path, validation=other), None, tmp_path / "recipe.yaml")
+def test_short_names_are_no_languages(tmp_path: Path) -> None:
+    found = guess(look_at(write_file(tmp_path, both_named)))
+    assert (found.columns, found.languages) == ({"source": "src", "target": "tgt"}, None)
+    path = write_file(tmp_path, lambda row: {"q": sentence(9), "a": sentence(9)})
+    assert guess(look_at(path)).languages is None
 
 
-def test_no_text_is_in_two_parts(tmp_path: Path) -> None:
-    from lightpaff.data.sources import iterate_rows, resolve
+def test_what_could_be_the_label_too_is_named(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "lang": "xy"[row % 2], "emotion": "abc"[row % 3]})
+    told = guess(look_at(path))
+    assert told.columns["label"] == "lang"
+    assert told.why[0].endswith("; also possible: 'emotion' (--column label=emotion)")
+    assert "also possible" not in guess(look_at(path), {"label": "lang"}).why[0]
 
-    path = write_file(tmp_path, lambda row: {**reviews(row), "What they wrote": f"text {row // 2} is here"}, "csv")
-    recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
-    task = recipe.tasks[0]
-    assert task.test is not None
-    parts = [
-        {row["What they wrote"] for _, row in iterate_rows(resolve(source, tmp_path))}
-        for source in (task.train[0], task.validation, task.test)
+
+def numbered(first: int, classes: int) -> Callable[[int], dict[str, Any]]:
+    return lambda row: {"text": sentence(9), "label": first + row % classes}
+
+
+@pytest.mark.parametrize(("first", "classes", "rows"), [(0, 77, 380), (1, 77, 380), (0, 250, 1000)])
+def test_numbered_classes_are_classes_however_many(first: int, classes: int, rows: int, tmp_path: Path) -> None:
+    found = guess(look_at(write_file(tmp_path, numbered(first, classes), rows=rows)))
+    assert found.objective == "classify"
+    assert found.labels == [str(number) for number in range(first, first + classes)]
+
+
+def test_many_names_are_labels(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "intent": f"wish {row % 150}"}, rows=400)
+    found = guess(look_at(path))
+    assert (found.objective, len(found.labels)) == ("classify", 150)
+
+
+def test_a_model_decides_what_whole_numbers_are(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": row % 5})
+    assert guess(look_at(path)).objective == "classify"
+    assert guess(look_at(path), classes=1).objective == "regress"
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "points": 3 * (row % 60)})
+    assert guess(look_at(path), {"label": "points"}).objective == "regress"
+    assert guess(look_at(path), {"label": "points"}, classes=60).objective == "classify"
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "role"),
+    [
+        (pairs, {"text_pair": "left", "group": "same"}, "text_pair=left"),
+        (both_named, {"source": "tgt"}, "source=tgt"),
+        (tagged, {"text_pair": "w"}, "text_pair=w"),
+    ],
+)
+def test_a_named_column_without_a_place_is_refused(
+    make: Callable[[int], dict[str, Any]], given: dict[str, str], role: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"--column {role} has no place in"):
+        guess(look_at(write_file(tmp_path, make, "jsonl")), given)
+
+
+@pytest.mark.parametrize("make", [tagged, both_named, plain], ids=["tag", "translate", "clm"])
+def test_a_group_is_kept_together_whatever_the_task(make: Callable[[int], dict[str, Any]], tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {**make(row), "talk": f"talk {row // 5}"}, "jsonl")
+    recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml", {"group": "talk"})
+    split = recipe.tasks[0].validation.split
+    assert split is not None
+    assert split.by == "talk"
+    assert any("rows of one 'talk' stay together" in line for line in made.decisions)
+
+
+def test_lists_may_be_named(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {**tagged(row), "other": ["A", "B"]}, "jsonl")
+    assert guess(look_at(path), {"text": "w", "label": "t"}).columns == {"text": "w", "label": "t"}
+
+
+def test_several_labels_a_row_are_refused(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "labels": ["a", "b"][: row % 3]}, "jsonl")
+    with pytest.raises(UserError, match=r"column 'labels' holds lists, and several labels a row are not supported"):
+        guess(look_at(path))
+
+
+def test_a_script_without_spaces_is_text(tmp_path: Path) -> None:
+    letters = [chr(number) for number in range(0x4E00, 0x4E64)]
+    rows = [
+        {"内容": f"{''.join(letters[row % 7 : row % 7 + 60])}{row}。", "label": ["体育", "新闻"][row % 2]}
+        for row in range(ROWS)
     ]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == ROWS // 2
-    assert all(parts)
-
-
-def test_the_doctor_says_what_is_there() -> None:
-    from lightpaff.start.doctor import examine
-
-    found = {finding.name: finding.value for finding in examine()}
-    assert {"processor", "threads", "memory", "disk here", "torch", "ONNX Runtime"} <= set(found)
-    assert "x as fast" in found["bf16 against float32"]
+    recipe, made = new_recipe(Files(write_rows(tmp_path / "data.jsonl", rows)), None, tmp_path / "recipe.yaml")
+    assert (recipe.tasks[0].objective, recipe.tasks[0].columns.text) == ("classify", "内容")
+    assert recipe.tasks[0].max_length == 256
+    assert any("characters on average" in line for line in made.decisions)

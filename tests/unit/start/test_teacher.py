@@ -1,0 +1,79 @@
+"""What a model in a directory is to the task."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightpaff.errors import UserError
+from lightpaff.start.guessing import Guess, Objective
+from lightpaff.start.new import new_recipe
+from lightpaff.start.parts import Files
+from lightpaff.start.teacher import classes_of, look_at_teacher
+from tests.unit.start.made_files import sentence, write_file
+
+LABELLED = {"text": "text", "label": "label"}
+
+
+def model(folder: Path, head: str, labels: int = 2, **settings: Any) -> str:
+    folder = folder / "model"
+    folder.mkdir(exist_ok=True)
+    names = {str(number): f"LABEL_{number}" for number in range(labels)}
+    config = {"model_type": "bert", "architectures": [f"BertFor{head}"], "id2label": names, **settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("objective", "head", "labels"),
+    [
+        ("classify", "SequenceClassification", 2),
+        ("regress", "SequenceClassification", 1),
+        ("tag", "TokenClassification", 2),
+        ("answer", "QuestionAnswering", 2),
+    ],
+)
+def test_a_model_that_does_the_task_is_used_as_it_is(
+    objective: Objective, head: str, labels: int, tmp_path: Path
+) -> None:
+    guess = Guess(objective, LABELLED, labels=["bad", "good"] if objective == "classify" else [])
+    assert look_at_teacher(model(tmp_path, head, labels), guess).is_tuned
+    assert not look_at_teacher(model(tmp_path, "MaskedLM"), guess).is_tuned
+
+
+def test_a_model_of_many_classes_fits_as_many(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": row % 250}, rows=1000)
+    teacher = model(tmp_path, "SequenceClassification", 250)
+    _, made = new_recipe(Files(path), teacher, tmp_path / "recipe.yaml")
+    assert "teacher: it is fine-tuned already, and used as it is" in made.decisions
+
+
+def test_a_regressor_makes_whole_numbers_scores(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": row % 5})
+    recipe, _ = new_recipe(Files(path), model(tmp_path, "SequenceClassification", 1), tmp_path / "recipe.yaml")
+    assert (recipe.tasks[0].objective, recipe.tasks[0].teacher) == ("regress", str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels", "told"),
+    [
+        ("classify", 1, r"is fine-tuned for a score, but the data has 2 \(bad, good\)"),
+        ("classify", 3, r"is fine-tuned for 3 classes \(LABEL_0, LABEL_1, LABEL_2\), but the data has 2"),
+        ("regress", 3, r"is fine-tuned for 3 classes .* but the data has scores in 'label'"),
+    ],
+)
+def test_a_model_of_other_labels_is_refused(objective: Objective, labels: int, told: str, tmp_path: Path) -> None:
+    guess = Guess(objective, LABELLED, labels=["bad", "good"] if objective == "classify" else [])
+    with pytest.raises(UserError, match=told):
+        look_at_teacher(model(tmp_path, "SequenceClassification", labels), guess)
+
+
+def test_a_model_of_several_labels_a_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gives a text several labels"):
+        classes_of(model(tmp_path, "SequenceClassification", 3, problem_type="multi_label_classification"))
+
+
+def test_the_directory_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(model(tmp_path, "MaskedLM"))
+    assert look_at_teacher(str(tmp_path / "link"), Guess("tag", {})).sources == [str(tmp_path / "link")]
