@@ -1,6 +1,7 @@
 """From data to the student in one call: `lightpaff distil` and `lightpaff.distil`."""
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,8 @@ from typing import Any
 
 from lightpaff import ranks
 from lightpaff.deployment import load
-from lightpaff.errors import UserError
-from lightpaff.files import write_json_whole, write_whole
+from lightpaff.errors import UserError, one_line
+from lightpaff.files import sha256_of_file, whole_file, write_json_whole
 from lightpaff.pipeline.run import RunResult, run
 from lightpaff.recipe import Recipe, fingerprint_of
 from lightpaff.report.rows import ReportData
@@ -86,7 +87,7 @@ def distil(
     Args:
         train: labelled rows, texts, or pairs of texts.
         teacher: a directory, a Hub id, or what `teacher.source` takes; None: a usual one.
-        validation, test: of the same columns; left out, a tenth of `train` each.
+        validation, test: of the same columns; a tenth of `train` where both, or validation, are left out.
         unlabelled: more rows of the same columns, whose labels nobody looks at.
         columns: where the guess is wrong: text, text_pair, label, source, target, group.
         max_latency, size: what the student may take, such as 10ms and 5x: see `StudentBudget`.
@@ -103,45 +104,56 @@ def distil(
     """
     directory = Path(output)
     recipe = directory.with_name(f"{directory.name}.yaml")
-    asked = fingerprint_of(
-        [*map(_told, (train, validation, test, unlabelled)), str(teacher), columns, *filter(None, (max_latency, size))]
-    )
-    record = directory.with_name(f"{directory.name}-asked.json")
-    if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
-        raise UserError(
-            f"{recipe}: was made for other data, teacher, columns or size; give another output, or delete it"
-        )
-    if not recipe.exists() and ranks.count() > 1:
-        raise UserError("several ranks: write the recipe first with lightpaff new, then launch lightpaff run")
-    if not recipe.exists():
-        folder = directory.with_name(f"{directory.name}-data")
-        more: list[Any] = [unlabelled]
-        if isinstance(unlabelled, list | tuple) and not _is_rows(unlabelled):
-            more = list(unlabelled)
-        files = Files(
-            _as_file(train, folder, "train"),
-            None if validation is None else _as_file(validation, folder, "validation"),
-            None if test is None else _as_file(test, folder, "test"),
-            [_as_file(one, folder, f"unlabelled-{n}") for n, one in enumerate(more) if one is not None],
-        )
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_json_whole(record, asked)
-        budget = StudentBudget(max_latency, size)
-        new_recipe(files, None if teacher is None else str(teacher), recipe, columns, budget)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as written:
+        folder = Path(written)
+        files = _as_files({"train": train, "validation": validation, "test": test}, unlabelled, folder)
+        own = [_told(path, folder) for path in (*files.parts.values(), *files.unlabelled)]
+        asked = fingerprint_of([[*files.parts], own, str(teacher), columns, *filter(None, (max_latency, size))])
+        record = directory.with_name(f"{directory.name}-asked.json")
+        if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
+            raise UserError(
+                f"{recipe}: was made for other data, teacher, columns or size; give another output, or delete it"
+            )
+        if not recipe.exists() and ranks.count() > 1:
+            raise UserError("several ranks: write the recipe first with lightpaff new, then launch lightpaff run")
+        if not recipe.exists():
+            files = _keep(files, folder, directory.with_name(f"{directory.name}-data"))
+            write_json_whole(record, asked)
+            budget = StudentBudget(max_latency, size)
+            new_recipe(files, None if teacher is None else str(teacher), recipe, columns, budget)
     result = run(Recipe.load(recipe, overrides), directory, command)
     return None if result is None else _distilled(result, recipe)
 
 
-def _told(rows: Any) -> Any:
-    """What says whether the data is the same as before: a file's place, size and time; rows themselves."""
-    if rows is None:
-        return None
-    if isinstance(rows, str | Path):
-        found = Path(rows).stat() if Path(rows).exists() else None
-        return [str(rows), found and found.st_size, found and found.st_mtime_ns]
-    if isinstance(rows, list | tuple) and not _is_rows(rows):
-        return [_told(one) for one in rows]
-    return [{name: str(value) for name, value in row.items()} for row in rows]
+def _told(path: Path, folder: Path) -> Any:
+    """What says whether the data is the same as before: of rows their content, of a file its place, size and time."""
+    if path.parent == folder:
+        return sha256_of_file(path)
+    found = path.stat() if path.exists() else None
+    return [str(path), found and found.st_size, found and found.st_mtime_ns]
+
+
+def _keep(files: Files, written: Path, folder: Path) -> Files:
+    """Move what was written from rows to where the recipe finds it."""
+
+    def kept(path: Path) -> Path:
+        if path.parent != written:
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        return path.replace(folder / path.name)
+
+    parts = {part: kept(path) for part, path in files.parts.items()}
+    return Files(**parts, unlabelled=[kept(path) for path in files.unlabelled])
+
+
+def _as_files(parts: Mapping[str, Rows | None], unlabelled: Rows | Sequence[Rows] | None, folder: Path) -> Files:
+    more: list[Any] = [unlabelled]
+    if isinstance(unlabelled, list | tuple) and not _is_rows(unlabelled):
+        more = list(unlabelled)
+    own = {part: _as_file(rows, folder, part) for part, rows in parts.items() if rows is not None}
+    texts = [_as_file(one, folder, f"unlabelled-{n}") for n, one in enumerate(more) if one is not None]
+    return Files(**own, unlabelled=texts)
 
 
 def _is_rows(value: Sequence[Any]) -> bool:
@@ -151,13 +163,34 @@ def _is_rows(value: Sequence[Any]) -> bool:
 def _as_file(rows: Rows, folder: Path, name: str) -> Path:
     if isinstance(rows, str | Path):
         return Path(rows)
-    lines = [json.dumps(dict(row), ensure_ascii=False) for row in rows]
-    if not lines:
-        raise UserError(f"{name}: holds no rows; give some")
-    path = folder / f"{name}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "\n".join(lines) + "\n")
+    path, number = folder / f"{name}.jsonl", 0
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows, start=1):
+            file.write(f"{_line_of(row, f'{name}, row {number}')}\n")
+        if not number:
+            raise UserError(f"{name}: holds no rows; give some")
     return path
+
+
+def _line_of(row: Any, place: str) -> str:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{place}: is a {type(row).__name__}; give rows by their columns, such as a list of dicts")
+    try:
+        return json.dumps(dict(row))
+    except (TypeError, ValueError) as error:
+        name = next((name for name, value in row.items() if not _is_json({name: value})), "")
+        raise UserError(
+            f"{place}: column '{name}' holds a {type(row.get(name)).__name__}, which is no JSON ({one_line(error)}); "
+            "make it text or a number, or leave it out"
+        ) from error
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _distilled(result: RunResult, recipe: Path) -> Distilled:
