@@ -71,13 +71,13 @@ class Column:
     def could_be_label(self) -> bool:
         """Few short values that come again and again."""
         few = self.distinct <= max(2, min(200, self.rows // 5))
-        return self.kind in ("text", "number") and self.distinct >= 2 and few and self.is_short
+        return self.kind in ("text", "number") and bool(self.values) and self.distinct >= 2 and few and self.is_short
 
     @property
     def could_be_classes(self) -> bool:
         """Short values that come twice on average, numbers only where they count: 0 to K - 1, or 1 to K."""
         is_fit = self.kind == "text" or (self.kind == "number" and self.are_whole and self._counts())
-        return is_fit and self.distinct >= 2 and 2 * self.distinct <= self.rows and self.is_short
+        return is_fit and bool(self.values) and self.distinct >= 2 and 2 * self.distinct <= self.rows and self.is_short
 
     @property
     def could_be_score(self) -> bool:
@@ -99,7 +99,7 @@ class Column:
     def parts(self) -> dict[str, list[str]]:
         """Where the column says which rows are for train, validation and test: its words for each of them."""
         found: dict[str, list[str]] = {}
-        for value in self.values if self.is_named_for_parts else []:
+        for value in self.values if self.is_named_for_parts and self.is_everywhere else []:
             found.setdefault(_PART_WORDS.get(value.strip().lower(), ""), []).append(value)
         return found if "train" in found and "" not in found else {}
 

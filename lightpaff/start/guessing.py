@@ -205,7 +205,12 @@ def _labelled(table: Table, given: dict[str, str], classes: int | None) -> Guess
         return Guess("regress", columns, group=group, why=[told, *why])
     values = list(dict.fromkeys(clean_text(canonical_number(value)) for value in label.values))
     values.sort(key=lambda value: (len(value), value) if label.kind == "number" else (0, value))
-    told = f"classify: '{label.name}' has {label.distinct} values ({_shown(values)}); {reading}"
+    if not values:
+        raise UserError(
+            f"{table.path}: column '{label.name}' holds {label.distinct} different values, too many or too long ones "
+            "for labels; name another with --column label=NAME"
+        )
+    told = f"classify: '{label.name}' has {len(values)} values ({_shown(values)}); {reading}"
     return Guess("classify", columns, labels=values, group=group, why=[told, *why])
 
 

@@ -96,7 +96,7 @@ def _check_columns(files: Files, tables: dict[str, Table], guess: Guess, given: 
     used = {role: name for role, name in guess.columns.items() if role != "references"}
     texts = [name for role, name in used.items() if role in ("text", "text_pair", "source")]
     labelled = [*used.values(), *(name for role, name in given.items() if role == "group")]
-    for part in tables.keys() - {"train"}:
+    for part in [part for part in files.parts if part != "train"]:
         _require(files.parts[part], labelled, [column.name for column in tables[part].columns], files.train)
     for path in files.unlabelled:
         _require(path, texts, names_of_columns(path), files.train)

@@ -130,7 +130,7 @@ def _cut(
         told = f"split: rows of one '{group}' are not kept together: there are too few, or too uneven ones"
         return parts, None, [told, *why]
     seed, shares = found
-    what = f"rows of one '{by}' stay together" if group else f"the same '{by}', to the letter, is never in two parts"
+    what = f"rows of one '{by}' stay together" if group else f"the same '{by}', to the letter, is never in two of them"
     told = ", ".join(f"{100 * share:.0f} % {part}" for part, share in shares.items())
     split = {"by": by, "fractions": fractions, **({"seed": seed} if seed else {})}
     parts = {part: {**whole, "split": {**split, "take": part}} for part in fractions}
@@ -140,7 +140,8 @@ def _cut(
 def _find_seed(
     source: dict[str, Any], guess: Guess, by: str, fractions: dict[str, float], least: float
 ) -> tuple[int, dict[str, float]] | None:
-    """The first seed that gives every part more than the least part of its share, and the shares that it gives."""
+    """A seed that gives every part more than the least part of its share, and the shares that it gives: the first one,
+    or else the one that gives training nearly what it should have."""
     splits = [Split(by=by, fractions=fractions, take="train", seed=seed) for seed in range(_SEEDS)]
     shares = _shares(((str(row[by]), 1) for row in _rows_of(source, guess, by)), splits[0])
     if _are_fair(shares, fractions, least):
@@ -150,11 +151,9 @@ def _find_seed(
         counts[str(row[by])] += 1
         if len(counts) > _VALUES_COUNTED:
             return None
-    for split in splits[1:]:
-        shares = _shares(counts.items(), split)
-        if _are_fair(shares, fractions, least):
-            return split.seed, shares
-    return None
+    tried = [(split.seed, _shares(counts.items(), split)) for split in splits]
+    fair = [(seed, shares) for seed, shares in tried if _are_fair(shares, fractions, least)]
+    return min(fair, key=lambda one: abs(one[1]["train"] - fractions["train"]), default=None)
 
 
 def _shares(counts: Iterable[tuple[str, int]], split: Split) -> dict[str, float]:
@@ -190,7 +189,8 @@ def _labelled_only(source: dict[str, Any], part: str, table: Table, guess: Guess
     if label.rows == table.rows or not (missing := sum(_is_empty(row, label.name) for row in _all_rows_of(source))):
         return source, []
     found = f"column '{label.name}' is empty in {missing} {part} rows"
-    if guess.objective == "regress" or not 0 < len(label.values) <= _MOST_LABELS_NAMED:
+    is_nameable = label.is_everywhere and 0 < len(label.values) <= _MOST_LABELS_NAMED
+    if guess.objective == "regress" or not is_nameable:
         raise UserError(
             f"{table.path}: {found}, which need a label; give rows without one in a file of their own (--unlabelled)"
         )

@@ -213,3 +213,9 @@ def test_a_script_without_spaces_is_text(tmp_path: Path) -> None:
     assert (recipe.tasks[0].objective, recipe.tasks[0].columns.text) == ("classify", "内容")
     assert recipe.tasks[0].max_length == 256
     assert any("characters on average" in line for line in made.decisions)
+
+
+def test_a_text_is_no_label(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"a": sentence(9), "b": sentence(200)})
+    with pytest.raises(UserError, match="column 'b' holds 200 different values, too many or too long ones for labels"):
+        guess(look_at(path), {"text": "a", "label": "b"})
