@@ -49,4 +49,6 @@ def test_values_that_are_no_json_are_named(tmp_path: Path) -> None:
         distil(dated, output=tmp_path / "run")
     with pytest.raises(UserError, match="train, row 1: is a str; give rows by their columns"):
         distil(iter(["text"]), output=tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="train: holds no rows"):
+        distil(iter([]), output=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -206,12 +206,12 @@ def test_several_labels_a_row_are_refused(tmp_path: Path) -> None:
 def test_a_script_without_spaces_is_text(tmp_path: Path) -> None:
     letters = [chr(number) for number in range(0x4E00, 0x4E64)]
     rows = [
-        {"内容": f"{''.join(letters[row % 7 : row % 7 + 60])}{row}。", "label": ["体育", "新闻"][row % 2]}
+        {"内容": f"{''.join(letters[row % 7 : row % 7 + 40])}{row}。", "label": ["体育", "新闻"][row % 2]}
         for row in range(ROWS)
     ]
     recipe, made = new_recipe(Files(write_rows(tmp_path / "data.jsonl", rows)), None, tmp_path / "recipe.yaml")
     assert (recipe.tasks[0].objective, recipe.tasks[0].columns.text) == ("classify", "内容")
-    assert recipe.tasks[0].max_length == 256
+    assert recipe.tasks[0].max_length == 128
     assert any("characters on average" in line for line in made.decisions)
 
 
