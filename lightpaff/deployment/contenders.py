@@ -1,12 +1,12 @@
 """Who takes part in a benchmark: models in directories, each with the runtime that can run it."""
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lightpaff.cores import count_cores
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES
 from lightpaff.errors import UserError
@@ -68,7 +68,7 @@ def find_contenders(
         UserError: a directory holds neither an export nor a model of a known architecture.
     """
     usable = installed_runtimes() if installed is None else installed
-    cores = threads or os.cpu_count() or 1
+    cores = threads or count_cores()
     contenders, notes = [], []
     for name, directory in directories.items():
         found = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.runner import open_export
+from lightpaff.deployment.runner import Ids, open_export
 from lightpaff.evaluation.generation import Search
 from lightpaff.models.headed import span_logits
 from lightpaff.objectives.batch import Batch
@@ -29,18 +29,30 @@ class ExportAnswers:
         card = ExportCard.read(directory)
         self._kind, self._max_length = card.kind, card.max_length
         self._runner: Any = open_export(card, directory)
+        # ONNX Runtime's 8 bits have one scale for all activations of a call: texts answered together change each
+        # other's answers a little, and online most come alone.
+        self._is_alone = card.format == "onnx" and card.quantisation == "int8"
 
     def logits(self, batch: Batch) -> Tensor:
         """Of a classifier, whose targets are the rows, or of what has logits for tokens."""
         inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        logits: NDArray[np.float32] = self._runner.logits(
-            inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
-        )
+        given = inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
+        logits: NDArray[np.float32] = self._alone(*given) if self._is_alone else self._runner.logits(*given)
         if self._kind == "spans":
             return span_logits(torch.from_numpy(logits), batch.inputs["attention_mask"], self._max_length)
         if self._kind == "token_classes":
             logits = logits.reshape(-1, logits.shape[-1])[batch.positions_P.numpy()]
         return torch.from_numpy(logits)
+
+    def _alone(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None) -> NDArray[np.float32]:
+        """Each row without padding and by itself; of tokens, zeros stand where there was padding."""
+        rows = []
+        for row, length in enumerate(mask_BS.sum(axis=1)):
+            one = slice(row, row + 1), slice(length)
+            logits = self._runner.logits(ids_BS[one], mask_BS[one], None if segments_BS is None else segments_BS[one])
+            padding = [(0, 0), (0, ids_BS.shape[1] - length), (0, 0)]
+            rows.append(logits if logits.ndim == 2 else np.pad(logits, padding))
+        return np.concatenate(rows)
 
     def nll(self, batch: Batch) -> NDArray[np.float64]:
         """Of a decoder, where each row's targets are its last tokens."""

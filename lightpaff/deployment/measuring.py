@@ -33,7 +33,10 @@ PROCESSES = 3
 _WARM_UP_RUNS = 3
 _WARM_UP_SECONDS = 2.0
 _SETTLE_BELOW_MS = 50.0
-"""A shorter run notices that the other contenders have had the caches: one that is not timed goes before it."""
+"""A shorter run notices that the other contenders have had the caches: one that is not timed goes before it, on other
+inputs, since some runtimes prepare anew for every length and would have done so on the same ones."""
+_OTHER_INPUTS = 1_000_000
+"""Turns whose inputs are never timed begin here."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,7 @@ class Worker(Protocol):
 
     def load(self) -> float: ...
 
-    def run(
-        self, rows: list[list[int]], *, new_tokens: int, beams: int, length_penalty: float, settle: bool
-    ) -> Timing: ...
+    def run(self, rows: list[list[int]], *, new_tokens: int, beams: int, length_penalty: float) -> Timing: ...
 
     def peak_bytes(self) -> int: ...
 
@@ -319,23 +320,24 @@ def _join(processes: Sequence[_Timed]) -> _Timed:
 def _time_in_turn(rivals: Sequence[_Rival], cell: Cell, settings: MeasureSettings, first_turn: int) -> list[_Timed]:
     vocabulary = min(rival.contender.vocabulary for rival in rivals)
 
-    def run(rival: _Rival, turn: int, *, settle: bool) -> Timing:
+    def run(rival: _Rival, turn: int) -> Timing:
         return rival.worker.run(
             draw_rows(cell, settings, turn, vocabulary),
             new_tokens=settings.new_tokens,
             beams=settings.beams,
             length_penalty=settings.length_penalty,
-            settle=settle,
         )
 
-    settles = [_warm_up(partial(run, rival, settle=False)) < _SETTLE_BELOW_MS for rival in rivals]
+    settles = [_warm_up(partial(run, rival)) < _SETTLE_BELOW_MS for rival in rivals]
     timings: list[list[Timing]] = [[] for _ in rivals]
     deadline = time.perf_counter() + settings.seconds / settings.processes
     turn = first_turn
     last = first_turn + math.ceil(settings.least_rounds / settings.processes)
     while turn < last or time.perf_counter() < deadline:
         for rival, settle, own in zip(rivals, settles, timings, strict=True):
-            own.append(run(rival, turn, settle=settle))
+            if settle:
+                run(rival, _OTHER_INPUTS + turn)
+            own.append(run(rival, turn))
         turn += 1
     return [
         _Timed(

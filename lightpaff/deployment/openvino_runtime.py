@@ -3,6 +3,7 @@
 Shapes: B rows, S tokens, V classes.
 """
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class OpenVinoClassRunner:
                 f"{directory / MODEL}: cannot be read ({one_line(error)}); export the model anew"
             ) from error
         self._has_segments = "token_type_ids" in {given.any_name for given in compiled.inputs}
-        self._request = compiled.create_infer_request()
+        self._request, self._alone = compiled.create_infer_request(), threading.Lock()
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
         """logits_BV; `mask_BS` is 1 where there is a token, padding is on the right.
@@ -56,5 +57,6 @@ class OpenVinoClassRunner:
         inputs = {"input_ids": ids_BS, "attention_mask": mask_BS}
         if self._has_segments:
             inputs["token_type_ids"] = np.zeros_like(ids_BS) if segments_BS is None else segments_BS
-        # A copy: the request writes its next answer into the same memory.
-        return np.array(self._request.infer(inputs)["logits"], dtype=np.float32)
+        # The request writes its next answer into the same memory: it is copied before another thread may ask.
+        with self._alone:
+            return np.array(self._request.infer(inputs)["logits"], dtype=np.float32)

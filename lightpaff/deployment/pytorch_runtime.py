@@ -4,7 +4,6 @@ Shapes: B rows, S tokens, T new tokens, V classes.
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,7 @@ from lightpaff.models.encoder import logits_of, without_unknown_segments
 from lightpaff.models.opening import NAMED_CLASSES, finetuned_head, open_headed, read_config
 
 Precision = Literal["float32", "bf16"]
-"""Of the arithmetic: bf16 is autocast."""
+"""Of the arithmetic: bf16 is autocast. An export in bf16 has weights of bf16, as transformers opens it, and neither."""
 
 
 class PyTorchClassRunner:
@@ -34,16 +33,15 @@ class PyTorchClassRunner:
 
     Args:
         directory: written by `save_pretrained`, of an architecture that lightpaff knows.
-        threads: of this whole process; 0 is all cores.
-        precision: of the arithmetic; the weights are float32.
+        threads: of this whole process; 0 leaves them as they are, all cores as a rule.
+        precision: of the arithmetic; the weights are float32, but for those of an export in bf16.
 
     Raises:
         UserError: the directory holds no such model.
     """
 
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, finetuned_head(read_config(directory)), threads)
-        self._precision = precision
+        self._model, self._precision = _open(directory, finetuned_head(read_config(directory)), threads, precision)
 
     def logits(self, ids_BS: Ids, mask_BS: Ids, segments_BS: Ids | None = None) -> NDArray[np.float32]:
         """See `ClassRunner`."""
@@ -58,10 +56,9 @@ class PyTorchTokenRunner:
     """A decoder; the arguments are those of `PyTorchClassRunner`."""
 
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, NEXT_TOKENS, threads)
+        self._model, self._precision = _open(directory, NEXT_TOKENS, threads, precision)
         # transformers takes what a call leaves open, such as the end token, from here.
         self._model.generation_config = GenerationConfig()
-        self._precision = precision
 
     def continue_prompts(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         """See `TokenRunner`; all prompts are one batch."""
@@ -93,9 +90,8 @@ class PyTorchTextRunner:
     """
 
     def __init__(self, directory: Path, threads: int = 0, precision: Precision = "float32") -> None:
-        self._model = _open(directory, TARGET_TOKENS, threads)
+        self._model, self._precision = _open(directory, TARGET_TOKENS, threads, precision)
         self._start_id, self._first_written_id = _first_ids(directory, self._model)
-        self._precision = precision
 
     def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
         """See `TextRunner`; all sources are one batch. `max_tokens` counts the end token."""
@@ -115,16 +111,24 @@ class PyTorchTextRunner:
         return [[int(id_) for id_ in row if id_ != end_id] for row in rows]
 
 
-def _open(directory: Path, head: str, threads: int) -> PreTrainedModel:
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+def _open(directory: Path, head: str, threads: int, precision: Precision) -> tuple[PreTrainedModel, Precision]:
+    """The model, and the arithmetic that is left to ask for."""
+    if threads:
+        torch.set_num_threads(threads)
     config = read_config(directory)
     classes = config.num_labels if head in NAMED_CLASSES else config.vocab_size
-    return open_headed(directory, head, classes, device="cpu", attention="sdpa").model.eval()
+    model = open_headed(directory, head, classes, device="cpu", attention="sdpa").model.eval()
+    card = _card_of(directory)
+    return (model.to(torch.bfloat16), "float32") if card and card.quantisation == "bf16" else (model, precision)
+
+
+def _card_of(directory: Path) -> ExportCard | None:
+    return ExportCard.read(directory) if (directory / CARD).is_file() else None
 
 
 def _first_ids(directory: Path, model: PreTrainedModel) -> tuple[int, int | None]:
     """What the decoder reads first, and what it then has to write."""
-    card = ExportCard.read(directory) if (directory / CARD).is_file() else None
+    card = _card_of(directory)
     if card is not None and card.decoder_start:
         of_pieces = card.tokenizer == PIECES
         tokenizer = PieceTokenizer(directory) if of_pieces else Tokenizer.from_file(str(directory / card.tokenizer))

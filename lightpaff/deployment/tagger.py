@@ -5,7 +5,7 @@ Shapes: S tokens, V classes.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,8 @@ class Tagger:
     """
 
     def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
-        self._logits = TextLogits(runner, tokenizer, card)
+        # What does not fit is read as the next part, so it is always the end that is cut off.
+        self._logits = TextLogits(runner, tokenizer, replace(card, truncation_side="right"))
         self._labels, self._are_entities = card.labels, mark_entities(card.labels)
 
     def __call__(self, texts: str | Sequence[Words]) -> list[list[Tagged]]:

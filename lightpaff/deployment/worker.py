@@ -54,7 +54,7 @@ def serve(questions: Iterable[str], answers: TextIO) -> None:
                 answer = {"load_seconds": time.perf_counter() - started}
             elif question["ask"] == "run":
                 assert prepare is not None, "load comes first"
-                answer = _time_run(prepare(question), question["settle"])
+                answer = _time_run(prepare(question))
             else:
                 answer = {"peak_bytes": peak_bytes()}
         except UserError as error:
@@ -118,10 +118,7 @@ _PREPARATIONS: dict[Work, Callable[[Any, Question], Run]] = {
 }
 
 
-def _time_run(run: Run, settle: bool) -> dict[str, float]:
-    """Time one run; to settle, after one that is not timed: other processes' turns have emptied the caches."""
-    if settle:
-        run()
+def _time_run(run: Run) -> dict[str, float]:
     started = time.perf_counter()
     tokens = run()
     return {"milliseconds": 1000 * (time.perf_counter() - started), "tokens": tokens}

@@ -70,9 +70,9 @@ class WorkerProcess:
         }
         return float(self._ask(question)["load_seconds"])
 
-    def run(self, rows: list[list[int]], *, new_tokens: int, beams: int, length_penalty: float, settle: bool) -> Timing:
-        """Run the model once on the token ids and time it; to settle, after a run that is not timed."""
-        options = {"new_tokens": new_tokens, "beams": beams, "length_penalty": length_penalty, "settle": settle}
+    def run(self, rows: list[list[int]], *, new_tokens: int, beams: int, length_penalty: float) -> Timing:
+        """Run the model once on the token ids and time it."""
+        options = {"new_tokens": new_tokens, "beams": beams, "length_penalty": length_penalty}
         return Timing(**self._ask({"ask": "run", "rows": rows, **options}))
 
     def peak_bytes(self) -> int:

@@ -75,11 +75,13 @@ class Predictions:
         return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N], groups_N)
 
     def compare(self, other: "Predictions") -> Comparison:
-        """Classes by their agreement, logits and scores by their largest difference."""
-        difference = float(np.abs(self.logits_NV - other.logits_NV).max())
-        is_score = self.logits_NV.shape[1] == 1
-        agreement = None if is_score else float((self.classes_N == other.classes_N).mean())
-        return Comparison(agreement, difference, largest=float(np.abs(self.logits_NV).max()))
+        """Classes by their agreement, logits and scores by their largest difference, scores by their shift too."""
+        difference_NV = self.logits_NV.astype(np.float64) - other.logits_NV
+        difference, largest = float(np.abs(difference_NV).max()), float(np.abs(self.logits_NV).max())
+        if self.logits_NV.shape[1] > 1:
+            return Comparison(float((self.classes_N == other.classes_N).mean()), difference, largest)
+        spread = float(self.logits_NV.std()) or 1.0
+        return Comparison(None, difference, largest, shift=float(np.sqrt(np.square(difference_NV).mean())) / spread)
 
     @property
     def is_finite_N(self) -> NDArray[np.bool_]:

@@ -1,7 +1,6 @@
 """`lightpaff benchmark`: runs, models and exports beside each other, each in its own runtime."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lightpaff.cores import count_cores
 from lightpaff.deployment.benchmark_table import render_rich
 from lightpaff.deployment.card import CARD
 from lightpaff.deployment.contenders import find_contenders
@@ -105,7 +105,7 @@ def print_benchmark(benchmark: Benchmark, console: Console) -> None:
 def _measure_each(directories: Mapping[str, Path], settings: MeasureSettings, threads: Sequence[int]) -> Benchmark:
     measurements = []
     notes: list[str] = []
-    for count in dict.fromkeys(number or os.cpu_count() or 1 for number in threads):
+    for count in dict.fromkeys(number or count_cores() for number in threads):
         contenders, notes = find_contenders(directories, threads=count)
         names = ", ".join(contender.name for contender in contenders)
         with_threads = f"{count} {'thread' if count == 1 else 'threads'}"

@@ -32,6 +32,7 @@ from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Export, Metric, Task
+from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 from lightpaff.runtimes import RUNTIMES, missing_packages, runtime_of
 
@@ -43,6 +44,8 @@ Verdict = Literal["delivered", "undecided", "refused"]
 _ROUNDING = 0.005
 """Honest float32 exports differ by 1e-6 to 1e-4 of the largest logit (tests/parity)."""
 _LARGEST_LOSS = 1e9
+_LARGEST_SHIFT = 0.1
+"""Of scores that are as good as the student's for whoever reads them as numbers."""
 """JSON has no infinity."""
 
 
@@ -59,6 +62,7 @@ class SplitCheck:
         largest_difference: of a logit, or of a window's log likelihood a token in nats; None for texts.
         is_another_model: that difference is far above what float32 rounds.
         rows: of the split.
+        shift: of scores, see `Comparison`.
     """
 
     split: str
@@ -72,6 +76,7 @@ class SplitCheck:
     largest_difference: float | None
     is_another_model: bool
     rows: int
+    shift: float | None = None
 
 
 def why_not(request: Export, config: PreTrainedConfig) -> str:
@@ -200,6 +205,10 @@ def judge(check: SplitCheck, tolerance: float, quantise: str) -> tuple[Verdict, 
         return "refused", (
             f"its outputs differ by up to {check.largest_difference:.2g} from the student's, more than float32 rounds"
         )
+    if check.shift is not None and check.shift > _LARGEST_SHIFT:
+        return "refused", (
+            f"its scores are off by {percent(check.shift)} of their standard deviation, whatever the correlation says"
+        )
     told = describe_loss(check)
     if check.loss_low > tolerance:
         return "refused", f"it {told}, more than the tolerance of {tolerance:g} %"
@@ -236,6 +245,7 @@ def _compare(task: Task, split: str, student: Outputs, export: Outputs) -> Split
         largest_difference=compared.difference,
         is_another_model=(compared.difference or 0.0) > _ROUNDING * max(1.0, compared.largest),
         rows=len(student),
+        shift=compared.shift,
     )
 
 

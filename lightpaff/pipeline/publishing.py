@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def push(directory: Path, repository: str, licence: str | None = None, *, privat
 
     _require_id(repository)
     readme = model_card(directory, licence)
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != "README.md"]
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and _belongs(path.relative_to(directory))]
     operations = [CommitOperationAdd("README.md", readme.encode())]
     operations += [CommitOperationAdd(path.relative_to(directory).as_posix(), str(path)) for path in files]
     try:
@@ -83,6 +84,8 @@ def pull(repository: str, output: Path, revision: str | None = None) -> Path:
         except Exception as error:  # as above
             raise UserError(f"{repository}: cannot be had from the Hub ({one_line(error)}); check the name") from error
         _require_model(got)
+        # What the Hub's library notes of its downloads.
+        shutil.rmtree(got / ".cache", ignore_errors=True)
         got.replace(output)
     return output
 
@@ -109,6 +112,12 @@ def model_card(directory: Path, licence: str | None) -> str:
         raise UserError(f"{directory}: the teacher's licence is not known here; give --licence, such as apache-2.0")
     metadata["license"] = licence
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{body}"
+
+
+def _belongs(path: Path) -> bool:
+    """Neither the card, which is made anew, nor hidden, nor what could run code."""
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return path.name != "README.md" and not is_hidden and not any(path.match(pattern) for pattern in _NEVER)
 
 
 def _require_id(repository: str) -> None:

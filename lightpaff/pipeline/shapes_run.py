@@ -1,7 +1,6 @@
 """`lightpaff shapes`: which student has the largest layers within a latency and a size, before any training."""
 
 import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import psutil
 from rich.console import Console
 from transformers import PreTrainedConfig
 
+from lightpaff.cores import count_cores
 from lightpaff.deployment.benchmark_table import describe_runtime
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
@@ -201,7 +201,7 @@ def _plan(request: ShapesRequest, config: PreTrainedConfig) -> MeasuringPlan:
         length=request.length,
         new_tokens=0 if work == "classes" else request.new_tokens,
         beams=request.beams if work == "target_tokens" else 1,
-        threads=request.threads or os.cpu_count() or 1,
+        threads=request.threads or count_cores(),
     )
     check_length(config, plan)
     return plan

@@ -1,7 +1,6 @@
 """`lightpaff doctor`: what this machine has, and what that means for speed."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from lightpaff.cores import count_cores
 from lightpaff.pipeline.environment import busy_share, describe_busyness, describe_processor, versions_of
 from lightpaff.runtimes import RUNTIMES, missing_packages
 from lightpaff.training.device import fastest_precision
@@ -43,7 +43,7 @@ def examine(folder: Path = Path()) -> list[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     yield Finding("system", f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}")
     yield Finding("processor", f"{describe_processor(torch.device('cpu'))}, {cores} cores")
     threads = torch.get_num_threads()

@@ -1,6 +1,5 @@
 """What goes through the model in one optimiser step, as a function of the step's number."""
 
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightpaff.cores import count_cores
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
@@ -99,7 +99,7 @@ def load(inputs: StepInputs, steps: range, hardware: Hardware) -> DataLoader[Ste
         inputs,
         batch_size=None,
         sampler=steps,
-        num_workers=min(_MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1)),
+        num_workers=min(_MOST_WORKERS, max(count_cores() - 1, 1)),
         prefetch_factor=_STEPS_AHEAD,
         pin_memory=True,
         worker_init_fn=_leave_stopping_to_the_loop,

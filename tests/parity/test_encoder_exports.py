@@ -4,6 +4,7 @@ Shapes: B rows, S tokens, V classes.
 """
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,10 @@ def make_batch(rows: int, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return ids_BS, mask_BS, segments_BS
 
 
-def write_openvino(exported: Exported, quantisation: Quantisation) -> ClassRunner:
+def write_openvino(exported: Exported, quantisation: Quantisation, name: str = "alone") -> ClassRunner:
     import openvino
 
-    folder = exported.folder / f"openvino-{quantisation}"
+    folder = exported.folder / f"openvino-{quantisation}-{name}"
     folder.mkdir()
     graph = openvino.Core().read_model(exported.onnx / MODEL)
     if quantisation == "int8":
@@ -163,6 +164,16 @@ def test_openvino_in_float32_is_the_model(exported: Exported) -> None:
     for rows, tokens in BATCHES:
         batch = make_batch(rows, tokens)
         np.testing.assert_allclose(runner.logits(*batch), exported.expected(*batch), atol=1e-4, rtol=1e-4)
+
+
+def test_several_threads_get_their_own_answers(exported: Exported) -> None:
+    runners = [OnnxClassRunner(exported.onnx, threads=1), write_openvino(exported, "none", "threads")]
+    batches = [make_batch(1, tokens) for tokens in range(4, 34)] * 4
+    for runner in runners:
+        expected = [runner.logits(*batch) for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda batch, runner=runner: runner.logits(*batch), batches))
+        np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
 
 
 def test_openvino_in_bfloat16_is_near_the_model(exported: Exported) -> None:

@@ -36,9 +36,13 @@ def test_an_export_goes_to_the_hub_and_comes_back(
 ) -> None:
     from lightpaff.deployment import load
 
+    its_own = {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
+    (export / ".cache").mkdir()
+    for name in (".cache/notes.lock", "training_args.bin", "modeling_evil.py"):
+        (export / name).write_text("not for others")
     told = run_cli("push", export, "owner/small", "--licence", "mit")
     assert told.code == 0, told.stderr
-    assert set(hub) == {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
+    assert set(hub) == its_own
     hub["evil.py"] = hub["pytorch_model.bin"] = b"print('hello')"
     hub["model.bin"] = b"weights of another runtime"
     told = run_cli("pull", "owner/small", "--output", tmp_path / "back")
@@ -46,6 +50,7 @@ def test_an_export_goes_to_the_hub_and_comes_back(
     assert not (tmp_path / "back" / "evil.py").exists()
     assert not (tmp_path / "back" / "pytorch_model.bin").exists()
     assert (tmp_path / "back" / "model.bin").exists()
+    assert not (tmp_path / "back" / ".cache").exists()
     assert load(tmp_path / "back")("kind and warm") == load(export)("kind and warm")
     assert "license: mit" in (tmp_path / "back" / "README.md").read_text()
 

@@ -13,6 +13,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lightpaff.deployment.card import ExportCard
+from lightpaff.deployment.export_transformers import export_transformers
 from lightpaff.deployment.pytorch_runtime import PyTorchClassRunner, PyTorchTextRunner, PyTorchTokenRunner
 from lightpaff.errors import UserError
 
@@ -75,6 +77,30 @@ def test_bf16_is_close_and_not_the_same(tmp_path: Path) -> None:
     rough = PyTorchClassRunner(directory, 1, precision="bf16").logits(ids_BS, np.ones_like(ids_BS))
     assert rough.dtype == np.float32
     assert 0 < np.abs(exact - rough).max() < 0.1
+
+
+def test_an_export_in_bf16_computes_as_transformers_opens_it(tmp_path: Path) -> None:
+    export_transformers(saved(tiny_bert(), tmp_path / "model"), tmp_path / "export", "bf16")
+    ExportCard("transformers", "bf16", "classes", 32, longest_input=32, source_sha256="").write(tmp_path / "export")
+    ids_BS = np.arange(5, 17).reshape(2, 6)
+    found = PyTorchClassRunner(tmp_path / "export").logits(ids_BS, np.ones_like(ids_BS))
+    opened = BertForSequenceClassification.from_pretrained(tmp_path / "export", attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        expected = opened(torch.from_numpy(ids_BS), attention_mask=torch.ones(2, 6)).logits
+    assert expected.dtype == torch.bfloat16
+    np.testing.assert_array_equal(found, expected.float().numpy())
+
+
+def test_threads_are_left_as_they_are_unless_told(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        PyTorchClassRunner(saved(tiny_bert(), tmp_path))
+        assert torch.get_num_threads() == 1
+        PyTorchClassRunner(tmp_path, threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_prompts_of_unlike_lengths_go_on_greedily_beyond_the_end_token(tmp_path: Path) -> None:

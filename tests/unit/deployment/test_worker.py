@@ -42,7 +42,7 @@ def process(contender: Contender) -> Iterator[WorkerProcess]:
 
 
 def run(process: WorkerProcess, rows: list[list[int]]) -> Any:
-    return process.run(rows, new_tokens=4, beams=1, length_penalty=1.0, settle=True)
+    return process.run(rows, new_tokens=4, beams=1, length_penalty=1.0)
 
 
 def test_it_runs_when_asked_and_stands_still_otherwise(process: WorkerProcess) -> None:
@@ -146,20 +146,20 @@ def answers_to(work: str, questions: list[dict[str, Any]], patch: pytest.MonkeyP
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
-def test_rows_are_padded_and_settling_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     questions: list[dict[str, Any]] = [
-        {"ask": "run", "rows": [[5, 6], [7]], "new_tokens": 1, "beams": 1, "length_penalty": 1.0, "settle": True},
+        {"ask": "run", "rows": [[5, 6], [7]], "new_tokens": 1, "beams": 1, "length_penalty": 1.0},
         {"ask": "quit"},
         {"ask": "memory"},
     ]
     loaded, ran = answers_to("classes", questions, monkeypatch)
     assert loaded["load_seconds"] >= 0
     assert ran["tokens"] == 0
-    assert made[-1].calls == [([[5, 6], [7, 0]], [[1, 1], [1, 0]])] * 2
+    assert made[-1].calls == [([[5, 6], [7, 0]], [[1, 1], [1, 0]])]
 
 
 def test_what_is_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    question = {"ask": "run", "rows": [[5], [6]], "new_tokens": 9, "beams": 4, "length_penalty": 0.5, "settle": False}
+    question = {"ask": "run", "rows": [[5], [6]], "new_tokens": 9, "beams": 4, "length_penalty": 0.5}
     _, ran = answers_to("target_tokens", [question], monkeypatch)
     assert ran["tokens"] == 3
     assert made[-1].calls == [([[5], [6]], {"beams": 4, "length_penalty": 0.5, "max_tokens": 9})]

@@ -39,6 +39,19 @@ def test_an_export_is_refused_only_where_a_loss_is_shown() -> None:
     assert verdict_of(predictions(490, 613), predictions(486, 613), tolerance=3) == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("slope", "zero", "verdict"), [(1.0, 0.0, "delivered"), (0.6, 0.0, "refused"), (1.0, 3.0, "refused")]
+)
+def test_scores_on_another_scale_are_refused(slope: float, zero: float, verdict: str) -> None:
+    generator = np.random.default_rng(0)
+    labels_N = generator.normal(size=400)
+    score_N1 = (labels_N + 0.1 * generator.normal(size=400)).astype(np.float32)[:, None]
+    student, export = (Predictions(score, labels_N) for score in (score_N1, slope * score_N1 + zero))
+    task: Any = SimpleNamespace(metric_names=["pearson"])
+    check = exporting._compare(task, "validation", student, export)
+    assert exporting.judge(check, 1.0, "int8")[0] == verdict
+
+
 @pytest.mark.parametrize("quantise", ["none", "int8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_export_that_gives_no_number_is_told(value: float, quantise: str) -> None:
