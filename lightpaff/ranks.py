@@ -5,6 +5,7 @@ train. Imports torch only where there are several.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from lightpaff.errors import UserError
 
 _PATIENCE = timedelta(days=7)
 """While the first prepares or exports, the others wait."""
+_OF_THE_OTHERS = re.compile("gloo|nccl|connection|peer|socket|timed out|store", re.IGNORECASE)
+"""In the errors of torch.distributed; memory that runs out, or a wrong shape, is this rank's own."""
 
 
 def count() -> int:
@@ -113,7 +116,9 @@ def told_of_the_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).splitlines()[0][:120]
+        why = (str(error).splitlines() or [""])[0][:120]
+        if not _OF_THE_OTHERS.search(str(error)):
+            raise
         raise UserError(
             f"rank {number()} of {count()}: another rank ended ({why}); its own output says why, and the same command "
             "goes on"

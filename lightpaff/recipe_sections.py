@@ -463,13 +463,16 @@ class Export(Section):
         return self
 
 
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Seeds(Section):
     """Every random choice follows from these."""
 
-    pretraining: Annotated[int, Field(ge=0)] = 0
-    fine_tuning: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    pretraining: _Seed = 0
+    fine_tuning: Annotated[list[_Seed], Field(min_length=1)] = [0]
     """A student is fine-tuned once a seed; mean and spread are reported."""
-    teacher: Annotated[int, Field(ge=0)] | None = None
+    teacher: _Seed | None = None
     """Of both trainings of the teacher, so that it stays the same when students' seeds change. Left out, the seed of
     pre-training, and the first one of fine-tuning."""
 

@@ -198,8 +198,10 @@ def held_out(sequences: TokenTable, fraction: float) -> tuple[np.ndarray, np.nda
     is_held = np.floor((numbers + 1) * fraction) > np.floor(numbers * fraction)
     if not is_held.any():
         is_held[-1] = True
-    is_held[np.flatnonzero(is_held)[_MOST_HELD_OUT:]] = False
-    return numbers[~is_held], numbers[is_held]
+    held = np.flatnonzero(is_held)
+    # Of all sources, which come one after the other.
+    held = held[np.arange(min(len(held), _MOST_HELD_OUT)) * len(held) // min(len(held), _MOST_HELD_OUT)]
+    return np.setdiff1d(numbers, held, assume_unique=True), held
 
 
 def tokenise(texts: Iterator[CorpusText], tokenizer: "PreTrainedTokenizerBase") -> Iterator[TokenisedText]:

@@ -81,13 +81,16 @@ def plain_text(text: str) -> str:
 
 def _answers_of(row: dict[str, Any], task: Task, context: str, place: str) -> list[Span]:
     found = row.get(task.columns.label)
-    if not isinstance(found, dict) or not {"text", "answer_start"} <= found.keys():
+    texts, starts = (found.get(key) if isinstance(found, dict) else None for key in ("text", "answer_start"))
+    if not _are_answers(texts, starts):
         raise UserError(
             f"{place}: column '{task.columns.label}' holds {str(found)[:40]!r}, not answers as SQuAD has them: "
             '{"text": [...], "answer_start": [...]}'
         )
     spans = []
-    for text, start in zip(found["text"], found["answer_start"], strict=True):
+    assert texts is not None
+    assert starts is not None
+    for text, start in zip(texts, starts, strict=True):
         span = (int(start), int(start) + len(text))
         if not text or context[slice(*span)] != plain_text(text):
             raise UserError(
@@ -96,6 +99,15 @@ def _answers_of(row: dict[str, Any], task: Task, context: str, place: str) -> li
             )
         spans.append(span)
     return spans
+
+
+def _are_answers(texts: Any, starts: Any) -> bool:
+    are_lists = isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)
+    return are_lists and all(isinstance(text, str) for text in texts) and all(map(_is_place, starts))
+
+
+def _is_place(start: object) -> bool:
+    return isinstance(start, int) or (isinstance(start, float) and start.is_integer())
 
 
 def write_windows(

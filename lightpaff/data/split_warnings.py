@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 def warn_of_repeated(train: Iterable[Hashable], evaluated: Mapping[str, Sequence[Hashable]]) -> list[str]:
     """Evaluation rows that are training rows, or rows of an evaluated split before theirs: what was learnt by heart, or
     chose the checkpoint, is no evidence."""
-    known: dict[str, set[Hashable]] = {"training": set(train)}
+    # Of the training rows, which may be very many, only those that are found again.
+    known: dict[str, set[Hashable]] = {"training": set().union(*evaluated.values()).intersection(train)}
     warnings = []
     for split, rows in evaluated.items():
         for name, earlier in known.items():

@@ -59,9 +59,9 @@ class TaggedRows:
         """Open what `write_tagged_split` wrote."""
         return cls(TokenTable(path), TokenTable(path, "tags"), TokenTable(path, "starts"))
 
-    def texts(self) -> list[str]:
+    def texts(self) -> Iterator[str]:
         """The words of each row, one space between them."""
-        return [" ".join(words) for words in self.tokens.column("words")]
+        return (" ".join(words) for words in self.tokens.stream("words"))
 
 
 def find_tags(task: Task, sources: list[ResolvedSource]) -> list[str]:
@@ -197,7 +197,7 @@ def _tokenise(
 def _class_of(tag: str, class_of: dict[str, int], task: Task) -> int:
     if tag in class_of:
         return class_of[tag]
-    if tag.isdecimal() and int(tag) < len(class_of):
+    if tag.isdecimal() and int(tag) < len(class_of) and not any(map(str.isdecimal, class_of)):
         # As the Hub keeps tags: numbers, whose names the recipe gives in order.
         return int(tag)
     raise UserError(

@@ -69,9 +69,9 @@ class TaskRows:
         groups_N = np.unique(groups, return_inverse=True)[1] if None not in groups else None
         return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64), groups_N)
 
-    def texts(self) -> list[tuple[str, str | None]]:
+    def texts(self) -> Iterator[tuple[str, str | None]]:
         """The cleaned texts and their pairs."""
-        return list(zip(self.tokens.column("text"), self.tokens.column("text_pair"), strict=True))
+        return zip(self.tokens.stream("text"), self.tokens.stream("text_pair"), strict=True)
 
 
 def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:

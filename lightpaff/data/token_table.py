@@ -74,7 +74,11 @@ class TokenTable:
 
     def column(self, name: str) -> list[Any]:
         """One extra column, as Python values."""
-        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+        return list(self.stream(name))
+
+    def stream(self, name: str) -> Iterator[Any]:
+        """The same, with one batch of rows in memory at a time."""
+        return (value for batch in self._batches for value in batch.column(name).to_pylist())
 
 
 def in_batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -99,6 +99,11 @@ def check_narrowing(student_config: PreTrainedConfig, teacher_config: PreTrained
             f"student.initialisation: a narrower student cannot be cut out of {teacher_config.model_type} "
             f"({', '.join(WIDTHS)} can be); leave hidden_size, heads and feed_forward out, or {remedy}"
         )
+    if student.hidden_size == getattr(teacher_config, "embedding_size", None) != teacher.hidden_size:
+        raise UserError(
+            f"student.hidden_size is {student.hidden_size}, as wide as the teacher's embeddings, where "
+            f"{teacher_config.model_type} has no projection of them to cut; take another, or {remedy}"
+        )
     if _head_size(student_config) != _head_size(teacher_config):
         raise UserError(
             f"student.heads is {student.heads}, which makes heads of {_head_size(student_config)}, and the teacher's "

@@ -22,6 +22,7 @@ NAMED_CLASSES = (CLASSES, TOKEN_CLASSES)
 """The heads whose classes have names in the config."""
 
 _FINETUNED = {"ForTokenClassification": TOKEN_CLASSES, "ForQuestionAnswering": SPANS}
+_LAYERDROPS = ("encoder_layerdrop", "decoder_layerdrop")
 _START_AND_END = 2
 
 # Buffers that older versions of transformers stored, and that hold nothing learnt.
@@ -75,6 +76,7 @@ def open_headed(
     known = head_of(config, head)
     with quiet_transformers(), seeded(seed):
         model, report = _load(path, known, config, attention)
+    _take_bias_of_another_name(model, set(report["missing_keys"]))
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(known.parameters))
     if missing:
         raise UserError(
@@ -90,10 +92,23 @@ def open_headed(
     return split_model(model, head, classes)
 
 
+def _take_bias_of_another_name(model: PreTrainedModel, missing: set[str]) -> None:
+    """An output layer of its own has a bias of its own in transformers 5, which version 4 kept as the head's alone."""
+    tensors = dict(model.named_parameters())
+    for name in missing:
+        twin = name.replace(".decoder.bias", ".bias")
+        if name.endswith(".decoder.bias") and twin in tensors and twin not in missing:
+            tensors[name].data.copy_(tensors[twin].data)
+
+
 def finetuned_head(config: PreTrainedConfig) -> str:
     """For what an encoder was fine-tuned, as its config says; one that does not say classifies."""
+    return _says_head(config) or CLASSES
+
+
+def _says_head(config: PreTrainedConfig) -> str | None:
     name = (config.architectures or [""])[0]
-    return next((head for ending, head in _FINETUNED.items() if name.endswith(ending)), CLASSES)
+    return next((head for ending, head in _FINETUNED.items() if name.endswith(ending)), None)
 
 
 def lacks_head(path: Path, head: str) -> bool:
@@ -107,7 +122,8 @@ def lacks_head(path: Path, head: str) -> bool:
     config = read_config(path)
     known = architecture_of(config).heads[head]
     names = tensor_names(path)
-    if known.foreign is not None and any(name.startswith(known.foreign) for name in names):
+    says_so = head in NAMED_CLASSES and _says_head(config) == head
+    if known.foreign is not None and not says_so and any(name.startswith(known.foreign) for name in names):
         return True
     if known.predicts_tokens and _is_said_untied(path, config) and not _projection_names(known) & set(names):
         return True
@@ -165,10 +181,12 @@ def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: li
 
 
 def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
-    """Set every dropout probability of the config; None leaves them."""
-    if dropout is not None:
-        for name in architecture_of(config).dropouts:
-            setattr(config, name, dropout)
+    """Set every dropout probability of the config, and leave no whole layer out by chance; None leaves them."""
+    if dropout is None:
+        return
+    layers = {name: 0.0 for name in _LAYERDROPS if hasattr(config, name)}
+    for name, value in {**dict.fromkeys(architecture_of(config).dropouts, dropout), **layers}.items():
+        setattr(config, name, value)
 
 
 @contextlib.contextmanager

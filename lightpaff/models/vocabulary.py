@@ -82,8 +82,9 @@ def load_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """What fingerprints say of a tokenizer: its vocabulary and rules, whole."""
-    special = sorted(map(str, tokenizer.all_special_tokens))
+    """What fingerprints say of a tokenizer: its vocabulary and rules, whole, and which tokens mean what."""
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    special["inputs"] = " ".join(tokenizer.model_input_names)
     if tokenizer.is_fast:
         return {"rules": tokenizer.backend_tokenizer.to_str(), "special": special}
     models = [hashlib.sha256(model).hexdigest() for model in piece_models(tokenizer)]

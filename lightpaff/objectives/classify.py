@@ -107,12 +107,13 @@ def prepare_rows(
     for split in SPLITS:
         if sources.of(split):
             cards.append(_write_split(task, split, labels, sources, vocabulary, result, advance))
-    texts = {card["split"]: TaskRows.open(result / f"{card['split']}.arrow").texts() for card in cards}
-    train = texts.pop("train")
+    opened = {card["split"]: TaskRows.open(result / f"{card['split']}.arrow") for card in cards}
+    train = opened.pop("train")
+    texts = {split: list(rows.texts()) for split, rows in opened.items()}
     evaluated = {text for rows in texts.values() for text in rows}
-    if repeated := sum(text in evaluated for text in train):
+    if repeated := sum(text in evaluated for text in train.texts()):
         cards[0]["facts"]["also in validation or test"] = repeated
-    cards[0]["warnings"] += warn_of_repeated(train, texts)
+    cards[0]["warnings"] += warn_of_repeated(train.texts(), texts)
     return cards
 
 

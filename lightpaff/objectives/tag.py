@@ -115,7 +115,7 @@ def prepare_rows(
             raise UserError(f"{names}: no row of {task.name} ({split}) has a word in column '{task.columns.text}'")
         cards.append({"split": split, "facts": facts, "dropped": dict(dropped), "warnings": []})
     texts = {card["split"]: TaggedRows.open(result / f"{card['split']}.arrow").texts() for card in cards}
-    cards[0]["warnings"] += warn_of_repeated(texts.pop("train"), texts)
+    cards[0]["warnings"] += warn_of_repeated(texts.pop("train"), {split: list(rows) for split, rows in texts.items()})
     return cards
 
 

@@ -58,13 +58,14 @@ def prepare_rows(
         if sources.of(split)
     }
     texts = {split: _read_pairs(result / f"{split}.arrow") for split in SPLITS if split in cards}
-    cards["train"]["warnings"] += warn_of_repeated(texts.pop("train"), texts)
+    train = texts.pop("train")
+    cards["train"]["warnings"] += warn_of_repeated(train, {split: list(rows) for split, rows in texts.items()})
     return [cards[split] for split in SPLITS if split in cards]
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
+def _read_pairs(path: Path) -> Iterator[tuple[str, str]]:
     table = TokenTable(path)
-    return list(zip(table.column("source"), table.column("target"), strict=True))
+    return zip(table.stream("source"), table.stream("target"), strict=True)
 
 
 def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> "Translation":

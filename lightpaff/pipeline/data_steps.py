@@ -86,6 +86,8 @@ def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
 
     settings = {
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS),
+        # Whose tags have to mark entities is seen when the rows are prepared.
+        **({"metrics": task.metric_names} if task.objective == "tag" else {}),
         "train": source_identity(sources.train),
         "unlabelled": source_identity(sources.unlabelled),
         "validation": source_identity(sources.validation),

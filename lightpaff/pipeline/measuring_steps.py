@@ -34,9 +34,9 @@ def baseline_step(context: RunContext, task: Task, rows: Step) -> Step:
         train = task_objective(context, task, rows, "train")
         assert isinstance(train, Classification)
         known = train.gold_ids
-        texts = TaskRows.open(rows.directory / "train.arrow").texts()
+        texts = list(TaskRows.open(rows.directory / "train.arrow").texts())
         evaluated = {
-            split: TaskRows.open(rows.directory / f"{split}.arrow").texts() for split in evaluation_splits(task)
+            split: list(TaskRows.open(rows.directory / f"{split}.arrow").texts()) for split in evaluation_splits(task)
         }
         baseline = fit_tfidf_baseline(
             [texts[i] for i in known],

@@ -336,7 +336,7 @@ def _disagreements(context: RunContext, steps: TaskSteps) -> Iterator[Disagreeme
     student = read_predictions(context, steps, steps.predictions[STUDENT, chosen_seed(steps.chosen)], split)
     assert isinstance(teacher, Predictions)
     assert isinstance(student, Predictions)
-    texts = TaskRows.open(steps.rows.directory / f"{split}.arrow").texts()
+    texts = list(TaskRows.open(steps.rows.directory / f"{split}.arrow").texts())
     labels = read_labels(steps.rows.directory)
     differing = [row for row in range(len(texts)) if teacher.classes_N[row] != student.classes_N[row]]
     differing.sort(key=lambda row: -student.probabilities_NV[row].max())

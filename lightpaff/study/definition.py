@@ -61,10 +61,10 @@ class Study(Section):
     """What all arms have as much of, in each stage: optimiser steps; tokens; floating point operations, those of the
     teacher included, so that an arm that does not ask it gets more steps; or time, by what some steps take here. An arm
     that gives a stage's steps, tokens or epochs itself keeps them."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = [1, 2, 3]
     """Every arm is pre-trained and fine-tuned with each; the teacher is the same for all seeds, and for all arms that
     leave its data and keys alone."""
-    teacher_seed: Annotated[int, Field(ge=0)] = 0
+    teacher_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     latency: bool = False
     """Also export each arm's first student as the recipe has it, and measure both beside the teacher: for arms of
     several sizes."""

@@ -20,6 +20,7 @@ FOUNDATIONS = {
     "recipe_sources",
     "recipe_file",
     "runtimes",
+    "cores",
     "progress",
 }
 """What any room may stand on; they import no room."""

@@ -221,6 +221,9 @@ def test_the_held_out_sequences_are_not_trained_on(table_of: Any, rows: int, fra
 def test_held_out_sequences_are_spread_evenly(table_of: Any) -> None:
     _, validation = held_out(table_of(100), 0.1)
     assert np.diff(validation).tolist() == [10] * 9
+    training, validation = held_out(table_of(100_000), 0.1)
+    assert (len(training), len(validation)) == (99_488, 512)
+    assert set(np.diff(validation)) <= {190, 200}
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -76,6 +76,15 @@ def test_the_columns_are_those_of_the_hub_and_of_squads_files(tmp_path: Path) ->
     [
         ({"answers": {"text": ["is"], "answer_start": [0]}}, "the answer 'is' does not stand at character 0"),
         ({"answers": "Paris"}, "column 'answers' holds 'Paris', not answers as SQuAD has them"),
+        (
+            {"answers": {"text": ["is"], "answer_start": [None]}},
+            "column 'answers' holds \"{'text': ['is'], 'answer_start': [None]}\"",
+        ),
+        (
+            {"answers": {"text": "is", "answer_start": 6}},
+            "column 'answers' holds \"{'text': 'is', 'answer_start': 6}\"",
+        ),
+        ({"answers": {"text": ["is", "is"], "answer_start": [6]}}, "column 'answers' holds"),
         ({"answer": {}}, "column 'answers' holds 'None', not answers as SQuAD has them"),
         ({"context": None, "answers": {"text": [], "answer_start": []}}, ""),
     ],

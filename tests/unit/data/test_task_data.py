@@ -186,7 +186,7 @@ def test_a_split_comes_back(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
     assert rows.labels_N.tolist()[::2] == [1, 0]
     assert math.isnan(rows.labels_N[1])
     assert rows.first_lengths_N.tolist() == [5, 4, 3]
-    assert rows.texts() == [("the old king", None), ("a fox", None), ("far", None)]
+    assert list(rows.texts()) == [("the old king", None), ("a fox", None), ("far", None)]
     assert sum(advanced) == 3
     assert written["labels"] == {1: 1, None: 1, 0: 1}
     assert written["facts"] == {
@@ -232,7 +232,7 @@ def test_pairs_know_where_the_second_sentence_starts(
     assert rows.first_lengths_N.tolist() == [first_length]
     segments = tokenizer("the old king", "saw a fox", truncation=True, max_length=max_length)["token_type_ids"]
     assert segments.index(1) == first_length
-    assert rows.texts() == [("the old king", "saw a fox")]
+    assert list(rows.texts()) == [("the old king", "saw a fox")]
 
 
 def test_a_split_of_many_batches(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -203,3 +203,11 @@ def test_what_cannot_be_cut_is_refused(architecture: str, shape: dict[str, int],
         check_sizes(student_config(config, Shape(layers=2, **shape)), config)
     assert "set student.initialisation to random" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_electra_as_narrow_as_its_embeddings_is_refused() -> None:
+    config = make_config("electra")
+    config.embedding_size = config.hidden_size - 6
+    narrow = Shape(layers=2, hidden_size=config.embedding_size, heads=config.num_attention_heads - 1)
+    with pytest.raises(UserError, match="as wide as the teacher's embeddings, where electra has no projection"):
+        check_sizes(student_config(config, narrow), config)

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError
 from lightpaff.models import encoder
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TOKEN_CLASSES
 from lightpaff.models.families import ARCHITECTURES
 from lightpaff.models.opening import (
     NAMED_CLASSES,
@@ -82,6 +82,38 @@ def test_an_untied_head_without_its_projection_is_lacking(architecture: str, tmp
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     assert lacks_head(tmp_path, MASKED_TOKENS)
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("bert", "cls.predictions."), ("roberta", "lm_head.")])
+def test_an_untied_head_has_its_bias_by_either_name(architecture: str, name: str, tmp_path: Path) -> None:
+    save_model(tmp_path, architecture, MASKED_TOKENS, tie_word_embeddings=False)
+    tensors = load_file(tmp_path / WEIGHTS)
+    bias_V = torch.arange(len(tensors[f"{name}bias"])).float()
+    tensors.pop(f"{name}decoder.bias", None)
+    save_file({**tensors, f"{name}bias": bias_V}, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    opened = open_headed(tmp_path, MASKED_TOKENS, len(bias_V), device="cpu", attention="eager")
+    assert opened.bias_V is not None
+    assert torch.equal(opened.bias_V.detach(), bias_V)
+
+
+def test_a_tagger_that_was_saved_with_a_pooler_is_one(tmp_path: Path) -> None:
+    save_model(tmp_path, "bert", TOKEN_CLASSES)
+    tensors = load_file(tmp_path / WEIGHTS)
+    pooler = {f"bert.pooler.dense.{name}": torch.zeros(shape) for name, shape in (("weight", (8, 8)), ("bias", (8,)))}
+    save_file({**tensors, **pooler}, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    assert not lacks_head(tmp_path, TOKEN_CLASSES)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    assert lacks_head(tmp_path, TOKEN_CLASSES)
+
+
+def test_without_dropout_no_layer_is_left_out() -> None:
+    config = make_config("bart")
+    config.encoder_layerdrop = config.decoder_layerdrop = 0.2
+    set_dropout(config, None)
+    assert config.encoder_layerdrop == 0.2
+    set_dropout(config, 0.1)
+    assert (config.encoder_layerdrop, config.decoder_layerdrop) == (0.0, 0.0)
 
 
 def test_sharded_weights_are_read_through_their_index(tmp_path: Path) -> None:
@@ -187,9 +219,9 @@ def test_dropout_reaches_every_module(architecture: str, tmp_path: Path) -> None
 def test_dropout_left_out_is_the_models_own(architecture: str) -> None:
     config = make_config(architecture)
     names = ARCHITECTURES[architecture].dropouts
-    before = {name: getattr(config, name) for name in names}
+    before = {name: getattr(config, name, None) for name in names}
     set_dropout(config, None)
-    assert {name: getattr(config, name) for name in names} == before
+    assert {name: getattr(config, name, None) for name in names} == before
 
 
 def test_opening_is_quiet_and_leaves_the_verbosity(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
-from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes
+from lightpaff.models.vocabulary import compare_vocabularies, load_tokenizer, number_of_classes, tokenizer_identity
 from lightpaff.recipe_families import Family
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "open", "is", "##n", "T"]
@@ -172,3 +172,12 @@ def test_a_broken_directory_is_told_in_one_line(break_it: Callable[[Path], None]
         load_tokenizer(tmp_path, "encoder")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_which_tokens_mean_what_is_in_the_identity() -> None:
+    first = make_tokenizer(WORDS, additional_special_tokens=["open", "is"], eos_token="open")
+    second = make_tokenizer(WORDS, additional_special_tokens=["open", "is"], eos_token="is")
+    assert set(first.all_special_tokens) == set(second.all_special_tokens)
+    assert tokenizer_identity(first) != tokenizer_identity(second)
+    second.eos_token = "open"
+    assert tokenizer_identity(first) == tokenizer_identity(second)
