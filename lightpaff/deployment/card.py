@@ -39,6 +39,8 @@ class ExportCard:
         pairs: a classifier reads two texts at once.
         segments: it was trained with the second text marked (`token_type_ids`).
         truncation_side: which end of a long text is cut off: `right` or `left`.
+        start: the id of the token that every document began with in training; None where there was none, and in older
+            cards.
     """
 
     format: Format
@@ -59,6 +61,7 @@ class ExportCard:
     pairs: bool = False
     segments: bool = True
     truncation_side: str = "right"
+    start: int | None = None
 
     def write(self, directory: Path) -> None:
         """Write `export.json` into the directory of the export."""

@@ -39,7 +39,7 @@ import ctranslate2, tokenizers
 
 generator = ctranslate2.Generator(".")
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-prompt = tokenizer.encode("Once upon a time", add_special_tokens=False).tokens
+prompt = {start}tokenizer.encode("Once upon a time", add_special_tokens=False).tokens
 [result] = generator.generate_batch([prompt], max_length=32)
 print(tokenizer.decode(result.sequences_ids[0]))"""
 
@@ -48,7 +48,7 @@ import numpy, onnxruntime, tokenizers
 
 session = onnxruntime.InferenceSession("model.onnx")
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-new = tokenizer.encode("Once upon a time", add_special_tokens=False).ids
+new = {start}tokenizer.encode("Once upon a time", add_special_tokens=False).ids
 past = {one.name: numpy.zeros((1, one.shape[1], 0, one.shape[3]), "float32") for one in session.get_inputs()[2:]}
 text = list(new)
 while len(text) < {longest}:
@@ -89,6 +89,15 @@ from transformers import pipeline
 model = pipeline("{task}", model=".")
 print(model({text}))"""
 
+_TRANSFORMERS_DECODER = """\
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
+prompt = {start}tokenizer("Once upon a time", add_special_tokens=False).input_ids
+output = model.generate(torch.tensor([prompt]), max_length={longest})
+print(tokenizer.decode(output[0], skip_special_tokens=True))"""
+
 _TRANSFORMERS_TAGGER = """\
 from transformers import pipeline
 
@@ -123,7 +132,12 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
 _WRITTEN = 32
 _TRANSFORMERS_OF_TOKENS: dict[Kind, str] = {"token_classes": _TRANSFORMERS_TAGGER, "spans": _TRANSFORMERS_EXTRACTOR}
-_DECODERS: dict[Format, str] = {"onnx": _ONNX_DECODER, "ctranslate2": _CTRANSLATE2_DECODER}
+_DECODERS: dict[Format, tuple[str, str]] = {
+    "onnx": (_ONNX_DECODER, "[{}] + "),
+    "ctranslate2": (_CTRANSLATE2_DECODER, "[tokenizer.id_to_token({})] + "),
+    "transformers": (_TRANSFORMERS_DECODER, "[{}] + "),
+}
+"""The example, and how it says the token that a document begins with."""
 _WRITERS: dict[Format, tuple[str, str, str]] = {
     "ctranslate2": (_CTRANSLATE2_WRITER, '["{}"] + ', ' [["{}"]],'),
     "transformers": (
@@ -157,7 +171,9 @@ def usage_example(card: ExportCard) -> str:
             longest=card.max_target_length,
         )
     if card.kind == "next_tokens" and card.format in _DECODERS:
-        return _DECODERS[card.format].replace("{longest}", str(min(_WRITTEN, card.max_length)))
+        template, start = _DECODERS[card.format]
+        told = "" if card.start is None else start.format(card.start)
+        return template.replace("{start}", told).replace("{longest}", str(min(_WRITTEN, card.max_length)))
     if card.format == "transformers":
         if card.kind in _TRANSFORMERS_OF_TOKENS:
             return _TRANSFORMERS_OF_TOKENS[card.kind]

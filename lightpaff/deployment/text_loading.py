@@ -24,16 +24,19 @@ class Continuer:
         runner: of the model.
         tokenizer: of the model.
         max_length: the most tokens of a prompt and what is written together.
+        start: the id of the token that a document begins with; None where there is none.
     """
 
-    def __init__(self, runner: TokenRunner, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(self, runner: TokenRunner, tokenizer: Tokenizer, max_length: int, start: int | None = None) -> None:
         self._runner, self._tokenizer, self._max_length = runner, tokenizer, max_length
+        self._start = [] if start is None else [start]
         self._special = _special_ids(tokenizer)
 
     def __call__(self, prompts: str | Sequence[str], new_tokens: int = 32) -> list[str]:
         """What follows each prompt: up to `new_tokens` tokens, the most likely each time; the prompt is not repeated.
 
-        A text ends where the model writes a special token. Of a prompt that is too long, the last tokens are read.
+        A text ends where the model writes a special token. Of a prompt that is too long, the last tokens are read; a
+        whole one is read from the start token on, as in training.
 
         Raises:
             UserError: a prompt is empty, or `new_tokens` leave no room for one.
@@ -42,10 +45,11 @@ class Continuer:
         if not 0 < new_tokens < self._max_length:
             raise UserError(f"new_tokens: is {new_tokens}; give 1 to {self._max_length - 1}")
         room = self._max_length - new_tokens
-        rows = [encoding.ids[-room:] for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-        for number, row in enumerate(rows):
-            if not row:
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        for number, encoding in enumerate(encodings):
+            if not encoding.ids:
                 raise UserError(f"prompts: number {number + 1} is empty; give each a word to begin with")
+        rows = [[*self._start, *encoding.ids][-room:] for encoding in encodings]
         found: list[str] = []
         for first in range(0, len(rows), _TEXTS_TOGETHER):
             batch = rows[first : first + _TEXTS_TOGETHER]
@@ -111,7 +115,7 @@ def load_continuer(card: ExportCard, directory: Path, threads: int = 0) -> Conti
     """
     _check_format(card, directory)
     runner = open_export(card, directory, threads)
-    return Continuer(runner, _open_tokenizer(directory), card.max_length)
+    return Continuer(runner, _open_tokenizer(directory), card.max_length, card.start)
 
 
 def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:

@@ -326,8 +326,8 @@ def run(
 
 
 def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
-    """A model that continues texts."""
-    return {"kind": "next_tokens"}
+    """A model that continues texts, which begin as they did in training."""
+    return {"kind": "next_tokens", "start": find_frame(vocabulary)[0]}
 
 
 def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocabulary) -> None:

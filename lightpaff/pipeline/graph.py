@@ -34,7 +34,7 @@ _VERSIONS = {
     "baseline": 1,
     "latency": 2,
     "choose": 1,
-    "export": 4,
+    "export": 5,
     "check": 2,
     "online": 2,
     "noise": 1,

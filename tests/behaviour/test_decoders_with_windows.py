@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightpaff.deployment import loading
+from lightpaff.deployment.card import ExportCard
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_sections import FromScratch
 from tests.conftest import TINY_DECODER_RECIPE, Outcome, TinyRecipe, write_language_data
@@ -79,7 +80,9 @@ def test_a_student_and_its_graph_look_back_as_plain_transformers(
         assert config["layer_types"] == ["sliding_attention", "full_attention"]
     model = AutoModelForCausalLM.from_pretrained(recipe.output / "student").eval()
     tokenizer = AutoTokenizer.from_pretrained(recipe.output / "student")
-    prompt = tokenizer(PROMPT, add_special_tokens=False, return_tensors="pt")
+    start = ExportCard.read(recipe.output / "exports" / "onnx").start
+    prompt = tokenizer(tokenizer.decode(start) + PROMPT, add_special_tokens=False, return_tensors="pt")
+    assert prompt["input_ids"][0, 0] == start
     assert prompt["input_ids"].shape[1] > 2 * WINDOW
 
     def continued() -> str:

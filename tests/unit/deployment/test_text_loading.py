@@ -130,6 +130,19 @@ def test_prompts_are_continued(decoder: tuple[PreTrainedModel, Any, Path]) -> No
         assert prompt + text == tokenizer.decode(whole)
 
 
+@pytest.mark.parametrize("kind", ["decoder", "onnx_decoder"])
+def test_a_prompt_that_is_whole_is_read_from_the_start_token_on(kind: str, request: pytest.FixtureRequest) -> None:
+    model, tokenizer, export = request.getfixturevalue(kind)
+    start, ids = tokenizer.eos_token_id, tokenizer(TEXTS[0])["input_ids"]
+    continuer = load_continuer(replace(CARDS[kind], start=start), export, threads=1)
+    [text] = continuer(TEXTS[0], new_tokens=6)
+    assert TEXTS[0] + text == tokenizer.decode(continued(model, [start, *ids], 6)[1:])
+    plain = load_continuer(CARDS[kind], export, threads=1)
+    assert [text] != plain(TEXTS[0], new_tokens=6), "the test has to be about a start token that matters"
+    long = " ".join(TEXTS * 4)
+    assert continuer(long, new_tokens=8) == plain(long, new_tokens=8)
+
+
 def test_a_long_prompt_loses_its_beginning_and_an_empty_one_is_refused(
     decoder: tuple[PreTrainedModel, Any, Path],
 ) -> None:
@@ -189,13 +202,14 @@ print({load.__name__}({card!r}, Path("."), threads=1)({TEXTS!r}))
 @pytest.mark.parametrize("kind", CARDS)
 def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: pytest.FixtureRequest) -> None:
     model, tokenizer, export = request.getfixturevalue(kind)
-    card = CARDS[kind]
+    start = tokenizer.eos_token_id
+    card = replace(CARDS[kind], start=start)
     printed = run_without({"torch", "transformers", "lightpaff"}, usage_example(card), export)
     if kind != "encoder_decoder":
         assert printed.startswith("Once upon a time")
-    if kind == "onnx_decoder":
-        prompt = tokenizer("Once upon a time", add_special_tokens=False)["input_ids"]
-        whole = continued(model, prompt, 32 - len(prompt))
+        prompt = [start, *tokenizer("Once upon a time", add_special_tokens=False)["input_ids"]]
+        # CTranslate2 does not count the first token.
+        whole = continued(model, prompt, 32 - len(prompt) + (kind == "decoder"))
         assert printed == tokenizer.decode(whole, skip_special_tokens=True) + "\n"
     if kind == "encoder_decoder":
         # The example cuts no text.

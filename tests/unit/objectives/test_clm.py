@@ -281,6 +281,10 @@ def test_a_tokenizer_without_an_end_is_refused(vocabulary: Vocabulary) -> None:
     assert find_frame(vocabulary) == (256, 256)
 
 
+def test_an_export_is_told_the_token_that_documents_begin_with(vocabulary: Vocabulary) -> None:
+    assert clm.describe_export(None, None, None, vocabulary) == {"kind": "next_tokens", "start": 256}  # type: ignore[arg-type]
+
+
 def test_packed_documents_do_not_see_each_other(tmp_path: Path) -> None:
     config = GPT2Config(
         vocab_size=91,
