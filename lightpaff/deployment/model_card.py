@@ -87,7 +87,7 @@ _TRANSFORMERS = """\
 from transformers import pipeline
 
 model = pipeline("{task}", model=".")
-print(model({text}))"""
+print(model({text}, truncation=True))"""
 
 _TRANSFORMERS_DECODER = """\
 import torch
@@ -109,7 +109,7 @@ import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForQuestionAnswering.from_pretrained(".")
-tokens = tokenizer("Who reads?", "A model reads.", return_tensors="pt")
+tokens = tokenizer("Who reads?", "A model reads.", truncation="only_second", return_tensors="pt")
 with torch.inference_mode():
     output = model(**tokens)
 first, last = int(output.start_logits.argmax()), int(output.end_logits.argmax())
@@ -119,7 +119,7 @@ _TRANSFORMERS_WRITER = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForSeq2SeqLM.from_pretrained(".")
-source = tokenizer({prefix}"A text to read.", return_tensors="pt")
+source = tokenizer({prefix}"A text to read.", truncation=True, return_tensors="pt")
 start = tokenizer.convert_tokens_to_ids("{start}")
 output = model.generate(
     **source,
@@ -147,6 +147,9 @@ _WRITERS: dict[Format, tuple[str, str, str]] = {
     ),
 }
 """The example, and how it says the token before the source and the one that is written first."""
+
+_CLEANED = ("classes", "scores", "token_classes", "target_tokens")
+"""What was trained on texts as `clean_text` leaves them."""
 
 _LIGHTPAFF = """\
 from lightpaff.deployment import loading
@@ -223,6 +226,10 @@ def _front_matter(card: ExportCard) -> str:
 def _facts_table(card: ExportCard, facts: dict[str, str]) -> str:
     rows = {name: value for name, value in facts.items() if name != "name"}
     rows["texts are cut to"] = f"{card.max_length} tokens"
+    if card.kind in _CLEANED:
+        rows["before they are tokenised"] = (
+            "texts are brought into Unicode's form NFC, with single spaces between words"
+        )
     if card.labels:
         rows["labels"] = ", ".join(card.labels)
     if card.kind == "target_tokens":

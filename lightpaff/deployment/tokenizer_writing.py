@@ -1,15 +1,18 @@
-"""A tokenizer of transformers in files that exports are used with, without transformers."""
+"""A tokenizer of transformers in files that exports are used with, with and without transformers."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightpaff.deployment.pieces import PIECES, PieceRules
+from lightpaff.files import write_json_whole
 from lightpaff.models.pieces import is_of_pieces, piece_ids, piece_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER = "tokenizer.json"
+_SETTINGS = "tokenizer_config.json"
 
 
 def write_tokenizer(tokenizer: "PreTrainedTokenizerBase", directory: Path) -> str:
@@ -29,3 +32,9 @@ def write_tokenizer(tokenizer: "PreTrainedTokenizerBase", directory: Path) -> st
     )
     rules.write(directory, piece_models(tokenizer)[0])
     return PIECES
+
+
+def write_longest_text(directory: Path, max_length: int) -> None:
+    """Tell transformers' tokenizer in the directory how many tokens the model reads, and so where texts are cut."""
+    content = json.loads((directory / _SETTINGS).read_text("utf-8"))
+    write_json_whole(directory / _SETTINGS, {**content, "model_max_length": max_length})

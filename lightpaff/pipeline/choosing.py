@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from lightpaff.deployment.tokenizer_writing import write_longest_text
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.context import MODEL, ModelSource, RunContext, task_objective
@@ -33,6 +34,7 @@ def choose_step(context: RunContext, task: Task, rows: Step, students: Mapping[i
         shutil.copytree(ModelSource.of_step(students[seed]).path, model)
         data = task_objective(context, task, rows, "validation")
         TASK_OBJECTIVES[task.objective].describe_use(model, data, task, context.inputs.vocabulary)
+        write_longest_text(model, task.max_length)
         write_json_whole(folders.result / CHOICE, {"seed": seed})
         return {}
 

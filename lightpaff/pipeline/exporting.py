@@ -17,7 +17,7 @@ from lightpaff.data.languages import tokenizer_between
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_answers import ExportAnswers
 from lightpaff.deployment.exporters import export_model, refusal_of
-from lightpaff.deployment.tokenizer_writing import write_tokenizer
+from lightpaff.deployment.tokenizer_writing import write_longest_text, write_tokenizer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
 from lightpaff.evaluation.outputs import Outputs
@@ -128,6 +128,7 @@ def export_step(context: RunContext, task: Task, rows: Step, model: ModelSource,
         card = replace(card, tokenizer=write_tokenizer(own_tokenizer, destination))
         if request.to == "transformers":
             TASK_OBJECTIVES[task.objective].describe_use(destination, data, task, context.inputs.vocabulary)
+            write_longest_text(destination, task.max_length)
         card.write(destination)
         return {"bytes": sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())}
 

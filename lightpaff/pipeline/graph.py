@@ -33,7 +33,7 @@ _VERSIONS = {
     "predict": 3,
     "baseline": 1,
     "latency": 2,
-    "choose": 1,
+    "choose": 2,
     "export": 5,
     "check": 2,
     "online": 2,

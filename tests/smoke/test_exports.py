@@ -35,6 +35,23 @@ def test_classifier(
     assert [answer.probability for answer in answers] == pytest.approx(probabilities.tolist(), abs=1e-4)
 
 
+def test_what_transformers_opens_is_cut_where_the_card_says(
+    finished_run: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = finished_run.output
+    outcome = run_cli("export", output, "--to", "transformers")
+    assert outcome.code == 0, outcome.stderr
+    directory = output / "exports" / "transformers"
+    longest = json.loads((directory / "export.json").read_text())["max_length"]
+    for place in (directory, output / "student"):
+        assert json.loads((place / "tokenizer_config.json").read_text())["model_max_length"] == longest
+    readme = (directory / "README.md").read_text()
+    assert f"| texts are cut to | {longest} tokens |" in readme
+    assert "learnt from a large teacher's predictions in pre-training and in fine-tuning" in readme
+    monkeypatch.chdir(directory)
+    exec(readme.split("```python\n")[1].split("```")[0].replace("A text to read.", "bright film " * 200), {})
+
+
 @pytest.mark.needs("ctranslate2")
 def test_translator(
     finished_encoder_decoder_run: Any, run_cli: Callable[..., Any], step_directory: Callable[[Path, str], Path]

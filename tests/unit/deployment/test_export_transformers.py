@@ -20,7 +20,10 @@ from transformers import (
     pipeline,
 )
 
+from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_transformers import export_transformers
+from lightpaff.deployment.model_card import usage_example
+from lightpaff.deployment.tokenizer_writing import write_longest_text
 from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_families import Family
@@ -83,6 +86,21 @@ def test_a_classifier_in_a_pipeline(quantisation: Quantisation, share: float, tm
     assert answer["label"] == ["bad", "good"][int(expected.argmax())] or quantisation == "bf16"
 
 
+def test_a_long_text_is_cut_where_the_export_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model", "bert", "encoder")
+    settings = tmp_path / "model" / "tokenizer_config.json"
+    content = json.loads(settings.read_text())
+    del content["model_max_length"]
+    settings.write_text(json.dumps(content))
+    export_transformers(tmp_path / "model", tmp_path / "export", "none")
+    write_longest_text(tmp_path / "export", 24)
+    opened = AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert len(opened("a lazy fox " * 999, truncation=True)["input_ids"]) == 24
+    card = ExportCard("transformers", "none", "classes", max_length=24, longest_input=512, source_sha256="")
+    monkeypatch.chdir(tmp_path / "export")
+    exec(usage_example(card).replace("A text to read.", "a lazy fox " * 999), {})
+
+
 def test_a_decoder_in_a_pipeline(tmp_path: Path) -> None:
     save_model(tmp_path / "model", "gpt2", "decoder")
     export_transformers(tmp_path / "model", tmp_path / "export", "none")
@@ -94,6 +112,20 @@ def test_a_decoder_in_a_pipeline(tmp_path: Path) -> None:
     ]
     assert texts[0] == texts[1]
     assert texts[0].startswith("a lazy")
+
+
+def test_the_example_of_a_decoder_begins_with_the_start_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "model", "gpt2", "decoder")
+    export_transformers(tmp_path / "model", tmp_path / "export", "none")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
+    prompt = torch.tensor([[0, *tokenizer("Once upon a time", add_special_tokens=False).input_ids]])
+    expected = tokenizer.decode(model.generate(prompt, max_length=32)[0], skip_special_tokens=True)
+    card = ExportCard("transformers", "none", "next_tokens", max_length=48, longest_input=48, source_sha256="", start=0)
+    monkeypatch.chdir(tmp_path / "export")
+    exec(usage_example(card), {})
+    assert capsys.readouterr().out == f"{expected}\n"
 
 
 def test_an_encoder_decoder_in_its_auto_class(tmp_path: Path) -> None:

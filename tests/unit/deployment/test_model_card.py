@@ -49,3 +49,4 @@ def test_facts_are_told(tmp_path: Path) -> None:
         assert f"{line}\n" in text
     assert "## Measured" not in text
     assert "decoder starts" not in text
+    assert "| before they are tokenised | texts are brought into Unicode's form NFC" in text
