@@ -3,6 +3,7 @@
 The block between the dashes is what the Hugging Face Hub reads (its "model card metadata").
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from lightpaff.deployment.card import ExportCard, Kind
 from lightpaff.deployment.pieces import PIECES
 from lightpaff.files import write_whole
+from lightpaff.recipe_sections import Task
 from lightpaff.runtimes import RUNTIMES, Format, Quantisation, runtime_of
 
 _PIPELINE_TAGS: dict[Kind, str] = {
@@ -18,8 +20,8 @@ _PIPELINE_TAGS: dict[Kind, str] = {
     "token_classes": "token-classification",
     "spans": "question-answering",
     "next_tokens": "text-generation",
-    "target_tokens": "translation",
 }
+"""What an encoder-decoder does is in its task."""
 _KINDS: dict[Kind, str] = {
     "classes": "a classifier of texts",
     "scores": "a model that gives a text one number",
@@ -28,10 +30,20 @@ _KINDS: dict[Kind, str] = {
     "next_tokens": "a decoder, which continues texts",
     "target_tokens": "an encoder-decoder, which writes a text for a text",
 }
-_WEIGHTS: dict[Quantisation, str] = {
-    "none": "float32",
-    "bf16": "bfloat16",
-    "int8": "int8, one scale a row or tensor, quantised after training",
+_WEIGHTS: dict[tuple[Format, Quantisation], str] = {
+    ("onnx", "none"): "float32",
+    ("onnx", "int8"): "8 bits, quantised after training, with a scale for every output of a product (where activations "
+    "are large, for every 32 weights of one) and every row of an embedding table",
+    ("openvino", "none"): "float32",
+    ("openvino", "bf16"): "float16, and are calculated with in bfloat16 where the processor has it",
+    ("openvino", "int8"): "8 bits, quantised after training, with a scale for every output of a product and every row "
+    "of an embedding table; a head of few classes is float32",
+    ("ctranslate2", "none"): "float32",
+    ("ctranslate2", "bf16"): "bfloat16",
+    ("ctranslate2", "int8"): "8 bits, quantised after training, with a scale for every output of a product and every "
+    "row of an embedding table",
+    ("transformers", "none"): "float32",
+    ("transformers", "bf16"): "bfloat16",
 }
 
 _CTRANSLATE2_DECODER = """\
@@ -188,7 +200,14 @@ def usage_example(card: ExportCard) -> str:
 
 
 def write_model_card(
-    destination: Path, card: ExportCard, facts: dict[str, str], table_markdown: str, example: str
+    destination: Path,
+    card: ExportCard,
+    facts: dict[str, str],
+    table_markdown: str,
+    example: str,
+    *,
+    task: Task,
+    stages: Sequence[str],
 ) -> None:
     """Write README.md into an export.
 
@@ -198,14 +217,15 @@ def write_model_card(
         facts: lines of a table about the model, such as its teacher, parameters and task; `name` is the title.
         table_markdown: what was measured, as a table in Markdown; empty where nothing was.
         example: Python that uses it; `usage_example` makes one.
+        task: that it was trained on.
+        stages: of its training in which it heard the teacher, such as pre-training.
     """
     title = facts.get("name", "A student of LightPAFF")
     parts = [
-        f"---\n{_front_matter(card)}---",
+        f"---\n{_front_matter(card, task, stages)}---",
         f"# {title}",
-        f"This is {_KINDS[card.kind]}, distilled by LightPAFF: a small student that learnt from a large teacher's "
-        f"predictions in pre-training and in fine-tuning. The files are {RUNTIMES[runtime_of(card.format)].files}; "
-        f"the weights are {_WEIGHTS[card.quantisation]}.",
+        f"This is {_KINDS[card.kind]}, {_tell_teaching(stages)}. The files are "
+        f"{RUNTIMES[runtime_of(card.format)].files}; the weights are {_WEIGHTS[card.format, card.quantisation]}.",
         _facts_table(card, facts),
         *(["## Measured", table_markdown.strip()] if table_markdown.strip() else []),
         "## Use",
@@ -214,11 +234,31 @@ def write_model_card(
     write_whole(destination / "README.md", "\n\n".join(parts) + "\n")
 
 
-def _front_matter(card: ExportCard) -> str:
+def _tell_teaching(stages: Sequence[str]) -> str:
+    if not stages:
+        return "trained by LightPAFF without a teacher's predictions"
+    heard = " and in ".join(stages)
+    return f"distilled by LightPAFF: a small student that learnt from a large teacher's predictions in {heard}"
+
+
+def _pipeline_tag(kind: Kind, task: Task) -> str:
+    if kind != "target_tokens":
+        return _PIPELINE_TAGS[kind]
+    if task.languages is not None and task.languages.source != task.languages.target:
+        return "translation"
+    is_summary = any(metric.startswith("rouge") for metric in task.metric_names)
+    return "summarization" if is_summary else "text2text-generation"
+
+
+def _front_matter(card: ExportCard, task: Task, stages: Sequence[str]) -> str:
     content = {
         "library_name": card.format,
-        "pipeline_tag": _PIPELINE_TAGS[card.kind],
-        "tags": ["lightpaff", "distillation", *([] if card.quantisation == "none" else [card.quantisation])],
+        "pipeline_tag": _pipeline_tag(card.kind, task),
+        "tags": [
+            "lightpaff",
+            *(["distillation"] if stages else []),
+            *([] if card.quantisation == "none" else [card.quantisation]),
+        ],
     }
     return yaml.safe_dump(content, sort_keys=False)
 

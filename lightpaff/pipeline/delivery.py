@@ -11,8 +11,9 @@ from lightpaff.files import whole_directory
 from lightpaff.pipeline.build import TaskSteps
 from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.exporting import EXPORT, ExportSteps, SplitCheck, why_not
+from lightpaff.recipe import Recipe
 from lightpaff.recipe_families import Family
-from lightpaff.recipe_sections import Export
+from lightpaff.recipe_sections import Export, Task
 from lightpaff.report.formats import percent
 from lightpaff.report.metrics import METRICS
 
@@ -79,7 +80,24 @@ def deliver_export(export: ExportSteps, destination: Path, context: RunContext, 
             "check": f"{export.judgement[0]}: {export.judgement[1]}",
             "made by": f"the recipe {context.recipe.name} (fingerprint {context.recipe.fingerprint()[:12]})",
         }
-        write_model_card(folder, card, facts, _table(export.checks), usage_example(card))
+        write_model_card(
+            folder,
+            card,
+            facts,
+            _table(export.checks),
+            usage_example(card),
+            task=steps.task,
+            stages=taught_stages(context.recipe, steps.task),
+        )
+
+
+def taught_stages(recipe: Recipe, task: Task) -> list[str]:
+    """The stages in which the student hears a teacher, by its distributions or by its texts."""
+    is_taught = {
+        "pre-training": recipe.pretraining is not None and recipe.pretraining.distillation.weight > 0,
+        "fine-tuning": recipe.fine_tuning.distillation.weight > 0 or task.sequence_distillation is not None,
+    }
+    return [stage for stage, taught in is_taught.items() if taught]
 
 
 def _table(checks: list[SplitCheck]) -> str:

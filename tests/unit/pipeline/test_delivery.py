@@ -12,8 +12,10 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.likelihoods import TokenLikelihoods
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.pipeline import exporting
-from lightpaff.pipeline.delivery import plan_exports
-from lightpaff.recipe_sections import Export
+from lightpaff.pipeline.delivery import plan_exports, taught_stages
+from lightpaff.recipe import Recipe
+from lightpaff.recipe_sections import Export, SequenceDistillation
+from tests.conftest import TINY_ENCODER_DECODER_RECIPE, TINY_RECIPE
 
 
 def predictions(right: int, rows: int, wrong_again: int = 0) -> Predictions:
@@ -116,3 +118,15 @@ def test_a_decoder_goes_where_it_is_taken(heads: int, inverse: bool, expected: l
     assert [export.name for export in plan.exports] == expected
     assert all(f"{name} is left out (" in plan.note for name in left_out)
     assert bool(plan.note) is bool(left_out)
+
+
+def test_a_student_is_taught_in_the_stages_that_are_there_and_have_a_weight() -> None:
+    recipe = Recipe.model_validate(TINY_RECIPE)
+    [task] = recipe.tasks
+    silent = {"pretraining.distillation.weight": 0, "fine_tuning.distillation.weight": 0}
+    assert taught_stages(recipe, task) == ["pre-training", "fine-tuning"]
+    assert taught_stages(recipe.model_copy(update={"pretraining": None}), task) == ["fine-tuning"]
+    assert taught_stages(recipe.overridden(silent), task) == []
+    translation = Recipe.model_validate(TINY_ENCODER_DECODER_RECIPE).tasks[0]
+    with_texts = translation.model_copy(update={"sequence_distillation": SequenceDistillation()})
+    assert taught_stages(recipe.overridden(silent), with_texts) == ["fine-tuning"]
