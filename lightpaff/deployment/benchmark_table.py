@@ -10,7 +10,8 @@ from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
 from lightpaff.report import formats
 from lightpaff.report.markdown import render_table
-from lightpaff.report.tables import UNKNOWN, Cell, Line, Table
+from lightpaff.report.online_tables import WRITTEN
+from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, keep_columns
 from lightpaff.runtimes import RUNTIMES, Runtime
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -35,7 +36,7 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
     by_contender: dict[str, dict[Shape, Measurement]] = {}
     for row in measurements:
         by_contender.setdefault(row.contender, {})[Shape(row.batch_size, row.length)] = row
-    columns = ["model", "size", "memory", "loading", *map(describe_cell, shapes), "cost of 1M"]
+    columns = ["model", "size", "memory", "loading", *map(describe_cell, shapes), "cost of 1M", WRITTEN]
     lines = []
     for name, rows in by_contender.items():
         one = next(iter(rows.values()))
@@ -46,9 +47,15 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
             Cell(formats.duration(one.load_seconds)),
             *(_time(rows.get(shape), with_intervals) for shape in shapes),
             Cell(f"{rows[priced].cost_per_million:,.3g}" if priced in rows else UNKNOWN),
+            Cell(formats.tokens(rows[priced].written) if priced in rows else UNKNOWN),
         ]
         lines.append(Line(cells))
-    return Table(_caption(measurements, priced, with_intervals), columns, lines)
+    table = Table(_caption(measurements, priced, with_intervals), columns, lines)
+    return table if _writes(measurements) else keep_columns(table, columns[:-1])
+
+
+def _writes(measurements: Sequence[Measurement]) -> bool:
+    return any(row.written for row in measurements)
 
 
 def render_markdown(measurements: Sequence[Measurement]) -> str:
@@ -128,5 +135,8 @@ def _caption(measurements: Sequence[Measurement], priced: Shape, with_intervals:
         f"{'/'.join(map(str, threads))} {'thread' if threads == [1] else 'threads'}",
         f"cost of a million requests at {describe_cell(priced)} and {one.price_per_core_hour:g} a core-hour",
         "tokenising is not in the times",
+        f"{WRITTEN}: of a row at {describe_cell(priced)}, on average; a model that writes fewer does less work"
+        if _writes(measurements)
+        else "",
     ]
     return "; ".join(part for part in parts if part) + "."

@@ -63,4 +63,5 @@ def _online_line(task: str, row: Measurement) -> OnlineLine:
         row.cost_per_million,
         row.price_per_core_hour,
         row.baseline,
+        written=row.written,
     )

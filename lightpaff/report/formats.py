@@ -99,6 +99,11 @@ def per_second(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
+def tokens(mean: float) -> str:
+    """A mean number of them: 23.456 -> 23.5"""
+    return f"{mean:,.1f}"
+
+
 def duration(seconds: float) -> str:
     """3.2 s, 4 min 12 s, 1 h 05 min"""
     if seconds < 59.95:

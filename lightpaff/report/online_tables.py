@@ -5,10 +5,11 @@ from lightpaff.report.measured import count_seeds
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.online import OnlineModel, exports_of, online_baseline, online_models, tell_loss
 from lightpaff.report.rows import ExportLine, ReportData, TaskFacts
-from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
+from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns, keep_columns
 
 SHORT_ONLINE_COLUMNS = ["size", "median", "times as fast"]
 """What a terminal shows of the online table."""
+WRITTEN = "tokens written"
 
 
 def exports_table(data: ReportData, task: TaskFacts) -> Table:
@@ -42,7 +43,13 @@ def online_table(data: ReportData, task: TaskFacts) -> Table:
     columns = ["model", "size", "median", "p95", "p99", "times as fast"]
     columns += [f"rows/s, batch {size}" for size in batch_sizes]
     lines = [_online_line(model, batch_sizes, has_several_threads) for model in models]
-    return Table(_online_caption(task, models), [*columns, "memory", "loading", "cost of 1M"], lines)
+    columns += ["memory", "loading", "cost of 1M", WRITTEN]
+    table = Table(_online_caption(task, models), columns, lines)
+    return table if _writes(models) else keep_columns(table, columns[:-1])
+
+
+def _writes(models: list[OnlineModel]) -> bool:
+    return any(model.first.written for model in models)
 
 
 def _tell_delivery(found: ExportLine) -> str:
@@ -86,6 +93,7 @@ def _online_line(model: OnlineModel, batch_sizes: list[int], has_several_threads
         Cell(formats.megabytes(max(line.peak_bytes for line in model.lines))),
         Cell(formats.duration(first.load_seconds)),
         Cell(formats.price(first.cost_per_million)),
+        Cell(formats.tokens(first.written)),
     ]
     return Line(cells, model.arm)
 
@@ -104,5 +112,10 @@ def _online_caption(task: TaskFacts, models: list[OnlineModel]) -> str:
         "memory is the most that the process held, at any batch size",
         f"a million requests, one at a time, cost this at {first.price_per_core_hour:g} a core-hour",
         "tokenising is not in the times",
+        *(
+            [f"{WRITTEN}: of an answer, on average; a model that writes fewer does less work"]
+            if _writes(models)
+            else []
+        ),
     ]
     return f"{'; '.join(parts)}."

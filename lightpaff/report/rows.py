@@ -271,6 +271,8 @@ class OnlineLine(_Checked):
     price_per_core_hour: float
     baseline: str
     """Whom the ratios are against: the teacher in PyTorch."""
+    written: float = 0.0
+    """Tokens of an answer, on average; 0 where none are written, and in older reports."""
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,24 @@ from lightpaff.report.measured import (
     speed_ratio,
 )
 from lightpaff.report.metrics import METRICS
-from lightpaff.report.online import exports_of, fastest_export, online_baseline, online_models, online_score, tell_loss
+from lightpaff.report.online import (
+    OnlineModel,
+    exports_of,
+    fastest_export,
+    online_baseline,
+    online_models,
+    online_score,
+    tell_loss,
+)
 from lightpaff.report.rows import Comparison, ReportData, TaskFacts
 
 Kind = Literal["good", "bad", "neutral", "caution"]
 
 FAIR_SHARE, POOR_SHARE = 0.9, 0.5
 """Of the teacher's quality: below the first nothing is praised, below the second it is told as a fault."""
+
+_SAME_WORK = 0.1
+"""By so much of the baseline's tokens another may write more or less, and its time is still compared as it is."""
 
 _MANY_SEEDS = 10
 """From here on the spread of the seeds is known well enough to say no more about it."""
@@ -156,8 +167,19 @@ def _tell_exports(data: ReportData, task: TaskFacts) -> Sentence | None:
     )
     kind: Kind = "good" if first.low > 1 else "bad" if first.high < 1 else "neutral"
     kind = _without_praise(kind, export_share(data, task, export.name))
-    undecided = _tell_undecided(data, task)
-    return Sentence(kind, f"{'; '.join(filter(None, [told, undecided, refused]))}.")
+    more = [_tell_written(export, baseline), _tell_undecided(data, task), refused]
+    return Sentence(kind, f"{'; '.join(filter(None, [told, *more]))}.")
+
+
+def _tell_written(export: OnlineModel, baseline: OnlineModel) -> str:
+    """Where the times are of unequal work: how much each wrote; empty elsewhere."""
+    own, reference = export.first.written, baseline.first.written
+    if abs(own - reference) <= _SAME_WORK * reference:
+        return ""
+    return (
+        f"the work was not the same: it wrote {formats.tokens(own)} tokens an answer, the {baseline.name} "
+        f"{formats.tokens(reference)}"
+    )
 
 
 def _without_praise(kind: Kind, share: float | None) -> Kind:

@@ -57,6 +57,17 @@ def test_the_caption_tells_what_is_written() -> None:
     assert "up to 32 tokens written with 4 beam(s)" in build_table([writing]).caption
 
 
+def test_what_was_written_is_a_column_where_something_was() -> None:
+    writing = [
+        replace(row, work="target_tokens", written=written) for row, written in zip(ROWS[:2], (21.34, 9.0), strict=True)
+    ]
+    table = build_table(writing)
+    assert table.columns[-1] == "tokens written"
+    assert [line.cells[-1].text for line in table.lines] == ["21.3", "9.0"]
+    assert "tokens written: of a row at 1 × 32, on average" in table.caption
+    assert "tokens written" not in build_table(ROWS).caption
+
+
 def test_markdown_has_the_table_and_the_machine() -> None:
     text = render_markdown(ROWS)
     assert "| student int8 (ONNX Runtime int8) | 26.0 MB (16.8×) |" in text

@@ -72,6 +72,16 @@ def test_a_model_online_has_one_line_with_all_its_batch_sizes(exported_data: Rep
         assert part in table.caption
 
 
+def test_what_was_written_is_a_column_where_something_was(exported_translation_data: ReportData) -> None:
+    data, task = exported_translation_data, exported_translation_data.tasks[0]
+    assert "tokens written" not in online_table(data, task).columns
+    online = [replace(line, written=21.34 if line.model == "teacher" else 9.0) for line in data.online]
+    table = online_table(replace(data, online=online), task)
+    assert table.columns[-1] == "tokens written"
+    assert [line.cells[-1].text for line in table.lines] == ["21.3", "9.0", "9.0"]
+    assert "tokens written: of an answer, on average" in table.caption
+
+
 def test_threads_that_differ_are_told_of_every_model(exported_data: ReportData) -> None:
     online = [replace(line, threads=1) if line.model == "onnx-int8" else line for line in exported_data.online]
     table = online_table(replace(exported_data, online=online), exported_data.tasks[0])

@@ -288,3 +288,15 @@ def test_an_undecided_export_is_told(exported_data: ReportData) -> None:
     ]
     [told] = [one for one in write_verdict(replace(exported_data, exports=exports)) if one.text.startswith("Online")]
     assert "the export onnx-int8 is undecided: it loses 0.8 % [-0.4, 2.1]: too few rows to tell" in told.text
+
+
+@pytest.mark.parametrize(
+    ("written", "is_told"), [(0.0, True), (17.9, True), (18.1, False), (21.9, False), (22.1, True)]
+)
+def test_unequal_work_is_told(written: float, is_told: bool, exported_translation_data: ReportData) -> None:
+    data = exported_translation_data
+    online = [replace(line, written=20.0 if line.model == "teacher" else written) for line in data.online]
+    told = " ".join(one.text for one in write_verdict(replace(data, online=online)))
+    assert ("the work was not the same: it wrote" in told) is is_told
+    assert (f"{written} tokens an answer, the teacher 20.0" in told) is is_told
+    assert "the work was not" not in " ".join(one.text for one in write_verdict(data))
