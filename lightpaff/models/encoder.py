@@ -243,7 +243,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             SPANS: _spans(),
         },
         layers=(LayerList("deberta.encoder.layer"),),
-        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout", "cls_dropout"),
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
         longest_input=_all_positions,
         before_resizing=_resize_pooler,
         scratch_settings=_deberta_settings,

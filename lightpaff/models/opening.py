@@ -22,7 +22,6 @@ NAMED_CLASSES = (CLASSES, TOKEN_CLASSES)
 """The heads whose classes have names in the config."""
 
 _FINETUNED = {"ForTokenClassification": TOKEN_CLASSES, "ForQuestionAnswering": SPANS}
-_LAYERDROPS = ("encoder_layerdrop", "decoder_layerdrop")
 _START_AND_END = 2
 
 # Buffers that older versions of transformers stored, and that hold nothing learnt.
@@ -184,8 +183,9 @@ def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
     """Set every dropout probability of the config, and leave no whole layer out by chance; None leaves them."""
     if dropout is None:
         return
-    layers = {name: 0.0 for name in _LAYERDROPS if hasattr(config, name)}
-    for name, value in {**dict.fromkeys(architecture_of(config).dropouts, dropout), **layers}.items():
+    also = {"cls_dropout": dropout, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+    own = {name: value for name, value in also.items() if hasattr(config, name)}
+    for name, value in {**dict.fromkeys(architecture_of(config).dropouts, dropout), **own}.items():
         setattr(config, name, value)
 
 

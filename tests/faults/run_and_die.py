@@ -75,7 +75,7 @@ def wrap(
 DEATHS: dict[str, Callable[[], None]] = {
     "interrupted in the data": lambda: wrap(data_steps, "prepare_corpus", first=at_its_place(interrupt)),
     "killed after a checkpoint": lambda: wrap(loop, "save_checkpoint", then=at_its_place(kill)),
-    "killed in a checkpoint": lambda: wrap(checkpoint, "write_whole", then=at_its_place(kill)),
+    "killed in a checkpoint": lambda: wrap(checkpoint, "save_file", then=at_its_place(kill)),
     "killed in the result": lambda: wrap(training_steps, "write_json_whole", first=at_its_place(kill)),
     "interrupted after a checkpoint": lambda: wrap(loop, "save_checkpoint", then=at_its_place(interrupt)),
     "interrupted in an evaluation": lambda: wrap(training_steps, "validate_task", first=at_its_place(interrupt)),

@@ -219,9 +219,9 @@ def test_dropout_reaches_every_module(architecture: str, tmp_path: Path) -> None
 def test_dropout_left_out_is_the_models_own(architecture: str) -> None:
     config = make_config(architecture)
     names = ARCHITECTURES[architecture].dropouts
-    before = {name: getattr(config, name, None) for name in names}
+    before = {name: getattr(config, name) for name in names}
     set_dropout(config, None)
-    assert {name: getattr(config, name, None) for name in names} == before
+    assert {name: getattr(config, name) for name in names} == before
 
 
 def test_opening_is_quiet_and_leaves_the_verbosity(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
