@@ -19,6 +19,7 @@ _VALUES_KEPT, _LONGEST_KEPT = 10_000, 200
 """How many different values are kept, and of how many characters; of others only their number is known."""
 _HASHES_KEPT = 50_000
 _ITEMS_KEPT = 100_000
+_FEW_ITEMS = 1_000
 _FIRST_ROWS = 1_000
 _PART_COLUMNS = ("split", "fold", "part", "partition", "subset")
 _PART_WORDS = {
@@ -43,6 +44,7 @@ class Column:
         are_whole: all numbers are whole.
         rows: with a value.
         items: of lists, how many different items there are.
+        few_items: of lists, all of them where they are few.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Column:
     are_whole: bool
     rows: int
     items: int = 0
+    few_items: tuple[str, ...] = ()
 
     @property
     def is_unique(self) -> bool:
@@ -214,6 +217,7 @@ class _Tally:
             are_whole=kind == "number" and self._are_whole,
             rows=self._given,
             items=len(self._items) if kind == "list" else 0,
+            few_items=tuple(sorted(self._items)) if len(self._items) <= _FEW_ITEMS else (),
         )
 
 

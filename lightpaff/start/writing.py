@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightpaff.errors import UserError
+from lightpaff.evaluation.tags import mark_entities
 from lightpaff.files import whole_file
 from lightpaff.recipe import Recipe
 from lightpaff.start.columns import Column, Table
@@ -66,6 +67,7 @@ def make_recipe(
         *_source_lines(files, parts, guess),
         *([f"    columns: {_flow(columns)}"] if columns else []),
         *([f"    languages: {_flow(guess.languages)}"] if guess.languages else []),
+        *_metric_lines(table, guess),
         f"    max_length: {length}  # in tokens; longer texts are cut, and counted",
         *([f"    max_target_length: {_target_length(table, guess, length)}"] if guess.objective == "translate" else []),
         *([f"    teacher: {_flow(teacher.sources[0])}"] if teacher.is_tuned else []),
@@ -114,6 +116,13 @@ def _source_lines(files: Files, parts: Parts, guess: Guess) -> list[str]:
         found += [f"      - {_flow(source_of(path) | document)}" for path in files.unlabelled]
         found += ["    sequence_distillation: {ratio: 0.5}"] if guess.objective == "translate" else []
     return found
+
+
+def _metric_lines(table: Table, guess: Guess) -> list[str]:
+    tags = table.column(guess.columns.get("label", "tags")) if guess.objective == "tag" else None
+    if tags is None or mark_entities(tags.few_items):
+        return []
+    return ["    metrics: [accuracy]  # of words: the tags mark no entities, as B-place and O do"]
 
 
 def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:

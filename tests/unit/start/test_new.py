@@ -56,3 +56,12 @@ def test_a_link_keeps_its_ending(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").symlink_to("4be1")
     recipe, _ = new_recipe(Files(tmp_path / "reviews.csv"), None, tmp_path / "recipe.yaml")
     assert recipe.tasks[0].train[0].path == str(tmp_path / "reviews.csv")
+
+
+@pytest.mark.parametrize(("tags", "metrics"), [(["B-place", "O"], None), (["NOUN", "VERB"], ["accuracy"])])
+def test_words_whose_tags_mark_no_entities_are_scored_by_accuracy(
+    tags: list[str], metrics: list[str] | None, tmp_path: Path
+) -> None:
+    path = write_file(tmp_path, lambda row: {"w": [f"word{row}", "there", "now"], "t": [*tags, tags[1]]}, "jsonl")
+    recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    assert recipe.tasks[0].metrics == metrics
