@@ -65,3 +65,4 @@ def test_words_whose_tags_mark_no_entities_are_scored_by_accuracy(
     path = write_file(tmp_path, lambda row: {"w": [f"word{row}", "there", "now"], "t": [*tags, tags[1]]}, "jsonl")
     recipe, _ = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
     assert recipe.tasks[0].metrics == metrics
+    assert (recipe.fine_tuning.training.epochs, recipe.fine_tuning.training.learning_rate) == (8, 2e-4)
