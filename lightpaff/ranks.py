@@ -116,9 +116,9 @@ def told_of_the_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = (str(error).splitlines() or [""])[0][:120]
         if not _OF_THE_OTHERS.search(str(error)):
             raise
+        why = str(error).splitlines()[0][:120]
         raise UserError(
             f"rank {number()} of {count()}: another rank ended ({why}); its own output says why, and the same command "
             "goes on"

@@ -14,6 +14,10 @@ from lightpaff.start.parts import WITH_LABELS, Files, Parts, source_of
 from lightpaff.start.teacher import TeacherFacts
 
 _FEW_ROWS = 5_000
+_RATES, _RATES_FROM_SCRATCH = ("5.0e-5", "1.0e-4", 0), ("1.0e-3", "2.0e-3")
+_RATES_OF_TAGS = ("1.5e-4", "2.0e-4", 3)
+"""Of the teacher and of the student, and the student's epochs more: few words are entities, and at the rates of classes
+neither is done (docs/results.md, what new writes)."""
 _WITHOUT_CORPUS = ("tag", "answer")
 """Objectives whose rows are no text to pre-train on."""
 UNLABELLED: dict[str, str] = {
@@ -71,7 +75,7 @@ def make_recipe(
         f"    max_length: {length}  # in tokens; longer texts are cut, and counted",
         *([f"    max_target_length: {_target_length(table, guess, length)}"] if guess.objective == "translate" else []),
         *([f"    teacher: {_flow(teacher.sources[0])}"] if teacher.is_tuned else []),
-        *_fine_tuning_lines(family, guess.objective == "tag", table, teacher),
+        *_fine_tuning_lines(family, guess, table, teacher),
         "seeds: {fine_tuning: [0, 1, 2]}",
     ]
     decisions = [*guess.why, *parts.why, told_length, *teacher.why]
@@ -179,18 +183,16 @@ def _pretraining_lines(family: str, files: Files, parts: Parts, guess: Guess, le
     return lines
 
 
-def _fine_tuning_lines(family: str, are_tags: bool, table: Table, teacher: TeacherFacts) -> list[str]:
-    epochs = (5, 5) if table.rows < _FEW_ROWS else (3, 3)
-    own_rate, student_rate = ("5.0e-5", "1.0e-4")
-    if are_tags:
-        # Few words are entities: at the rates of classes neither is done (docs/results.md, what new writes).
-        epochs, own_rate, student_rate = (epochs[0], epochs[1] + 3), "1.5e-4", "2.0e-4"
+def _fine_tuning_lines(family: str, guess: Guess, table: Table, teacher: TeacherFacts) -> list[str]:
+    epochs = 5 if table.rows < _FEW_ROWS else 3
+    teacher_rate, student_rate, more_epochs = _RATES_OF_TAGS if guess.objective == "tag" else _RATES
+    if not teacher.sources:
+        teacher_rate, student_rate = _RATES_FROM_SCRATCH
     lines = ["fine_tuning:"]
     if not teacher.is_tuned:
-        rate = own_rate if teacher.sources else "1.0e-3"
-        lines.append(f"  teacher_training: {{epochs: {epochs[0]}, batch_size: 32, learning_rate: {rate}}}")
-    rate = student_rate if teacher.sources else "2.0e-3"
-    lines.append(f"  training: {{epochs: {epochs[1]}, batch_size: 32, learning_rate: {rate}, dropout: 0.0}}")
+        lines.append(f"  teacher_training: {{epochs: {epochs}, batch_size: 32, learning_rate: {teacher_rate}}}")
+    told = f"epochs: {epochs + more_epochs}, batch_size: 32, learning_rate: {student_rate}, dropout: 0.0"
+    lines.append(f"  training: {{{told}}}")
     softened = ", temperature: 2.0" if family == "encoder" else ""
     lines.append(f"  distillation: {{weight: {0.9 if family == 'encoder' else 0.5}{softened}}}")
     return lines
