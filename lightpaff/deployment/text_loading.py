@@ -1,6 +1,7 @@
 """Exported decoders and encoder-decoders as functions from text to text. Imports neither torch nor transformers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -15,6 +16,22 @@ from lightpaff.runtimes import RUNTIMES, WORKS, runtimes_for
 TOKENIZER = "tokenizer.json"
 
 _TEXTS_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote.
+
+    Attributes:
+        read: tokens of what it was given, as it read them.
+        tokens: that it wrote, without the end token.
+        is_ended: the model ended it, and not the room for it.
+    """
+
+    text: str
+    read: int
+    tokens: int
+    is_ended: bool
 
 
 class Continuer:
@@ -41,6 +58,14 @@ class Continuer:
         Raises:
             UserError: a prompt is empty, or `new_tokens` leave no room for one.
         """
+        return [written.text for written in self.write(prompts, new_tokens)]
+
+    def write(self, prompts: str | Sequence[str], new_tokens: int) -> list[Written]:
+        """As the call, with how each text ended.
+
+        Raises:
+            UserError: as the call.
+        """
         texts = read_prompts(prompts)
         if not 0 < new_tokens < self._max_length:
             raise UserError(f"new_tokens: is {new_tokens}; give 1 to {self._max_length - 1}")
@@ -50,19 +75,20 @@ class Continuer:
             if not encoding.ids:
                 raise UserError(f"prompts: number {number + 1} is empty; give each a word to begin with")
         rows = [[*self._start, *encoding.ids][-room:] for encoding in encodings]
-        found: list[str] = []
+        found: list[Written] = []
         for first in range(0, len(rows), _TEXTS_TOGETHER):
             batch = rows[first : first + _TEXTS_TOGETHER]
             continued = self._runner.continue_prompts(batch, new_tokens)
-            found += [self._text_after(row, new) for row, new in zip(batch, continued, strict=True)]
+            found += [self._written_after(row, new) for row, new in zip(batch, continued, strict=True)]
         return found
 
-    def _text_after(self, prompt: list[int], new: list[int]) -> str:
+    def _written_after(self, prompt: list[int], new: list[int]) -> Written:
         end = next((place for place, id_ in enumerate(new) if id_ in self._special), len(new))
         before = self._tokenizer.decode(prompt)
         whole = self._tokenizer.decode(prompt + new[:end])
         # Decoded alone, the first new token may lose its space, or its part of a character.
-        return whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(new[:end])
+        text = whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(new[:end])
+        return Written(text, len(prompt), end, is_ended=end < len(new))
 
 
 class Writer:
@@ -93,17 +119,30 @@ class Writer:
         Raises:
             UserError: one of them is no text.
         """
+        return [written.text for written in self.write(texts, self._card.max_target_length)]
+
+    def write(self, texts: str | Sequence[str], most_tokens: int) -> list[Written]:
+        """As the call, of at most so many tokens, with how each text ended.
+
+        Raises:
+            UserError: as the call.
+        """
         texts = read_texts(texts)
         rows = [self._first + encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        found: list[str] = []
+        found: list[Written] = []
         for first in range(0, len(rows), _TEXTS_TOGETHER):
+            batch = rows[first : first + _TEXTS_TOGETHER]
             written = self._runner.write(
-                rows[first : first + _TEXTS_TOGETHER],
+                batch,
                 beams=self._card.beams,
                 length_penalty=self._card.length_penalty,
-                max_tokens=self._card.max_target_length,
+                max_tokens=most_tokens,
             )
-            found += [text.strip() for text in self._tokenizer.decode_batch(written)]
+            told = self._tokenizer.decode_batch(written)
+            found += [
+                Written(text.strip(), len(row), len(ids), is_ended=len(ids) < most_tokens)
+                for row, ids, text in zip(batch, written, told, strict=True)
+            ]
         return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import Classifier
 from lightpaff.deployment.loading import load
+from lightpaff.deployment.text_loading import Written
 from lightpaff.errors import UserError
 
 Input = str | tuple[str, str]
@@ -49,9 +50,14 @@ class Served:
         """One answer an input."""
         return _ANSWERS[self.card.kind](self._loaded, inputs)
 
-    def write(self, prompts: list[str], tokens: int) -> list[str]:
-        """What follows the prompts; of an encoder-decoder, what it writes for them."""
-        return list(self._loaded(prompts, new_tokens=tokens) if self.continues else self._loaded(prompts))
+    @property
+    def most_tokens(self) -> int:
+        """That it writes at once; a decoder leaves room for a token of the prompt."""
+        return self.card.max_length - 1 if self.continues else self.card.max_target_length
+
+    def write(self, prompts: list[str], tokens: int) -> list[Written]:
+        """What follows the prompts, in at most so many tokens; of an encoder-decoder, what it writes for them."""
+        return list(self._loaded.write(prompts, tokens))
 
 
 def check_input(value: object, reads_pairs: bool, most_characters: int, place: str) -> Input:

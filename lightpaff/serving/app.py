@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,20 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from lightpaff.deployment.text_loading import Written
 from lightpaff.errors import UserError
 from lightpaff.serving.answering import Input, Served, check_input
 from lightpaff.serving.batcher import Batcher, ClosedError, QueueFullError
+from lightpaff.serving.completions import Asked, completion, events, head_of, read_completion
 from lightpaff.serving.limits import Limits
 from lightpaff.serving.metrics import Metrics
+from lightpaff.serving.refused import RefusedError
 from lightpaff.serving.schemas import ANSWERS, COMPLETIONS, documented
 from lightpaff.serving.settings import ServeSettings
 from lightpaff.serving.shadow import Shadow
 
 _TOKENS_A_PIECE = 8
 """Of the first piece of a streamed completion."""
-_USUAL_TOKENS = 16
 _STATIC = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -37,14 +39,6 @@ _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-
-
-class RefusedError(Exception):
-    """A request that gets no answer: its status, and why in a word and in a sentence."""
-
-    def __init__(self, status: int, reason: str, told: str) -> None:
-        super().__init__(told)
-        self.status, self.reason, self.told = status, reason, told
 
 
 def create_from_environment() -> Any:
@@ -153,33 +147,25 @@ class _Server:
         return JSONResponse(content)
 
     async def completions(self, request: Request) -> Response:
-        """OpenAI's completions, greedy: prompt, max_tokens, stream."""
+        """OpenAI's completions, greedy: see `completions.py`."""
         body = await self._body(request)
-        prompts = body.get("prompt")
-        prompts = prompts if isinstance(prompts, list) else [prompts]
-        inputs = self._checked(prompts, reads_pairs=False, name="prompt")
-        tokens = _USUAL_TOKENS if body.get("max_tokens") is None else body["max_tokens"]
+        # A translation is as long as it has to be, and what follows a prompt is as long as one likes.
+        usual = None if self.served.continues else self.served.most_tokens
         most = min(self._settings.most_tokens, self.served.card.max_length - 1)
-        if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens <= most:
-            raise RefusedError(422, "input", f"max_tokens: give 1 to {most}")
-        head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": self.served.name,
-        }
-        if body.get("stream") is True:
+        try:
+            asked = read_completion(body, most, usual)
+        except UserError as error:
+            raise RefusedError(422, "input", str(error)) from error
+        asked = replace(asked, tokens=min(asked.tokens, self.served.most_tokens))
+        inputs = self._checked(asked.prompts, reads_pairs=False, name="prompt")
+        head = head_of(self.served.name)
+        if asked.is_streamed:
             if len(inputs) != 1:
                 raise RefusedError(422, "input", "stream: give one prompt")
-            pieces = self._pieces(str(inputs[0]), tokens)
-            first = await anext(pieces, "")
-            return StreamingResponse(_events(head, first, pieces), media_type="text/event-stream")
-        found = await self._ask([("write", one, tokens) for one in inputs])
-        choices = [
-            {"index": number, "text": text, "logprobs": None, "finish_reason": "length"}
-            for number, text in enumerate(found)
-        ]
-        return JSONResponse({**head, "choices": choices})
+            pieces = self._pieces(str(inputs[0]), asked)
+            first = await anext(pieces)
+            return StreamingResponse(events(head, asked, first, pieces), media_type="text/event-stream")
+        return JSONResponse(completion(head, asked, await self._ask([("write", one, asked.tokens) for one in inputs])))
 
     async def models(self) -> Response:
         """The one model that is served."""
@@ -249,22 +235,21 @@ class _Server:
                 found[number] = answer
         return found
 
-    async def _pieces(self, prompt: str, tokens: int) -> AsyncIterator[str]:
+    async def _pieces(self, prompt: str, asked: Asked) -> AsyncIterator[tuple[str, Written]]:
         """What is written, in pieces, each as long as all before, so that no more than twice the work is done; at once
         where a text is searched for as a whole."""
-        told, asked = "", _TOKENS_A_PIECE if self.served.continues else tokens
+        said, room = "", _TOKENS_A_PIECE if self.served.continues else asked.tokens
         while True:
-            text = (await self._ask([("write", prompt, min(asked, tokens))]))[0]
-            is_last = asked >= tokens
-            # A character may be cut in two until the next token is there.
-            whole = text if is_last else text.rstrip("\ufffd")
-            if not whole.startswith(told):
+            [written] = await self._ask([("write", prompt, min(room, asked.tokens))])
+            told = asked.told(written)
+            is_last = room >= asked.tokens or told.reason == "stop"
+            text = told.text if is_last else asked.sure(told.text)
+            if not text.startswith(said):
                 raise RefusedError(422, "input", "the prompt is too long to be streamed; ask without stream")
-            if piece := whole[len(told) :]:
-                yield piece
+            yield text[len(said) :], written
             if is_last:
                 return
-            told, asked = whole, 2 * asked
+            said, room = text, 2 * room
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Say why a request gets no answer."""
@@ -272,22 +257,3 @@ class _Server:
         self._metrics.refused.labels(error.reason).inc()
         headers = {"Retry-After": "1"} if error.status == 503 else None
         return JSONResponse({"error": {"message": error.told, "type": error.reason}}, error.status, headers)
-
-
-async def _events(head: dict[str, Any], first: str, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Server-sent events, as OpenAI's clients read them."""
-
-    def event(text: str, reason: str | None) -> str:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
-        return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
-
-    yield event(first, None)
-    try:
-        async for piece in pieces:
-            yield event(piece, None)
-    except RefusedError as error:
-        # The answer has begun: it ends without its last event.
-        yield f"data: {json.dumps({'error': {'message': error.told, 'type': error.reason}})}\n\n"
-        return
-    yield event("", "length")
-    yield "data: [DONE]\n\n"

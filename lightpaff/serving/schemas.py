@@ -14,8 +14,10 @@ COMPLETIONS: dict[str, Any] = {
     "required": ["prompt"],
     "properties": {
         "prompt": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
-        "max_tokens": {"type": "integer", "minimum": 1, "default": 16},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 4}]},
         "stream": {"type": "boolean", "default": False},
+        "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
         "model": {"type": "string"},
     },
 }

@@ -248,7 +248,13 @@ def test_openai_s_client_reads_completions(writing_export: Path) -> None:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0)
         whole = client.completions.create(model="toy", prompt="good day", max_tokens=12)
         expected = load(writing_export)(["good day"], new_tokens=12)
+        [written] = load(writing_export).write(["good day"], 12)
         assert whole.choices[0].text == expected[0]
+        assert whole.choices[0].finish_reason == ("stop" if written.is_ended else "length")
+        assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (written.read, written.tokens)
+        stop = expected[0][3:5]
+        cut = client.completions.create(model="toy", prompt="good day", max_tokens=12, stop=stop)
+        assert (cut.choices[0].text, cut.choices[0].finish_reason) == (expected[0].partition(stop)[0], "stop")
         stream = client.completions.create(model="toy", prompt="good day", max_tokens=12, stream=True)
         assert "".join(event.choices[0].text for event in stream) == expected[0]
         assert [model.id for model in client.models.list()] == ["toy"]
@@ -265,8 +271,10 @@ def test_an_encoder_decoder_writes(
     expected = load(tmp_path / "toy")(["good day"])[0]
     with serving(tmp_path / "toy") as port:
         assert ask(port, body={"inputs": ["good day"]})[1]["answers"] == [{"text": expected}]
-        body = {"prompt": "good day", "max_tokens": 4}
+        body = {"prompt": "good day"}
         assert ask(port, "/v1/completions", body)[1]["choices"][0]["text"] == expected
+        said = ask(port, "/v1/completions", {**body, "max_tokens": 2})[1]
+        assert said["usage"]["completion_tokens"] <= 2
         said = ask(port, "/v1/completions", {**body, "stream": True})[1]
         assert said.endswith("data: [DONE]\n\n")
         events = [json.loads(line.removeprefix("data: ")) for line in said.split("\n\n")[:-2]]

@@ -22,7 +22,7 @@ from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.model_card import usage_example
-from lightpaff.deployment.text_loading import load_continuer, load_writer
+from lightpaff.deployment.text_loading import Written, load_continuer, load_writer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
 from lightpaff.models.tokenizers import train_tokenizer
@@ -160,7 +160,8 @@ def test_a_continuation_ends_at_a_special_token(decoder: tuple[PreTrainedModel, 
     _, tokenizer, export = decoder
     continuer = load_continuer(CONTINUER, export, threads=1)
     first, second, end = (*tokenizer("ab")["input_ids"][:2], tokenizer.eos_token_id)
-    assert continuer._text_after([first], [second, end, second]) == "b"
+    assert continuer._written_after([first], [second, end, second]) == Written("b", 1, 1, is_ended=True)
+    assert continuer._written_after([first], [second]) == Written("b", 1, 1, is_ended=False)
 
 
 def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
