@@ -132,8 +132,11 @@ def _set_vocabulary(
     spec.config.layer_norm_epsilon = float(epsilon)
     if recipe.head == TARGET_TOKENS:
         spec.config.decoder_start_token = _first_token(tokens, model.config, decoder_start)
-        if tokenizer.pad_token != end:
-            _never_write(spec.decoder.projection, tokens.index(tokenizer.pad_token))
+    never = list(range(number_of_classes(tokenizer, model.config), len(tokens)))
+    if recipe.head == TARGET_TOKENS and tokenizer.pad_token != end:
+        never.append(tokens.index(tokenizer.pad_token))
+    if never:
+        _never_write(spec.decoder.projection, never)
 
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
@@ -155,9 +158,9 @@ def _first_token(tokens: list[str], config: PreTrainedConfig, decoder_start: str
     return decoder_start
 
 
-def _never_write(projection: Any, id_: int) -> None:
+def _never_write(projection: Any, ids: list[int]) -> None:
     bias_V = projection.bias.clone() if projection.has_bias() else torch.zeros(projection.weight.shape[0])
-    bias_V[id_] = _NEVER
+    bias_V[ids] = _NEVER
     projection.bias = bias_V
 
 

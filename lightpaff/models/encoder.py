@@ -159,6 +159,8 @@ def _deberta_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerB
 
 
 def _unlike_deberta(config: PreTrainedConfig) -> str:
+    if config.pooler_hidden_act != "gelu":
+        return f"the pooler's activation {config.pooler_hidden_act}, where all known ones have gelu"
     return "" if config.legacy else "legacy false, which names its output layer otherwise"
 
 

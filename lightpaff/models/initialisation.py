@@ -91,7 +91,7 @@ def create_student(
     _untie_as_in_teacher(student, opened.model)
     is_cut = is_narrower(config, teacher_config)
     tensors = narrow(opened, config, calibration) if is_cut else opened.model.state_dict()
-    student.load_state_dict(_select_layers(tensors, chosen))
+    student.load_state_dict(_without_spare_rows(_select_layers(tensors, chosen), student))
     return student
 
 
@@ -158,6 +158,12 @@ def _select_layers(teacher: dict[str, Tensor], chosen: dict[str, list[int]]) -> 
         elif match[1] in new_names:
             tensors[new_names[match[1]] + match[2]] = tensor
     return tensors
+
+
+def _without_spare_rows(tensors: dict[str, Tensor], student: PreTrainedModel) -> dict[str, Tensor]:
+    """Without a padded vocabulary's last rows, which are no tokens (see `shapes.student_config`)."""
+    sizes = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    return {name: tensor[tuple(slice(size) for size in sizes[name])] for name, tensor in tensors.items()}
 
 
 def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> None:

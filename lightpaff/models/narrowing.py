@@ -23,6 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightpaff.errors import UserError
+from lightpaff.models.families import architecture_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.shapes import shape_of
 
@@ -99,6 +100,14 @@ def check_narrowing(student_config: PreTrainedConfig, teacher_config: PreTrained
             f"student.initialisation: a narrower student cannot be cut out of {teacher_config.model_type} "
             f"({', '.join(WIDTHS)} can be); leave hidden_size, heads and feed_forward out, or {remedy}"
         )
+    for called in vars(architecture_of(teacher_config).sizes).values():
+        found = {name: getattr(teacher_config, name) for name in called}
+        if len(set(found.values())) > 1:
+            told = ", ".join(f"{name} {size}" for name, size in found.items())
+            raise UserError(
+                f"student.initialisation: no narrower student can be cut out of a teacher whose sides differ ({told}); "
+                f"leave hidden_size, heads and feed_forward out, or {remedy}"
+            )
     if student.hidden_size == getattr(teacher_config, "embedding_size", None) != teacher.hidden_size:
         raise UserError(
             f"student.hidden_size is {student.hidden_size}, as wide as the teacher's embeddings, where "

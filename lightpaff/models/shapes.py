@@ -20,6 +20,7 @@ from lightpaff.models.fetching import without_origin
 from lightpaff.models.opening import configure_head
 from lightpaff.recipe_sections import FromScratch, Shape
 
+_VOCABULARY_SIZES = ("vocab_size", "decoder_vocab_size")
 _USUAL_FEED_FORWARD = 4
 """Times the hidden size, where a config leaves the feed-forward size out (GPT-2)."""
 
@@ -61,11 +62,13 @@ def longest_input(config: PreTrainedConfig) -> int | None:
     return architecture_of(config).longest_input(config)
 
 
-def student_config(teacher_config: PreTrainedConfig, shape: Shape) -> PreTrainedConfig:
+def student_config(teacher_config: PreTrainedConfig, shape: Shape, vocabulary: int | None = None) -> PreTrainedConfig:
     """The teacher's config in another size: same architecture, vocabulary and positions (the paper's figure 1).
 
     Args:
         teacher_config: left as it is.
+        vocabulary: the tokenizer's ids: no probability goes to rows beyond them, which a padded output layer has and
+            no loss trains. Left out, the teacher's rows.
         shape: what is None there follows from the teacher: the hidden size is the teacher's, the heads keep the
             teacher's head size, and the feed-forward size keeps the teacher's ratio to the hidden size. The decoder of
             an encoder-decoder gets as many layers as the encoder.
@@ -80,8 +83,13 @@ def student_config(teacher_config: PreTrainedConfig, shape: Shape) -> PreTrained
         # Set before the number of layers, which the list has to have.
         config.layer_types = [kinds[layer % len(kinds)] for layer in range(sizes.layers)]
     architecture.before_resizing(config, teacher_config, sizes)
-    for name, size in _settings_of(sizes, architecture.sizes).items():
+    for name, size in _settings_of(sizes, architecture.sizes, teacher_config).items():
         setattr(config, name, size)
+    if vocabulary is not None:
+        # A padding that the tokenizer does not know is no input, but needs its row.
+        rows = max(vocabulary, 1 + (getattr(config, "pad_token_id", None) or 0))
+        for name in (name for name in _VOCABULARY_SIZES if getattr(config, name, None) is not None):
+            setattr(config, name, rows)
     return config
 
 
@@ -184,8 +192,22 @@ def _layer_weights(model: PreTrainedModel) -> set[torch.Tensor]:
     return {weight for stack in stacks for weight in stack.parameters()}
 
 
-def _settings_of(sizes: Shape, names: SizeNames) -> dict[str, int]:
-    return {name: getattr(sizes, field) for field, called in vars(names).items() for name in called}
+def _settings_of(sizes: Shape, names: SizeNames, teacher_config: PreTrainedConfig | None = None) -> dict[str, int]:
+    """What a config says; where the teacher's decoder has other heads or units than its encoder, in its proportion."""
+    settings = {}
+    for field, called in vars(names).items():
+        for name in called:
+            size, first, own = (
+                getattr(sizes, field),
+                *(getattr(teacher_config, one, 1) or 1 for one in (called[0], name)),
+            )
+            settings[name], rest = divmod(size * own, first)
+            if rest:
+                raise UserError(
+                    f"student.{field} is {size} ({called[0]}), and the teacher has {first} there and {own} for {name}: "
+                    "take a size in which that proportion is a whole number"
+                )
+    return settings
 
 
 def _complete_shape(shape: Shape, teacher_config: PreTrainedConfig) -> Shape:

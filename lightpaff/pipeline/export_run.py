@@ -1,6 +1,7 @@
 """`lightpaff export`: the student of a finished run for another runtime, checked before it is delivered."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lightpaff.errors import UserError
 from lightpaff.pipeline.build import LAST, Graph, TaskSteps
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import deliver_export, export_directory
-from lightpaff.pipeline.exporting import SplitCheck, why_not
+from lightpaff.pipeline.exporting import SplitCheck, judge, why_not
 from lightpaff.pipeline.graph import run_step
 from lightpaff.pipeline.run import RECIPE, RUN, open_context, prepare
 from lightpaff.recipe import Recipe
@@ -73,9 +74,10 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
     for step in (steps.chosen, export.exported, export.checked):
         run_step(step)
     if not export.is_delivered:
+        is_tolerable = judge(export.checks[0], math.inf, request.quantise)[0] != "refused"
         raise UserError(
-            f"{request.name} of {steps.task.name} is refused: {export.judgement[1]}; take another --quantise or --to, "
-            "or raise --tolerance"
+            f"{request.name} of {steps.task.name} is refused: {export.judgement[1]}; take another --quantise or --to"
+            f"{', or raise --tolerance' if is_tolerable else ''}"
         )
     destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
     deliver_export(export, destination, context, steps)

@@ -109,7 +109,8 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         assert recipe.teacher.from_scratch is not None
         teacher_config = scratch_config(recipe.teacher.from_scratch, tokenizer)
     ready_student = _find_ready_student(recipe, tokenizer, downloads)
-    small = _find_student_config(recipe, teacher_config, ready_student)
+    classes = number_of_classes(tokenizer, teacher_config)
+    small = _find_student_config(recipe, teacher_config, ready_student, classes)
     task_teachers = _find_task_teachers(recipe, tokenizer, downloads)
     task_configs = {name: read_config(fetched.path) for name, fetched in task_teachers.items()}
     named_configs = {"teacher": teacher_config, "student": small}
@@ -118,7 +119,7 @@ def gather_inputs(recipe: Recipe, root: Path) -> Inputs:
         _check_lengths(recipe, name, longest_input(config))
     vocabulary = Vocabulary(
         tokenizer,
-        number_of_classes(tokenizer, teacher_config),
+        classes,
         # A BERT whose tokenizer gives no segments (multilingual MiniLM, e5) was trained with one.
         has_segments="token_type_ids" in tokenizer.model_input_names
         and any(getattr(config, "type_vocab_size", 0) > 1 for config in named_configs.values()),
@@ -199,10 +200,10 @@ def _require_usable(model: FetchedModel, family: Family, key: str) -> None:
 
 
 def _find_student_config(
-    recipe: Recipe, teacher_config: "PreTrainedConfig", ready: FetchedModel | None
+    recipe: Recipe, teacher_config: "PreTrainedConfig", ready: FetchedModel | None, classes: int
 ) -> "PreTrainedConfig":
     if ready is None:
-        config = student_config(teacher_config, recipe.student)
+        config = student_config(teacher_config, recipe.student, classes)
         if recipe.student.initialisation == "teacher":
             check_sizes(config, teacher_config)
         return config

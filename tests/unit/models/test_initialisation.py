@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, TARGET_TOKENS
 from lightpaff.models.families import ARCHITECTURES
-from lightpaff.models.initialisation import create_student, evenly_spaced
+from lightpaff.models.initialisation import check_sizes, create_student, evenly_spaced
 from lightpaff.models.opening import open_headed
 from lightpaff.models.shapes import scratch_config, student_config
 from lightpaff.models.weights import WEIGHTS
@@ -42,9 +42,13 @@ def pretraining_head(architecture: str) -> str:
     return next(iter(ARCHITECTURES[architecture].heads))
 
 
-def save_teacher(path: Path, architecture: str, **sizes: int) -> PreTrainedModel:
+def save_teacher(path: Path, architecture: str, spare_rows: int = 0, **sizes: int) -> PreTrainedModel:
     auto_class = ARCHITECTURES[architecture].heads[pretraining_head(architecture)].auto_class
-    teacher: PreTrainedModel = auto_class.from_config(make_config(architecture, **sizes))
+    config = make_config(architecture, **sizes)
+    config.vocab_size += spare_rows
+    if getattr(config, "decoder_vocab_size", None):
+        config.decoder_vocab_size = config.vocab_size
+    teacher: PreTrainedModel = auto_class.from_config(config)
     with torch.no_grad():
         # Fresh norms and biases are all alike: a swapped one would not show.
         for parameter in teacher.parameters():
@@ -103,6 +107,49 @@ def test_a_student_has_the_chosen_layers_of_its_teacher(architecture: str, tmp_p
         assert torch.equal(tensor, teacher_state[source]), name
     assert min(copied.values()) >= 5
     assert [len(list(student.get_submodule(path).children())) for path in paths] == [3] * len(paths)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_beyond_the_tokenizer_are_left_out(architecture: str, tmp_path: Path) -> None:
+    """No loss trains them, and other programs' softmax counts them."""
+    teacher = save_teacher(tmp_path, architecture, spare_rows=3).eval()
+    config = student_config(teacher.config, Shape(layers=6), VOCABULARY)
+    head = pretraining_head(architecture)
+    settings: dict[str, Any] = {"teacher_path": tmp_path, "attention": "eager", "seed": 0}
+    student = create_student(config, head, VOCABULARY, initialisation="teacher", **settings)
+    ids = torch.tensor([[7, 5, 9, 8, 6]])
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if teacher.config.is_encoder_decoder else {})
+    with torch.no_grad():
+        logits, expected = student(**inputs).logits, teacher(**inputs).logits
+    assert (logits.shape[-1], expected.shape[-1]) == (VOCABULARY, VOCABULARY + 3)
+    torch.testing.assert_close(logits, expected[..., :VOCABULARY], rtol=1e-3, atol=1e-3)
+
+
+def test_a_decoder_with_other_heads_and_units_than_its_encoder_stays_so(tmp_path: Path) -> None:
+    config = make_config("bart")
+    config.decoder_attention_heads, config.decoder_ffn_dim = 4, 18
+    teacher = AutoModelForSeq2SeqLM.from_config(config).eval()
+    teacher.save_pretrained(tmp_path)
+    shape = Shape(layers=6)
+    student = create_student(
+        student_config(config, shape),
+        "target_tokens",
+        VOCABULARY,
+        initialisation="teacher",
+        teacher_path=tmp_path,
+        seed=0,
+        attention="eager",
+    )
+    ids = torch.tensor([[7, 5, 9, 8, 6]])
+    with torch.no_grad():
+        found, expected = (model(input_ids=ids, decoder_input_ids=ids).logits for model in (student, teacher))
+    torch.testing.assert_close(found, expected)
+    narrower = student_config(config, Shape(layers=6, hidden_size=4, heads=1, feed_forward=6))
+    assert (narrower.decoder_attention_heads, narrower.decoder_ffn_dim) == (2, 9)
+    with pytest.raises(UserError, match="a teacher whose sides differ"):
+        check_sizes(narrower, config)
+    with pytest.raises(UserError, match=r"student\.feed_forward is 7 .encoder_ffn_dim., and the teacher has 12 there"):
+        student_config(config, Shape(layers=6, feed_forward=7))
 
 
 @pytest.mark.parametrize("architecture", ["bart", "t5"])
