@@ -37,18 +37,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.distillation_step import (
-    CASES,
-    LAMBDA,
-    Case,
-    as_users_have_it,
-    describe_device,
-    highest_resident_bytes,
-    make_data,
-    make_model,
-    make_step,
-    time_once,
-)
+from benchmarks.distillation_cases import CASES, LAMBDA, Case, as_users_have_it, make_data, make_model
+from benchmarks.distillation_step import describe_device, highest_resident_bytes, make_step, time_once
 
 TRAINER, TRAINER_BF16, GKD = "transformers Trainer", "transformers Trainer, bf16", "TRL GKD"
 LIVE, STORED = "lightpaff live", "lightpaff stored"

@@ -31,7 +31,8 @@ from lightpaff.training.device import Hardware, fastest_precision
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.distillation_step import CASES, Case, Way, describe_device, make_data, make_model, make_step, time_once
+from benchmarks.distillation_cases import CASES, Case, Way, make_data, make_model
+from benchmarks.distillation_step import describe_device, make_step, time_once
 from benchmarks.target_store import captured
 
 DRAWS, KEPT = {"mlm": 4, "clm": 1}, 12

@@ -7,7 +7,7 @@
 Captures random text with a teacher of random weights, for every encoding: `capture_overhead` is the time beyond that of
 the bare teacher (its forward pass and the logits at the target positions, chunk by chunk), as a share of it;
 `bytes_a_position` is the files' size; `read_speedup` is the positions read a second over those that the student's step
-consumes, both measured in this run. Models and batches are those of `distillation_step.py`.
+consumes, both measured in this run. Models and batches are those of `distillation_cases.py`.
 """
 
 import argparse
@@ -38,7 +38,8 @@ from lightpaff.training.device import Hardware, fastest_precision
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.distillation_step import CASES, Case, describe_device, make_data, make_model, make_step, time_once
+from benchmarks.distillation_cases import CASES, Case, make_data, make_model
+from benchmarks.distillation_step import describe_device, make_step, time_once
 
 ENCODINGS = {
     "sampled 12": ("sampled", 12, 1.0),
