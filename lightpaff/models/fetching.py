@@ -80,7 +80,7 @@ def fetch_model(sources: Sequence[str], downloads: Path, sha256: str | None = No
     for source in sources:
         try:
             path, origin, found = _take_source(source, downloads)
-            identity = fingerprint_of({"weights": found, "config": without_origin(_read_config(path))})
+            identity = _identity(path, found)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -93,6 +93,19 @@ def fetch_model(sources: Sequence[str], downloads: Path, sha256: str | None = No
     if len(problems) == 1:
         raise UserError(problems[0])
     raise UserError(f"none of {len(problems)} model sources can be had: {' | '.join(problems)}")
+
+
+def identity_of_model(folder: Path) -> str:
+    """What `FetchedModel.identity` is, of a model directory on this machine.
+
+    Raises:
+        UserError: it is none.
+    """
+    return _identity(folder, _take_weights_sha256(folder, str(folder)))
+
+
+def _identity(folder: Path, weights_sha256: str) -> str:
+    return fingerprint_of({"weights": weights_sha256, "config": without_origin(_read_config(folder))})
 
 
 def without_origin(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lightpaff import ranks
-from lightpaff.files import sha256_of_file
+from lightpaff.models.fetching import identity_of_model
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
@@ -24,15 +24,16 @@ from lightpaff.pipeline.context import (
     task_objective,
 )
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
-from lightpaff.pipeline.graph import Step, StepFolders
+from lightpaff.pipeline.graph import VERSIONS, Step, StepFolders
 from lightpaff.pipeline.target_choice import TargetChoice, epochs_of, seen_ids
+from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
 from lightpaff.recipe_sections import Task, Training
 from lightpaff.targets.capture import CaptureRequest, capture
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place
 from lightpaff.targets.soft_targets import Projected
-from lightpaff.targets.store import StoreFacts, TargetStore
+from lightpaff.targets.store import SpoiltStoreError, StoreFacts, TargetStore, read_manifest
 from lightpaff.targets.teacher import LiveTeacher
 
 _TOKENS_ASKED_TOGETHER = 16384
@@ -47,7 +48,8 @@ class Captured:
         url: where the store is.
         encoding: how soft targets are written there.
         work: asks for them; with (i, n), for every n-th part, beginning with the i-th. Whether all are there then.
-        store: opens it. Raises UserError: it is damaged, or one of something else.
+        store: opens it, once what is missing or damaged was asked for again. Raises UserError: it is one of something
+            else, or a damaged one that the recipe names, which others may be reading.
     """
 
     step: Step
@@ -173,12 +175,13 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         "meaning": subject.meaning,
         "encoding": asdict(subject.encoding),
     }
-    url = subject.store or str(context.root / f"targets-{fingerprint_of(identity)[:20]}")
+    own = f"targets-{fingerprint_of([VERSIONS['capture'], identity])[:20]}"
+    url = subject.store or str(context.root / own)
     place = Place(url, context.root / "stores")
 
     def facts() -> StoreFacts:
         meaning = {
-            "teacher": _sha256_of(teacher.path),
+            "teacher": identity_of_model(teacher.path),
             "tokenizer": fingerprint_of(context.inputs.tokenizer_identity),
             **subject.meaning,
         }
@@ -211,12 +214,17 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         work(step.name, (0, 1))
         return {"positions": TargetStore(place, facts()).positions, "store": url if subject.store else Path(url).name}
 
+    def store() -> TargetStore:
+        with ranks.first_before_others():
+            try:
+                return TargetStore(place, facts())
+            except SpoiltStoreError:
+                if subject.store and read_manifest(place) is not None:
+                    raise
+            console.print(f"{place}: is not whole any more; asking the teacher again for what is not there")
+            work(subject.name, (0, 1))
+            return TargetStore(place, facts())
+
     settings = {**identity, "needs": subject.needs, "store": subject.store}
     step = Step(subject.name, "capture", settings, (*inputs, *teacher.inputs), context.root, step_work)
-    return Captured(step, url, subject.encoding, work, lambda: TargetStore(place, facts()))
-
-
-def _sha256_of(model: Path) -> str:
-    """Of a model's weights; of several files, of their hashes."""
-    hashes = [sha256_of_file(path) for path in sorted(model.glob("*.safetensors"))]
-    return hashes[0] if len(hashes) == 1 else fingerprint_of(hashes)
+    return Captured(step, url, subject.encoding, work, store)

@@ -21,14 +21,14 @@ from lightpaff.files import MANIFEST, read_manifest, whole_directory
 from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
 
-_VERSIONS = {
+VERSIONS = {
     "tokenizer": 3,
     "corpus": 4,
     "task": 7,
     "initial": 3,
     "pretrain": 4,
     "finetune": 5,
-    "capture": 3,
+    "capture": 4,
     "sequences": 2,
     "predict": 3,
     "baseline": 1,
@@ -84,7 +84,7 @@ class Step:
         return fingerprint_of(
             {
                 "kind": self.kind,
-                "version": _VERSIONS[self.kind],
+                "version": VERSIONS[self.kind],
                 "settings": self.settings,
                 "inputs": [step.fingerprint for step in self.inputs],
             }

@@ -71,8 +71,8 @@ class _Unit:
 
 
 def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, int] = (0, 1)) -> bool:
-    """Ask for what the store does not hold yet. Whether the store is finished now: its manifest is written when all
-    units are there, whoever made them.
+    """Ask for what the store does not hold: not yet, or no more since shards are missing or damaged. Whether it is
+    finished now: its manifest is written when all units are there, whoever made them.
 
     Args:
         request: what is to be in the store.
@@ -81,7 +81,7 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
         part: (i, n): this process does every n-th unit, beginning with the i-th, from 0.
 
     Raises:
-        UserError: the store is of something else, damaged, or cannot be written.
+        UserError: the store is of something else, its manifest is damaged, or it cannot be written.
     """
     # Who does everything waits for another who does: what that one has asked is not asked again.
     with place.alone(".capture") if part == (0, 1) else contextlib.nullcontext():
@@ -92,26 +92,30 @@ def _capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, i
     manifest = read_manifest(place)
     if manifest is not None:
         request.facts.require_same(manifest, place, also_made_with=True)
-    store = None if manifest is None else TargetStore(place, request.facts)
-    units = list(_units(request, store))
     there = place.find()
+    store = None if manifest is None else TargetStore(place, request.facts, there)
+    spoilt = set() if store is None else store.spoilt
+    units = list(_units(request, store))
+    there -= spoilt
     own = [unit for number, unit in enumerate(units) if number % part[1] == part[0] and unit.file not in there]
     with progress_bar(request.description, sum(len(unit.ids) for unit in own), "examples") as advance:
         for unit in own:
             place.write(unit.file, _ask_unit(request, unit, ask, advance))
-    there = place.find()
+    # What is spoilt, and another's to write, may not have been written yet.
+    there = place.find() - (spoilt - {unit.file for unit in own})
     if not all(unit.file in there for unit in units):
         return False
-    if units or store is None:
-        _add_to_manifest(request.facts, place, units)
+    if units or spoilt or store is None:
+        _add_to_manifest(request.facts, place, units, spoilt)
     return True
 
 
-def _add_to_manifest(facts: StoreFacts, place: Place, units: list[_Unit]) -> None:
+def _add_to_manifest(facts: StoreFacts, place: Place, units: list[_Unit], spoilt: set[str]) -> None:
     """What another process has added meanwhile stays; files are described as they are now."""
     with place.alone():
         manifest = read_manifest(place)
-        known = {entry["file"]: entry for entry in manifest["shards"]} if manifest is not None else {}
+        entries = [] if manifest is None else manifest["shards"]
+        known = {entry["file"]: entry for entry in entries if entry["file"] not in spoilt}
         known |= {unit.file: asdict(_describe(place, unit)) for unit in units}
         content = {"format": FORMAT, **_facts(facts), "shards": list(known.values())}
         place.write(MANIFEST, json.dumps(content, indent=1).encode())

@@ -10,6 +10,7 @@ Shapes: B examples of a batch, N examples of a draw, P target positions.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from lightpaff.errors import UserError
 from lightpaff.files import sha256_of_file
-from lightpaff.targets.encodings import Encoding
+from lightpaff.targets.encodings import Arrays, Encoding
 from lightpaff.targets.place import Place
 from lightpaff.targets.shards import KEYS, OFFSETS, map_shard
 from lightpaff.targets.soft_targets import Stored
@@ -46,7 +47,8 @@ class StoreFacts:
     """What a store is of.
 
     Attributes:
-        meaning: what the soft targets depend on: the teacher's weights, the tokenizer, the objective and its seed.
+        meaning: what the soft targets depend on: the teacher's weights and config, the tokenizer, the objective and its
+            seed.
         encoding: how they are written.
         made_with: versions, device and precision of the capture; told, and the same for all shards.
     """
@@ -73,25 +75,45 @@ class StoreFacts:
             )
 
 
+class SpoiltStoreError(UserError):
+    """What a store should hold is missing or damaged: to capture again mends it."""
+
+
 class TargetStore:
     """A finished store, checked and memory-mapped.
 
     Args:
         place: where it lies.
         facts: what it must be of.
+        there: given, shards that are not among these files, or damaged, are left out, to be captured again.
+
+    Attributes:
+        spoilt: the files of the shards that were left out.
 
     Raises:
-        UserError: it is no whole store, or one of something else: names the file, or the first difference.
+        SpoiltStoreError: it is no whole store: names the file.
+        UserError: it is one of something else, or no store: names the first difference.
     """
 
-    def __init__(self, place: Place, facts: StoreFacts) -> None:
+    def __init__(self, place: Place, facts: StoreFacts, there: Collection[str] | None = None) -> None:
         manifest = read_manifest(place)
         if manifest is None:
-            raise UserError(f"{place}: holds no {MANIFEST}, so no finished capture; {_REMEDY}")
+            raise SpoiltStoreError(f"{place}: holds no {MANIFEST}, so no finished capture; {_REMEDY}")
         facts.require_same(manifest, place, also_made_with=False)
         self._place, self._encoding = place, facts.encoding
-        self.shards = [Shard(**entry) for entry in manifest["shards"]]
-        self._arrays = [map_shard(_checked(place, shard)) for shard in self.shards]
+        self.shards: list[Shard] = []
+        self.spoilt: set[str] = set()
+        self._arrays: list[Arrays] = []
+        for shard in (Shard(**entry) for entry in manifest["shards"]):
+            try:
+                arrays = map_shard(_checked(place, shard, there))
+            except SpoiltStoreError:
+                if there is None:
+                    raise
+                self.spoilt.add(shard.file)
+                continue
+            self.shards.append(shard)
+            self._arrays.append(arrays)
         self.draws = 1 + max((shard.draw for shard in self.shards), default=-1)
         self._index = [self._index_of(draw) for draw in range(self.draws)]
 
@@ -178,17 +200,23 @@ def first_difference(found: Any, expected: Any, name: str = "") -> tuple[str, An
     return None if found == expected else (name, found, expected)
 
 
-def _checked(place: Place, shard: Shard) -> Path:
-    try:
-        path = place.fetch(shard.file)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise UserError(f"{place}/{shard.file}: is missing though the manifest names it; {_REMEDY}") from error
-    if size != shard.bytes or sha256_of_file(path) != shard.sha256:
-        raise UserError(
-            f"{place}/{shard.file}: does not match the manifest (sha256 or size differs); delete it and {_REMEDY}"
-        )
-    return path
+def _checked(place: Place, shard: Shard, there: Collection[str] | None) -> Path:
+    if there is not None and shard.file not in there:
+        raise _missing(place, shard)
+    # Of what is remote, the copy may be older or damaged: then the original counts.
+    for anew in (False, True):
+        try:
+            path = place.fetch(shard.file, anew=anew)
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise _missing(place, shard) from error
+        if size == shard.bytes and sha256_of_file(path) == shard.sha256:
+            return path
+    raise SpoiltStoreError(f"{place}/{shard.file}: does not match the manifest (sha256 or size differs); {_REMEDY}")
+
+
+def _missing(place: Place, shard: Shard) -> SpoiltStoreError:
+    return SpoiltStoreError(f"{place}/{shard.file}: is missing though the manifest names it; {_REMEDY}")
 
 
 def _short(value: Any) -> str:

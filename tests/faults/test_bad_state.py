@@ -123,17 +123,55 @@ def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Pa
     )
 
 
-def test_a_damaged_store_of_soft_targets_is_refused(finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda shard: shard.write_bytes(b"cut"), lambda shard: shutil.rmtree(shard.parents[1])]
+)
+def test_a_store_beside_the_run_is_made_whole_again(
+    damage: Callable[[Path], object], finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
     copy = copy_run(finished_run, tmp_path)
-    shutil.rmtree(copy / "steps" / step_directory(finished_run, "fine-tune the student on toy, seed 0").name)
+    student = copy / "steps" / step_directory(finished_run, "fine-tune the student on toy, seed 0").name
+    model = (student / "model" / "model.safetensors").read_bytes()
     captured = step_directory(finished_run, "capture the teacher's soft targets for toy").name
     store = json.loads((copy / "steps" / captured / "manifest.json").read_text())["facts"]["store"]
     [shard] = (copy / "steps" / store).glob("draw-*/*.safetensors")
-    shard.write_bytes(shard.read_bytes()[:-1])
-    recipe = all_steps_done_recipe(finished_run)
-    expect_refusal(recipe, f"{shard}: does not match the manifest", "capture again", output=copy / "tiny")
-    shard.unlink()
-    expect_refusal(recipe, f"{shard}: is missing though the manifest names it", output=copy / "tiny")
+    before = shard.read_bytes()
+    shutil.rmtree(student)
+    damage(shard)
+    outcome = run_cli("run", all_steps_done_recipe(finished_run), "--output", copy / "tiny")
+    assert outcome.code == 0, outcome.stderr
+    assert "is not whole any more; asking the teacher again" in " ".join(outcome.stderr.split())
+    assert shard.read_bytes() == before
+    assert (student / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_a_named_store_is_refused_by_name(
+    finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any], expect_refusal: Refuse
+) -> None:
+    """Where it is damaged, until it was captured again; and where the teacher's weights are the same, but not what is
+    computed with them."""
+    copy, recipe, store = copy_run(finished_run, tmp_path), all_steps_done_recipe(finished_run), tmp_path / "store"
+    teacher = tmp_path / "teacher"
+    shutil.copytree(step_directory(finished_run, "fine-tune the teacher on toy, seed 0") / "model", teacher)
+    keys = {"tasks.0.teacher": teacher, "fine_tuning.distillation.targets.store": store}
+    options = tuple(option for key, value in keys.items() for option in ("--set", f"{key}={value}"))
+    outcome = run_cli("targets", recipe, "--output", copy / "named", *options)
+    assert outcome.code == 0, outcome.stderr
+    [shard] = store.rglob("*.safetensors")
+    whole = shard.read_bytes()
+    for spoil, problem in (
+        (lambda: shard.write_bytes(whole[:-1]), "does not match the manifest"),
+        (shard.unlink, "is missing though the manifest names it"),
+    ):
+        spoil()
+        remedy = "capture again with lightpaff targets"
+        expect_refusal(recipe, f"{shard}: {problem}", remedy, output=copy / "named", options=options)
+        assert run_cli("targets", recipe, "--output", copy / "named", *options).code == 0
+        assert shard.read_bytes() == whole
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.5}))
+    problem = f"{store / 'toy'}: holds soft targets of another teacher"
+    expect_refusal(recipe, problem, output=copy / "another", options=options)
 
 
 def test_deleted_step_is_made_anew(finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]) -> None:

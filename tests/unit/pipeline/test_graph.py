@@ -80,7 +80,7 @@ def test_what_a_step_depends_on_is_in_its_fingerprint(make_step: MakeStep, monke
         # A change far above comes down to here.
         make_step(settings={"a": 1, "b": [1, 2]}, inputs=(make_step("before", inputs=(before,)),)),
     ]
-    monkeypatch.setitem(graph._VERSIONS, "corpus", graph._VERSIONS["corpus"] + 1)
+    monkeypatch.setitem(graph.VERSIONS, "corpus", graph.VERSIONS["corpus"] + 1)
     others.append(make_step(settings={"a": 1, "b": [1, 2]}))
     fingerprints = [step.fingerprint for step in [first, *others]]
     assert len(set(fingerprints)) == len(fingerprints)

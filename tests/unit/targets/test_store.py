@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 from transformers import BertConfig, BertForMaskedLM
 
 from lightpaff.data.token_table import TokenTable, write_token_table
@@ -312,6 +313,44 @@ def test_a_damaged_store_is_refused(store: Path, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", ["cut shard", "flipped bit", "missing shard"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_is_spoilt_is_asked_again_and_nothing_else(
+    store: Path, tmp_path: Path, ask: Ask, damage: str, parts: int
+) -> None:
+    before, asked = contents(store), []
+
+    def counting(batch: Batch) -> Projected | Dense:
+        asked.extend(batch.keys_B.tolist())
+        return ask(batch)
+
+    lost = load_file(first_shard(store))["keys"].tolist()
+    DAMAGES[damage][0](store)
+    data, place = open_data(tmp_path), place_at(store)
+    finished = [capture(request_of(data), place, counting, (part, parts)) for part in range(parts)]
+    assert capture(request_of(data), place, counting)
+    assert finished[-1] or parts > 1
+    assert sorted(asked) == sorted(lost)
+    after = contents(store)
+    assert {name: content for name, content in after.items() if name != MANIFEST} == {
+        name: content for name, content in before.items() if name != MANIFEST
+    }
+    assert len(TargetStore(place, FACTS).shards) == len(after) - 1
+
+
+def test_a_spoilt_shard_that_nobody_needs_is_forgotten(store: Path, tmp_path: Path, ask: Ask) -> None:
+    cut(store)
+    assert capture(replace(request_of(open_data(tmp_path)), ids=[np.zeros(0, np.int64)]), place_at(store), ask)
+    TargetStore(place_at(store), FACTS)
+
+
+def test_a_damaged_copy_of_what_is_remote_is_fetched_again(tmp_path: Path, ask: Ask) -> None:
+    place = Place("memory://bucket/copied", tmp_path / "copies")
+    assert capture(request_of(open_data(tmp_path)), place, ask)
+    cut(tmp_path / "copies")
+    assert TargetStore(place, FACTS).draws == DRAWS
+
+
 @pytest.mark.parametrize("change", MEANINGS)
 def test_a_store_of_something_else_is_refused(store: Path, tmp_path: Path, ask: Ask, change: str) -> None:
     key, value = MEANINGS[change]
@@ -367,8 +406,6 @@ def test_an_example_that_comes_twice_is_asked_about_once(tmp_path: Path, ask: As
 
 def keys_read_on_their_own(store: Path) -> Iterator[NDArray[np.uint64]]:
     """As docs/target-store.md says."""
-    from safetensors.numpy import load_file
-
     for shard in json.loads((store / MANIFEST).read_text())["shards"]:
         yield load_file(store / shard["file"])["keys"]
 
