@@ -115,6 +115,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_arms(self) -> Self:
+        stores: dict[str, dict[str, Any]] = {}
+        self._require_one_encoding(stores, "the student")
         for name, overrides in self.arms.items():
             if name in _TAKEN_ARMS or not _ARM_NAME.fullmatch(name):
                 raise ValueError(
@@ -127,13 +129,32 @@ class Recipe(Section):
                         f"arms.{name}: '{key}' is the same in all arms; give single keys of {', '.join(_OF_AN_ARM)}"
                     )
             try:
-                self.overridden(overrides)
+                arm = self.overridden(overrides)
             except ValidationError as error:
                 found = error.errors()[0]
                 place = ".".join(map(str, found["loc"]))
                 told = "" if isinstance(found["input"], dict) else f"; found {found['input']!r}"
                 raise ValueError(f"arms.{name}: {place}: {found['msg'].removeprefix('Value error, ')}{told}") from error
+            arm._require_one_encoding(stores, f"arms.{name}")
         return self
+
+    def _require_one_encoding(self, stores: dict[str, dict[str, Any]], who: str) -> None:
+        """Refuse to share a store with those in `stores` that write soft targets otherwise; joins them."""
+        stages = {"pretraining": self.pretraining.distillation} if self.pretraining is not None else {}
+        if FAMILIES[self.family].work != "classes":
+            # Of few classes all are kept, whatever the keys say.
+            stages["fine_tuning"] = self.fine_tuning.distillation
+        for stage, distillation in stages.items():
+            own, store = distillation.encoding_keys, distillation.targets.store
+            if own is None or store is None:
+                continue
+            there = stores.setdefault(f"{stage} {store}", {**own, "who": who})
+            for key, value in own.items():
+                if value != there[key]:
+                    raise ValueError(
+                        f"{who}: {stage}.distillation has {key} {value}, {there['who']} {there[key]}, and one store, "
+                        f"{store}, cannot hold both; give each a targets.store of its own, or leave them out"
+                    )
 
     def overridden(self, overrides: dict[str, Any]) -> "Recipe":
         """The recipe with other values for some keys (`fine_tuning.training.steps`), and no arms.

@@ -1,6 +1,6 @@
 """From a YAML file to a recipe: read, overridden, checked, its local paths anchored beside the file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,6 +143,16 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def _targets_in(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Where both stages and the arms say where soft targets are stored."""
+    for stage in ("pretraining", "fine_tuning"):
+        if content[stage] is not None:
+            yield content[stage]["distillation"]["targets"]
+        for keys in content["arms"].values():
+            if "store" in keys.get(key := f"{stage}.distillation.targets", {}):
+                yield keys[key]
+
+
 def _anchor_paths(recipe: Content, folder: Path) -> Content:
     def anchored(path: str) -> str:
         is_local = not path.startswith(("wheel:", "hub:", "/", "~")) and "://" not in path
@@ -160,6 +170,8 @@ def _anchor_paths(recipe: Content, folder: Path) -> Content:
         task["teacher"] = model_source(task["teacher"]) if task["teacher"] else None
     for source in corpus:
         source["path"] = anchored(source["path"])
+    for targets in _targets_in(content):
+        targets["store"] = anchored(targets["store"]) if targets.get("store") else None
     named = content["teacher"]["source"]
     if named is not None:
         content["teacher"]["source"] = [model_source(s) for s in ([named] if isinstance(named, str) else named)]

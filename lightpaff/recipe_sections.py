@@ -71,7 +71,7 @@ class Distillation(Section):
 
     weight: Annotated[float, Field(ge=0, le=1)]
     """λ: 0 is ordinary training, 1 listens to the teacher alone."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Softens both distributions; the term is scaled by its square (Hinton et al. 2015). The paper has 1."""
     divergence: Divergence = "forward_kl"
     """What the student has to bring down: KL(teacher || student), the paper's; the other direction; or their middle."""
@@ -87,6 +87,18 @@ class Distillation(Section):
         if self.targets.proposal != 1 and self.targets.kind == "top-k":
             raise ValueError("targets.proposal is for sampled, not for top-k; leave it out")
         return self
+
+    @property
+    def encoding_keys(self) -> dict[str, Any] | None:
+        """What says how soft targets are written where classes are many; None where none are stored."""
+        kind = "sampled" if self.targets.kind == "auto" else self.targets.kind
+        if self.weight == 0 or kind == "live" or self.divergence != "forward_kl":
+            return None
+        return {
+            "targets.kind": kind,
+            "temperature": self.temperature,
+            **self.targets.model_dump(include={"draws", "proposal"}),
+        }
 
 
 def _with_weight(usual: float) -> BeforeValidator:

@@ -110,12 +110,38 @@ def test_defaults_are_filled_in(recipe_file: Path) -> None:
         ("{deep: {fine_tuning.training.steps.x: 1}}", "arms.deep: 'fine_tuning.training.steps.x' is the same in all"),
         ("{two: {fine_tuning.training.steps: 5}}", "arms.two: fine_tuning.training: give exactly one of steps, tokens"),
         ("{loud: {fine_tuning.distillation.weight: 2}}", "arms.loud: fine_tuning.distillation.weight: .* found 2"),
+        (
+            "{warm: {pretraining.distillation.temperature: 2.0}}",
+            "arms.warm: pretraining.distillation has temperature 2.0, the student 1.0, and one store, ",
+        ),
+        (
+            "{many: {pretraining.distillation.targets: {store: own, draws: 3}}, "
+            "few: {pretraining.distillation.targets: {store: own, kind: top-k}}}",
+            "arms.few: pretraining.distillation has targets.kind top-k, arms.many sampled, and one store, ",
+        ),
         ("{odd: {fine_tuning.distillation.wait: 1}}", "arms.odd: fine_tuning.distillation.wait: .* found 1"),
     ],
 )
 def test_arms_that_are_none_are_refused(recipe_file: Path, arms: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Recipe.load(recipe_file, [f"arms={arms}"])
+        Recipe.load(recipe_file, ["pretraining.distillation.targets.store=stored", f"arms={arms}"])
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        "{pretraining.distillation.weight: 0.1}",
+        "{pretraining.distillation.weight: 0, pretraining.distillation.temperature: 2}",
+        "{pretraining.distillation.targets: {store: own}, pretraining.distillation.temperature: 2}",
+        "{pretraining.distillation.targets: {store: stored, kind: live}, pretraining.distillation.temperature: 2}",
+        "{pretraining.distillation.divergence: reverse_kl}",
+        # Of few classes all are kept.
+        "{fine_tuning.distillation.temperature: 2}",
+    ],
+)
+def test_arms_share_a_store_where_they_may(recipe_file: Path, arm: str) -> None:
+    stores = [f"{stage}.distillation.targets.store=stored" for stage in ("pretraining", "fine_tuning")]
+    assert Recipe.load(recipe_file, [*stores, f"arms={{other: {arm}}}"]).arms
 
 
 def test_the_metrics_of_a_regression_are_correlations(recipe_file: Path) -> None:
@@ -180,6 +206,10 @@ def test_the_last_override_wins(recipe_file: Path) -> None:
         ("student.layers=.nan", "key 'student.layers': "),
         ("fine_tuning.training.learning_rate=.inf", "key 'fine_tuning.training.learning_rate': "),
         ("fine_tuning.distillation.weight=1.5", "key 'fine_tuning.distillation.weight': "),
+        (
+            "fine_tuning.distillation.temperature=1.0e+30",
+            "key 'fine_tuning.distillation.temperature': Input should be less than or equal to 1000; found 1e+30",
+        ),
         ("fine_tuning.training.steps=3", "exactly one of steps, tokens and epochs; found steps, epochs"),
         ("fine_tuning.training.epochs=null", "exactly one of steps, tokens and epochs; found none"),
         ("teacher.source=5", "key 'teacher.source': Input should be a valid string; found 5"),
@@ -469,6 +499,32 @@ def test_local_paths_are_beside_the_recipe(recipe_file: Path) -> None:
     assert task.teacher == str(folder / "model")
     assert recipe.student.initialisation == str(folder / "small")
     assert recipe.teacher.source == ["owner/model", str(folder / "model"), "wheel:a==1#m"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("stored", "FOLDER/stored"),
+        ("../stored", "PARENT/stored"),
+        ("~/stored", "/home/somebody/stored"),
+        ("/stored", "/stored"),
+        ("s3://bucket/stored", "s3://bucket/stored"),
+        ("null", None),
+    ],
+)
+def test_stores_are_beside_the_recipe(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch, given: str, read: str | None
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    folder = recipe_file.parent
+    expected = read and read.replace("FOLDER", str(folder)).replace("PARENT", str(folder.parent))
+    keys = [f"{stage}.distillation.targets" for stage in ("pretraining", "fine_tuning")]
+    arms = ["arms={other: {" + ", ".join(f"{key}: {{store: {given}}}" for key in keys) + "}}"]
+    recipe = Recipe.load(recipe_file, [*(f"{key}.store={given}" for key in keys), *arms])
+    for read_recipe in (recipe, recipe.overridden(recipe.arms["other"])):
+        assert read_recipe.pretraining is not None
+        assert read_recipe.pretraining.distillation.targets.store == expected
+        assert read_recipe.fine_tuning.distillation.targets.store == expected
 
 
 def test_the_home_directory_is_found(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
