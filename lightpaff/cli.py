@@ -468,6 +468,8 @@ def main() -> None:
 def _describe_disk_error(error: OSError) -> str | None:
     if error.errno in FULL_DISK:
         return f"{error.filename or 'disk'}: {error.strerror}; {_FULL_DISK_REMEDY}"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: {error.strerror}; give a shorter one"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.filename}: {error.strerror}; give another --output or change its permissions"
     return None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightpaff.errors import UserError
+from lightpaff.progress import console
 
 MANIFEST = "manifest.json"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,10 +30,16 @@ _ERROR_NUMBER = re.compile(r"(?:os error|\[Errno) (\d+)")
 
 
 @contextlib.contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """No other process of this machine is inside for the same lock file, whose folder is made."""
+def alone_with(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """No other process of this machine is inside for the same lock file, whose folder is made; where one is,
+    `waiting` is said."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
+        if waiting is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                console.print(waiting)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -20,7 +20,7 @@ from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.context import evaluation_splits
 from lightpaff.pipeline.delivery import EXPORTS
-from lightpaff.pipeline.run import RECIPE, RUN, STEPS
+from lightpaff.pipeline.run import RECIPE, RUN, steps_beside
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Recipe
@@ -144,7 +144,7 @@ def _open_run(run: Path, task: str | None) -> _Run:
     chosen = task or tasks[0]
     roles = [role for role in content["roles"] if role["task"] == chosen]
     # Of a ready-made model the folder is absolute.
-    folders = {(role["kind"], role.get("arm")): run.parent / STEPS / role["folder"] for role in roles}
+    folders = {(role["kind"], role.get("arm")): steps_beside(run) / role["folder"] for role in roles}
     parts = [] if len(tasks) == 1 else [chosen]
     return _Run(
         directory=run,

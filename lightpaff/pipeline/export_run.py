@@ -16,7 +16,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, judge, why_not
 from lightpaff.pipeline.graph import run_step
-from lightpaff.pipeline.run import RECIPE, RUN, open_context, prepare
+from lightpaff.pipeline.run import RECIPE, RUN, only_run_in, open_context, prepare
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_families import FAMILIES
 from lightpaff.recipe_sections import Export
@@ -80,7 +80,8 @@ def export_student(run: Path, request: Export, *, task: str | None, output: Path
             f"{', or raise --tolerance' if is_tolerable else ''}"
         )
     destination = output or export_directory(run, len(graph.tasks) > 1, steps.task.name, request)
-    deliver_export(export, destination, context, steps)
+    with only_run_in(run):
+        deliver_export(export, destination, context, steps)
     return Exported(destination, export.checks, ": ".join(export.judgement))
 
 

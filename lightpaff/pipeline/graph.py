@@ -9,7 +9,8 @@ import fcntl
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,7 @@ from typing import Any
 
 from lightpaff import ranks
 from lightpaff.errors import UserError
-from lightpaff.files import MANIFEST, read_manifest, whole_directory
-from lightpaff.progress import console
+from lightpaff.files import MANIFEST, alone_with, read_manifest, whole_directory
 from lightpaff.recipe import fingerprint_of
 
 VERSIONS = {
@@ -206,14 +206,6 @@ def _lock_path(step: Step) -> Path:
     return step.root / f".{step.directory.name}.lock"
 
 
-@contextlib.contextmanager
-def _only_here(step: Step) -> Iterator[None]:
+def _only_here(step: Step) -> AbstractContextManager[None]:
     """Two runs that share a step do not do it at the same time: the second waits, then reuses it."""
-    step.root.mkdir(parents=True, exist_ok=True)
-    with open(_lock_path(step), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(f"{step.name}: another run is doing this step; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return alone_with(_lock_path(step), f"{step.name}: another run is doing this step; waiting for it")

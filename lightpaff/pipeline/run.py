@@ -9,8 +9,11 @@
 Steps are kept beside the runs, in `steps`, so that runs share them.
 """
 
+import contextlib
 import json
 import shutil
+import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -20,7 +23,7 @@ import yaml
 
 from lightpaff import ranks
 from lightpaff.errors import UserError
-from lightpaff.files import write_json_whole, write_whole
+from lightpaff.files import alone_with, write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph, data_steps
 from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.class_order import check_class_order
@@ -91,17 +94,18 @@ def run(recipe: Recipe, output: str | Path | None = None, command: str = "") -> 
         context = open_context(recipe, directory)
     exports = plan_exports(context)
     graph, done = prepare(context, exports.exports)
-    if ranks.is_first():
-        # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
-        _claim(directory, recipe)
-        plan = make_plan(context, graph, exports)
-        print_plan(plan, context, console)
-        require_disk_space(plan, context)
-    graph, failures = _do_steps(context, graph, exports.exports, done)
-    if not ranks.is_first():
-        return None
-    command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
-    return _deliver(Finished(context, graph, done, exports, failures, command), directory)
+    with only_run_in(directory) if ranks.is_first() else contextlib.nullcontext():
+        if ranks.is_first():
+            # Only now: a recipe whose inputs were refused has taken no directory, and can be corrected.
+            _claim(directory, recipe)
+            plan = make_plan(context, graph, exports)
+            print_plan(plan, context, console)
+            require_disk_space(plan, context)
+        graph, failures = _do_steps(context, graph, exports.exports, done)
+        if not ranks.is_first():
+            return None
+        command = command or f"lightpaff run {directory / RECIPE} --output {directory}"
+        return _deliver(Finished(context, graph, done, exports, failures, command), directory)
 
 
 def open_context(recipe: Recipe, directory: Path, made_with: dict[str, str] | None = None) -> RunContext:
@@ -112,7 +116,7 @@ def open_context(recipe: Recipe, directory: Path, made_with: dict[str, str] | No
         directory: the run's.
         made_with: of a finished run, what its steps were made with; left out, what there is now.
     """
-    root = directory.parent / STEPS
+    root = steps_beside(directory)
     _make_writable(root)
     hardware = choose_hardware(recipe)
     return RunContext(recipe, gather_inputs(recipe, root), hardware, root, made_with or what_decides_bits())
@@ -167,8 +171,33 @@ def _do_steps(
 
 
 def default_output(recipe: Recipe, output: str | Path | None) -> Path:
-    """Where a run goes."""
-    return Path(output) if output is not None else Path("runs") / recipe.name
+    """Where a run goes.
+
+    Raises:
+        UserError: where steps are.
+    """
+    directory = Path(output) if output is not None else Path("runs") / recipe.name
+    steps_beside(directory)
+    return directory
+
+
+def steps_beside(directory: Path) -> Path:
+    """The folder of the steps that a run's directory shares with those beside it.
+
+    Raises:
+        UserError: the directory is such a folder.
+    """
+    # "." and ".." do not say what they are beside.
+    named = directory if directory.name not in ("", "..") else directory.resolve()
+    if named.name == STEPS:
+        raise UserError(f"{directory}: '{STEPS}' is the name of the folder that runs share; give another --output")
+    return named.parent / STEPS
+
+
+def only_run_in(directory: Path) -> AbstractContextManager[None]:
+    """Nothing else writes into a run's directory meanwhile: what is half-written there is of a process that is gone."""
+    lock = steps_beside(directory) / f".{directory.resolve().name}.run.lock"
+    return alone_with(lock, f"{directory}: another process is at work there; waiting for it")
 
 
 def _require_free(directory: Path, recipe: Recipe) -> None:
@@ -191,7 +220,12 @@ def _is_taken(directory: Path) -> bool:
 
 
 def _claim(directory: Path, recipe: Recipe) -> None:
-    """Make the run's directory this recipe's, and free it of what a killed process left."""
+    """Make the run's directory this recipe's, and free it of what a killed process left.
+
+    Raises:
+        UserError: it has become another recipe's.
+    """
+    _require_free(directory, recipe)
     _make_writable(directory)
     for leftover in (*directory.rglob(".*.part"), *directory.rglob(".*.old")):
         if leftover.is_dir():
@@ -230,9 +264,9 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
 def _make_writable(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".write-probe"
-        probe.touch()
-        probe.unlink()
+        # It has no name that another process could take away.
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); give another --output") from error
 

@@ -16,7 +16,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
-from lightpaff.pipeline.run import MAY_FAIL
+from lightpaff.pipeline.run import MAY_FAIL, steps_beside
 from lightpaff.progress import console
 from lightpaff.study.cells import Cell, lay_out_all
 from lightpaff.study.comparing import StudyData, compare
@@ -70,10 +70,15 @@ def plan_study(study: Study, output: Path | None = None) -> list[tuple[str, Plan
 
 
 def study_directory(study: Study, output: Path | None) -> Path:
-    """Where a study goes."""
-    return output or Path("runs") / "studies" / "-".join(
-        filter(None, (study.name, Path(study.recipe).stem, study.task))
-    )
+    """Where a study goes.
+
+    Raises:
+        UserError: where steps are.
+    """
+    name = "-".join(filter(None, (study.name, Path(study.recipe).stem, study.task)))
+    directory = output or Path("runs") / "studies" / name
+    steps_beside(directory)
+    return directory
 
 
 def do_all(steps: list[Step]) -> dict[str, DoneStep]:

@@ -7,10 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from lightpaff import files
+from lightpaff.pipeline.run import only_run_in
 
 Refuse = Callable[..., str]
 
@@ -52,6 +58,32 @@ def test_output_with_other_files(tiny_recipe: Any, expect_refusal: Refuse) -> No
     remedy = "is not empty and holds no readable run.json, so it is no run; give another --output, or delete it"
     expect_refusal(tiny_recipe.write(), f"{tiny_recipe.output}: {remedy}", output=tiny_recipe.output)
     assert [path.name for path in tiny_recipe.output.iterdir()] == ["thesis.tex"]
+
+
+def test_output_with_a_long_name(tiny_recipe: Any, runs: Path, expect_refusal: Refuse) -> None:
+    output = runs / ("n" * 300)
+    expect_refusal(tiny_recipe.write(), f"{output}: File name too long; give a shorter one", output=output)
+
+
+def test_output_among_the_steps(finished_run: Any, runs: Path, expect_refusal: Refuse) -> None:
+    problem = f"{runs / 'steps'}: 'steps' is the name of the folder that runs share; give another --output"
+    expect_refusal(all_steps_done_recipe(finished_run), problem, output=runs / "steps")
+
+
+def test_a_second_run_in_one_directory_waits(
+    finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, said = copy_run(finished_run, tmp_path), Event()
+    monkeypatch.setattr(files, "console", SimpleNamespace(print=lambda told: said.set()))
+    half_written = copy / "tiny" / "student" / ".toy.part"
+    with ThreadPoolExecutor() as pool:
+        with only_run_in(copy / "tiny"):
+            half_written.touch()
+            second = pool.submit(run_cli, "run", all_steps_done_recipe(finished_run), "--output", copy / "tiny")
+            assert said.wait(60)
+            assert half_written.exists()
+        assert second.result().code == 0
+    assert not half_written.exists()
 
 
 def test_run_that_was_cut(finished_run: Any, tmp_path: Path, expect_refusal: Refuse) -> None:
