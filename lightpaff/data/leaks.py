@@ -1,8 +1,9 @@
 """Does training text contain examples of the evaluation sets?
 
-Texts are compared as lower-cased words (runs of letters, digits and underscores), so that punctuation, spacing and
-capitals do not hide a leak; in scripts that put no spaces between words, every letter is a word. The 8-word window
-follows the n-gram overlap checks usual for language models.
+Texts are compared as lower-cased words (runs of letters, digits and underscores), so that punctuation, spacing,
+capitals, characters that nobody sees (soft hyphens) and contractions that are cut ("does n't") do not hide a leak; in
+scripts that put no spaces between words, every letter is a word. The 8-word window follows the n-gram overlap checks
+usual for language models.
 """
 
 from collections import defaultdict

@@ -22,8 +22,8 @@ from lightpaff.files import MANIFEST, alone_with, read_manifest, whole_directory
 from lightpaff.recipe import fingerprint_of
 
 VERSIONS = {
-    "tokenizer": 3,
-    "corpus": 4,
+    "tokenizer": 4,
+    "corpus": 5,
     "task": 7,
     "initial": 3,
     "pretrain": 4,

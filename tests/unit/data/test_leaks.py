@@ -1,4 +1,6 @@
 import re
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -61,6 +63,28 @@ def test_examples_with_the_same_first_words_are_told_apart() -> None:
 def test_words_of_other_scripts_count_and_accents_are_composed() -> None:
     example = "Ο Αλέξης είδε μια πολύ καλή ταινία χθες café"
     assert LeakIndex([example]).find("και ο αλέξης είδε μια πολύ καλή ταινία χθες cafe\u0301") == example
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it does n't matter what they say , it 's so good",
+        "It doesn’t matter what they say, it’s so good!",
+        "it doesn't mat\u00adter what they say, it's so good",
+        "it\u200b doesn't\ufeff matter\nwhat\u2060 they say, it's so good",
+    ],
+)
+def test_contractions_that_are_cut_and_what_nobody_sees_hide_nothing(text: str) -> None:
+    plain = "It doesn't matter what they say, it's so good."
+    assert LeakIndex([plain]).find(f"before {text} after") == plain
+    assert LeakIndex([text]).find(f"before {plain} after") == text
+
+
+def test_every_format_character_is_seen_through() -> None:
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"]
+    example = " ".join(f"wo{character}rd" for character in characters)
+    text = " ".join(["word"] * len(characters))
+    assert LeakIndex([example]).find(text) == example
 
 
 def test_examples_without_words_are_nowhere() -> None:
