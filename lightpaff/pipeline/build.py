@@ -40,6 +40,7 @@ class TrainingStep:
         supervision: what it hears from a teacher; None where it hears nothing.
         asks_teacher: at every batch (`live`), `once` into a store, or `never`. What is captured once for several
             trainings counts for the first.
+        lets_teacher_write: its own targets, which count for the first of several trainings likewise.
         targets: of a student: where its soft targets come from, or would.
         budget: what its steps are counted over, in fine-tuning.
     """
@@ -55,6 +56,7 @@ class TrainingStep:
     asks_teacher: Literal["live", "once", "never"]
     targets: TargetChoice | None = None
     budget: Budget = "every row"
+    lets_teacher_write: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,15 @@ def _asks(supervision: Supervision | None, asked: set[str]) -> Literal["live", "
         return "never"
     if supervision.captured is None:
         return "live"
-    fingerprint = supervision.captured.step.fingerprint
-    is_first = fingerprint not in asked
-    asked.add(fingerprint)
-    return "once" if is_first else "never"
+    return "once" if _is_first(supervision.captured.step, asked) else "never"
+
+
+def _is_first(step: Step | None, asked: set[str]) -> bool:
+    """Whether nothing needed a step before; it joins what `asked`."""
+    if step is None or step.fingerprint in asked:
+        return False
+    asked.add(step.fingerprint)
+    return True
 
 
 def _task_steps(
@@ -261,6 +268,7 @@ def _fine_tune(
                 asks_teacher=_asks(supervision, asked),
                 targets=choices.get(arm.name),
                 budget=budget,
+                lets_teacher_write=_is_first(supervision.sequences if supervision else None, asked),
             )
         )
         models[arm.name, seed] = ModelSource.of_step(step)

@@ -88,7 +88,7 @@ def flops_of(context: RunContext, training: TrainingStep, workload: Workload) ->
     teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
     live = workload.tokens if training.asks_teacher == "live" else 0.0
     once = captured_tokens(training, workload)
-    if training.supervision is not None and training.supervision.sequences is not None:
+    if training.lets_teacher_write:
         assert training.task is not None
         # At most: every beam goes through the whole model, though the source is read once.
         once += training.task.generation.beams * workload.tokens_an_epoch

@@ -12,6 +12,10 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from lightpaff.pipeline.run import open_context, prepare
+from lightpaff.pipeline.workload import flops_of, workload_of
+from lightpaff.recipe import Recipe
+
 # What a user of the student runs: transformers alone, with lightpaff made impossible to import.
 PLAIN_USER = """
 import json, sys
@@ -230,3 +234,14 @@ def save_bart(folder: Path, texts: list[str]) -> None:
     model.final_logits_bias[0, [name.startswith("<0x") for name in names]] = -30.0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def test_what_the_teacher_writes_once_costs_once(finished_encoder_decoder_run: Any) -> None:
+    recipe = Recipe.load(finished_encoder_decoder_run.folder / "recipe.yaml", ["seeds.fine_tuning=[0, 1, 2]"])
+    context = open_context(recipe, finished_encoder_decoder_run.output)
+    graph, _ = prepare(context, [])
+    students = [one for one in graph.trainings if one.stage == "fine-tuning" and one.supervision is not None]
+    costs = [flops_of(context, one, workload_of(context, one)).once for one in students]
+    assert len(costs) == 3
+    assert costs[0] > 0
+    assert costs[1:] == [0, 0]
