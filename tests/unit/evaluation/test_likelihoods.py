@@ -58,6 +58,13 @@ def test_a_cut_perplexity_has_finite_intervals() -> None:
     assert paired_difference("perplexity", diverged, diverged, resamples=20).value == 0.0
 
 
+def test_no_perplexity_is_below_one() -> None:
+    """Neither is where an interval may reach: of one window nothing follows, and two seeds say little about a third."""
+    assert bootstrap_interval("perplexity", likelihoods([20.0], [10], [5]), resamples=20).low == 1.0
+    seeds = [likelihoods([low, low + 1] * 4, [10, 10] * 4, [5, 5] * 4) for low in (1.0, 60.0)]
+    assert bootstrap_interval("word_perplexity", seeds, resamples=20).low == 1.0
+
+
 def test_the_interval_holds_the_score_and_tells_a_harder_time_apart() -> None:
     first, second = random_likelihoods(300), random_likelihoods(300, harder=0.2)
     interval = bootstrap_interval("word_perplexity", [first, random_likelihoods(300, seed=1)])
