@@ -91,7 +91,8 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
         told = formats.joined([told, *costs])
     elif costs:
         told += f". It {formats.joined(costs)}"
-    is_close = difference is not None and turn_gain(difference)[1] >= 0
+    # Few rows say nothing against a student; that is no praise either.
+    is_close = difference is not None and turn_gain(difference)[1] >= 0 and _is_fair(task, teacher, student)
     # To be as good as a teacher that counting words beats is no praise.
     is_worth_it = all(_beats_words(data, task, arm) for arm in ("teacher", "student"))
     return Sentence("good" if is_close and is_worth_it else "neutral", f"{told}.")
@@ -104,6 +105,11 @@ def _tell_constant(task: TaskFacts, arms: Sequence[str], teacher: MeasuredModel,
         f"{who} {'give' if len(arms) > 1 else 'gives'} every row the same {task.answer}, so the scores ({scores}) say "
         "nothing about the task: train longer, with another learning rate or more rows."
     )
+
+
+def _is_fair(task: TaskFacts, teacher: MeasuredModel, student: MeasuredModel) -> bool:
+    share = _turned_share(task, student.value(task.metric), teacher.value(task.metric))
+    return share is not None and share >= FAIR_SHARE
 
 
 def _beats_words(data: ReportData, task: TaskFacts, arm: Literal["teacher", "student"]) -> bool:
@@ -191,7 +197,11 @@ def _without_praise(kind: Kind, share: float | None) -> Kind:
 
 def export_share(data: ReportData, task: TaskFacts, name: str) -> float | None:
     """An export's quality as a share of its teacher's, turned so that 1 and more is as good."""
-    own, reference = online_score(data, task, name), online_score(data, task, "teacher")
+    return _turned_share(task, online_score(data, task, name), online_score(data, task, "teacher"))
+
+
+def _turned_share(task: TaskFacts, own: float | None, reference: float | None) -> float | None:
+    """The same of two scores; None where one is missing or not above 0."""
     if own is None or reference is None or own <= 0 or reference <= 0:
         return None
     return own / reference if METRICS[task.metric].is_higher_better else reference / own

@@ -145,6 +145,16 @@ def test_a_student_that_is_not_measurably_above_the_teacher_is_close(clm_data: R
     assert write_verdict(replace(clm_data, comparisons=[level]))[1].kind == "good"
 
 
+def test_few_rows_are_no_praise(report_data: ReportData) -> None:
+    """An interval so wide that it says nothing against a student says nothing for it either."""
+    level = with_comparison(report_data, "student", "teacher", -0.5, 0.1)
+    assert write_verdict(level)[1].kind == "good"
+    rows = [replace(row, value=0.6 * row.value) if row.arm == "student" else row for row in level.rows]
+    sentence = write_verdict(replace(level, rows=rows))[1]
+    assert sentence.text.startswith("The student reaches 58.9 % of the teacher's accuracy")
+    assert sentence.kind == "neutral"
+
+
 def test_cards_of_perplexities(clm_data: ReportData) -> None:
     quality, _, speed, gain = headline_cards(clm_data)
     assert (quality.value, quality.label) == ("+8.4 %", "perplexity per word against the teacher's; lower is better")
