@@ -13,6 +13,7 @@ from lightpaff import ranks
 from lightpaff.errors import UserError
 from lightpaff.files import FULL_DISK
 from lightpaff.runtimes import Format, Quantisation, Runtime
+from lightpaff.training.interruption import StoppedError, swallowed_stops_come_again
 
 app = typer.Typer(
     add_completion=False,
@@ -444,7 +445,8 @@ def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, a stop in 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="lightpaff", standalone_mode=False)
+        with swallowed_stops_come_again():
+            code = app(sys.argv[1:] or ["--help"], prog_name="lightpaff", standalone_mode=False)
         # Typer turns Ctrl-C into this code, and says nothing.
         if code == _STOPPED:
             _fail(f"Stopped. Go on with: {_this_command()}", _STOPPED)
@@ -457,11 +459,7 @@ def main() -> None:
         if not (line := _describe_disk_error(error)):
             raise
         _fail(line, 2)
-    except Exception as error:
-        # Imported only here: the module is in memory by now if the error came from it.
-        stopped = sys.modules.get("lightpaff.training.interruption")
-        if stopped is None or not isinstance(error, stopped.StoppedError):
-            raise
+    except StoppedError as error:
         _fail(f"{error}. Go on with: {_this_command()}", _STOPPED)
 
 

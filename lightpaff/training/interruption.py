@@ -1,15 +1,41 @@
 """Stopping at a step's end: Ctrl-C asks, the loop saves and then stops."""
 
+import contextlib
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
 
 
 class StoppedError(Exception):
     """The work was stopped on request; what it had done is saved."""
+
+
+@contextlib.contextmanager
+def swallowed_stops_come_again() -> Iterator[None]:
+    """A Ctrl-C that comes while Python clears something away, where no error can be raised, comes again a moment
+    later."""
+    before = sys.unraisablehook
+
+    def tell_or_stop_again(found: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            before(found)
+            return
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = tell_or_stop_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 class StopRequest:
