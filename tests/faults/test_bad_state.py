@@ -156,7 +156,9 @@ def test_step_that_was_cut(step: str, file: str, finished_run: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda shard: shard.write_bytes(b"cut"), lambda shard: shutil.rmtree(shard.parents[1])]
+    "damage",
+    [lambda shard: shard.write_bytes(b"cut"), lambda shard: shutil.rmtree(shard.parents[1])],
+    ids=["a cut shard", "no store"],
 )
 def test_a_store_beside_the_run_is_made_whole_again(
     damage: Callable[[Path], object], finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]
