@@ -1,6 +1,6 @@
 """Exported taggers as functions of text. Imports neither torch nor transformers.
 
-Shapes: S tokens, V classes.
+Shapes: S tokens, V classes, W words of a text.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from lightpaff.data.words import Span, first_pieces, join_words, split_words
 from lightpaff.deployment.card import ExportCard
@@ -54,6 +54,7 @@ class Tagger:
     def __init__(self, runner: ClassRunner, tokenizer: Tokenizer, card: ExportCard) -> None:
         # What does not fit is read as the next part, so it is always the end that is cut off.
         self._logits = TextLogits(runner, tokenizer, replace(card, truncation_side="right"))
+        self._most_tokens = card.max_length
         self._labels, self._are_entities = card.labels, mark_entities(card.labels)
 
     def __call__(self, texts: str | Sequence[Words]) -> list[list[Tagged]]:
@@ -64,22 +65,12 @@ class Tagger:
             UserError: one of the texts is neither a text nor a list of words.
         """
         given = [texts] if isinstance(texts, str) else texts
-        cut = [_cut(text, number) for number, text in enumerate(given, start=1)]
-        words: list[list[_Word]] = [[] for _ in cut]
-        unread = [(number, 0) for number, (_, spans) in enumerate(cut) if spans]
-        while unread:
-            rests = [_from_word(*cut[number], first) for number, first in unread]
-            found = list(self._logits([text for text, _ in rests]))
-            places, unread = unread, []
-            for (number, first), (_, rest), (encoding, logits_SV) in zip(places, rests, found, strict=True):
-                starts = first_pieces(encoding.offsets, rest)
-                read = [word for word, start in enumerate(starts) if start >= 0]
-                spans = cut[number][1]
-                words[number] += [(spans[first + word], softmax(logits_SV[starts[word]])) for word in read]
-                following = first + read[-1] + 1 if read else len(spans)
-                if encoding.overflowing and following < len(spans):
-                    unread.append((number, following))
-        return [self._group(text, own) for (text, _), own in zip(cut, words, strict=True)]
+        readings = [_Reading(*_cut(text, number), self._most_tokens) for number, text in enumerate(given, start=1)]
+        while unread := [reading for reading in readings if reading.is_unread]:
+            found = self._logits([reading.part for reading in unread])
+            for reading, (encoding, logits_SV) in zip(unread, found, strict=True):
+                reading.read(encoding, logits_SV)
+        return [self._group(reading.text, reading.words) for reading in readings]
 
     def _group(self, text: str, words: list["_Word"]) -> list[Tagged]:
         tags = [self._labels[int(probability_V.argmax())] for _, probability_V in words]
@@ -96,10 +87,54 @@ _Word = tuple[Span, NDArray[np.float64]]
 """Where it is, and the probability of each tag."""
 
 
-def _from_word(text: str, spans: list[Span], word: int) -> tuple[str, list[Span]]:
-    """The text from a word on, and its words there."""
-    shift = spans[word][0]
-    return text[shift:], [(start - shift, end - shift) for start, end in spans[word:]]
+class _Reading:
+    """A text that is read part by part. Each part begins with a word and is cut into tokens by itself, as far as the
+    model may read it: a text takes no more than a few times the work of cutting it once.
+
+    Args:
+        text: as it was given.
+        spans: of its words.
+        most_tokens: that the model reads at once.
+    """
+
+    def __init__(self, text: str, spans: list[Span], most_tokens: int) -> None:
+        self.text, self._spans, self._most_tokens = text, spans, most_tokens
+        self.words: list[_Word] = []
+        self._first, self._last = 0, len(spans)
+        self._tokens_before_W: NDArray[np.int64] | None = None
+
+    @property
+    def is_unread(self) -> bool:
+        """There are words left."""
+        return self._first < len(self._spans)
+
+    @property
+    def part(self) -> str:
+        """What is to be read next."""
+        end = self._spans[self._last][0] if self._last < len(self._spans) else len(self.text)
+        return self.text[self._spans[self._first][0] : end]
+
+    def read(self, encoding: Encoding, logits_SV: NDArray[np.float32]) -> None:
+        """Take what the model gives for that part, and go on."""
+        spans = self._spans[self._first : self._last]
+        shifted = [(start - spans[0][0], end - spans[0][0]) for start, end in spans]
+        if self._tokens_before_W is None:
+            self._tokens_before_W = _tokens_before(encoding, shifted)
+        starts = first_pieces(encoding.offsets, shifted)
+        inside = [word for word, start in enumerate(starts) if start >= 0]
+        self.words += [(spans[word], softmax(logits_SV[starts[word]])) for word in inside]
+        is_cut = encoding.overflowing or self._last < len(self._spans)
+        self._first = self._first + inside[-1] + 1 if inside and is_cut else len(self._spans)
+        if self.is_unread:
+            # Twice: by itself a part may be cut into other tokens than within its text.
+            enough = self._tokens_before_W[self._first] + 2 * self._most_tokens
+            self._last = int(np.searchsorted(self._tokens_before_W, enough))
+
+
+def _tokens_before(whole: Encoding, spans: list[Span]) -> NDArray[np.int64]:
+    """How many tokens of its text stand before each word."""
+    offsets = [offset for part in (whole, *whole.overflowing) for offset in part.offsets]
+    return np.maximum.accumulate(np.array(first_pieces(offsets, spans), dtype=np.int64))
 
 
 def _cut(text: object, number: int) -> tuple[str, list[Span]]:
