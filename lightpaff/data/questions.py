@@ -139,18 +139,21 @@ def write_windows(
     return {name: count for name, count in facts.items() if count or name == "rows"}
 
 
-def cut_windows(tokenizer: "Tokenizer", question: str, context: str, max_length: int) -> list["Encoding"]:
-    """A question with its context in windows of at most `max_length` tokens, which overlap by a third of that.
-
-    A question takes less than half a window: of a longer one the beginning is read. The tokenizer's truncation is set
-    here.
-    """
+def cut_question(tokenizer: "Tokenizer", question: str, max_length: int) -> str:
+    """As much of a question as is read: it takes less than half a window. The tokenizer's truncation is taken away."""
     tokenizer.no_truncation()
     alone = tokenizer.encode(question, add_special_tokens=False)
     # A pair has up to four special tokens.
     longest = max_length // 2 - 2
-    if len(alone.ids) > longest:
-        question = question[: alone.offsets[longest - 1][1]]
+    return question[: alone.offsets[longest - 1][1]] if len(alone.ids) > longest else question
+
+
+def cut_windows(tokenizer: "Tokenizer", question: str, context: str, max_length: int) -> list["Encoding"]:
+    """A question with its context in windows of at most `max_length` tokens, which overlap by a third of that.
+
+    Of a long question the beginning is read (see `cut_question`). The tokenizer's truncation is set here.
+    """
+    question = cut_question(tokenizer, question, max_length)
     tokenizer.no_padding()
     tokenizer.enable_truncation(
         max_length, stride=max(0, min(max_length // 3, max_length // 2 - 5)), strategy="only_second"

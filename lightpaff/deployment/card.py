@@ -63,6 +63,12 @@ class ExportCard:
     truncation_side: str = "right"
     start: int | None = None
 
+    @property
+    def shares_scales(self) -> bool:
+        """All that ONNX Runtime reads in a call of 8 bits has one scale: texts that are read together change each
+        other's answers a little, and so do a text's tokens."""
+        return self.format == "onnx" and self.quantisation == "int8"
+
     def write(self, directory: Path) -> None:
         """Write `export.json` into the directory of the export."""
         write_json_whole(directory / CARD, asdict(self))

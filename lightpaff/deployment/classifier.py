@@ -55,8 +55,15 @@ class Classifier:
 
     def probabilities(self, texts: Texts) -> list[dict[str, float]]:
         """The same with the probability of every label; raises as a call does."""
+        return [probabilities for probabilities, _ in self.probabilities_and_cuts(texts)]
+
+    def probabilities_and_cuts(self, texts: Texts) -> list[tuple[dict[str, float], bool]]:
+        """The same, and whether it was too long to be read as a whole; raises as a call does."""
         found = self._logits(self._read(texts))
-        return [dict(zip(self._labels, softmax(row).tolist(), strict=True)) for _, row in found]
+        return [
+            (dict(zip(self._labels, softmax(row).tolist(), strict=True)), bool(encoding.overflowing))
+            for encoding, row in found
+        ]
 
 
 class Scorer:
@@ -78,7 +85,11 @@ class Scorer:
         Raises:
             UserError: as a classifier.
         """
-        return [float(row[0]) for _, row in self._logits(self._read(texts))]
+        return [score for score, _ in self.scores_and_cuts(texts)]
+
+    def scores_and_cuts(self, texts: Texts) -> list[tuple[float, bool]]:
+        """The same, and whether it was too long to be read as a whole; raises as a call does."""
+        return [(float(row[0]), bool(encoding.overflowing)) for encoding, row in self._logits(self._read(texts))]
 
 
 class TextLogits:

@@ -29,9 +29,8 @@ class ExportAnswers:
         card = ExportCard.read(directory)
         self._kind, self._max_length = card.kind, card.max_length
         self._runner: Any = open_export(card, directory)
-        # ONNX Runtime's 8 bits have one scale for all activations of a call: texts answered together change each
-        # other's answers a little, and online most come alone.
-        self._is_alone = card.format == "onnx" and card.quantisation == "int8"
+        # Online most texts come alone.
+        self._is_alone = card.shares_scales
 
     def logits(self, batch: Batch) -> Tensor:
         """Of a classifier, whose targets are the rows, or of what has logits for tokens."""

@@ -4,12 +4,12 @@ Shapes: B windows, S tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from lightpaff.data.questions import context_spans, cut_windows, plain_text
+from lightpaff.data.questions import context_spans, cut_question, cut_windows, plain_text
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import pad_right, segments_of, softmax
 from lightpaff.deployment.runner import ClassRunner
@@ -28,12 +28,14 @@ class Extracted:
         text: the characters of the context from `start` to `end`; empty where the model says that there is no answer.
         start, end: in the context as it was given; both 0 for no answer.
         score: the probability of its start times that of its end among the tokens of its window, 0 to 1.
+        is_cut: of the question, only the beginning was read.
     """
 
     text: str
     start: int
     end: int
     score: float
+    is_cut: bool = False
 
 
 class Extractor:
@@ -56,7 +58,11 @@ class Extractor:
         """
         is_one = isinstance(pairs, tuple) and len(pairs) == 2 and all(isinstance(text, str) for text in pairs)
         given: Sequence[object] = [pairs] if is_one else list(pairs)
-        return [self._answer(*_require_pair(pair, number)) for number, pair in enumerate(given, start=1)]
+        return [self._answer_to(*_require_pair(pair, number)) for number, pair in enumerate(given, start=1)]
+
+    def _answer_to(self, question: str, context: str) -> Extracted:
+        read = cut_question(self._tokenizer, question, self._card.max_length)
+        return replace(self._answer(read, context), is_cut=read != question)
 
     def _answer(self, question: str, context: str) -> Extracted:
         windows = cut_windows(self._tokenizer, question, context, self._card.max_length)

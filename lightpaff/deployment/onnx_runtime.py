@@ -3,6 +3,7 @@
 Shapes: B rows, S tokens, K of them whose logits are wanted, V classes or vocabulary.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,25 @@ class OnnxTokenRunner:
         # The graph knows no padding.
         return continue_by_length(prompts, lambda rows: self._continue(np.array(rows, dtype=np.int64), new_tokens))
 
+    def write_on(self, prompt: list[int], written: list[int], new_tokens: int) -> list[int]:
+        """What follows a prompt after what it was continued with before, which is read token by token as it was
+        written: in 8 bits, what is read at once has other numbers."""
+        return self._continue(np.array([prompt], dtype=np.int64), new_tokens, written)[0]
+
     def nll(self, rows: list[list[int]]) -> list[NDArray[np.float32]]:
         """-log P of every token of a row after its first, given those before it, in nats; one row at a time."""
         return [self._nll_of_row(np.array(row, dtype=np.int64)) for row in rows]
 
-    def _continue(self, ids_BS: Ids, new_tokens: int) -> list[list[int]]:
+    def _continue(self, ids_BS: Ids, new_tokens: int, written: Sequence[int] = ()) -> list[list[int]]:
         past = self._nothing_read(len(ids_BS))
         new: list[Ids] = []
-        for _ in range(new_tokens):
+        for place in range(len(written) + new_tokens):
             logits_BKV, past = self._step(ids_BS, [ids_BS.shape[1] - 1], past)
             ids_BS = logits_BKV[:, -1].argmax(axis=-1)[:, None]
+            if place < len(written):
+                ids_BS[:] = written[place]
             new.append(ids_BS)
-        return np.concatenate(new, axis=1).tolist() if new else [[] for _ in ids_BS]
+        return np.concatenate(new, axis=1)[:, len(written) :].tolist() if new else [[] for _ in ids_BS]
 
     def _nll_of_row(self, ids_S: Ids) -> NDArray[np.float32]:
         past = self._nothing_read(1)

@@ -27,6 +27,10 @@ class Encoded(Protocol):
     def ids(self) -> list[int]:
         """Their numbers, special ones included."""
 
+    @property
+    def overflowing(self) -> Sequence[object]:
+        """What was cut off; nothing where the text was not too long."""
+
 
 @dataclass(frozen=True)
 class PieceRules:
@@ -57,6 +61,7 @@ class PieceRules:
 @dataclass(frozen=True)
 class _Ids:
     ids: list[int]
+    overflowing: list[str]
 
 
 class PieceTokenizer:
@@ -88,7 +93,7 @@ class PieceTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """The tokens of each text, with those before and after it."""
-        return [_Ids(self._encode(text)) for text in texts]
+        return [self._encode(text) for text in texts]
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The text of each row, without special tokens."""
@@ -97,13 +102,16 @@ class PieceTokenizer:
         joined = [self._cut.decode_pieces([token for token in row if token not in special]) for row in rows_of_tokens]
         return [str(text).replace(_SPACE, " ").strip() for text in joined]
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> _Ids:
         rules, tokens = self._rules, self._tokenise(text)
+        over: list[str] = []
         if self._longest is not None:
             room = max(self._longest - len(rules.before) - len(rules.after), 0)
-            tokens = tokens[:room] if self._direction == "right" else tokens[max(len(tokens) - room, 0) :]
+            first = 0 if self._direction == "right" else max(len(tokens) - room, 0)
+            tokens, over = tokens[first : first + room], tokens[:first] + tokens[first + room :]
         unknown = rules.vocabulary[rules.unknown]
-        return [rules.vocabulary.get(token, unknown) for token in (*rules.before, *tokens, *rules.after)]
+        ids = [rules.vocabulary.get(token, unknown) for token in (*rules.before, *tokens, *rules.after)]
+        return _Ids(ids, over)
 
     def _tokenise(self, text: str) -> list[str]:
         tokens: list[str] = []

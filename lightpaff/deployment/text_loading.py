@@ -1,14 +1,15 @@
 """Exported decoders and encoder-decoders as functions from text to text. Imports neither torch nor transformers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES, PieceTokenizer
-from lightpaff.deployment.runner import TextRunner, TokenRunner, open_export
+from lightpaff.deployment.runner import TextRunner, open_export
 from lightpaff.deployment.texts import read_prompts, read_texts
 from lightpaff.errors import UserError, one_line
 from lightpaff.runtimes import RUNTIMES, WORKS, runtimes_for
@@ -16,6 +17,7 @@ from lightpaff.runtimes import RUNTIMES, WORKS, runtimes_for
 TOKENIZER = "tokenizer.json"
 
 _TEXTS_TOGETHER = 16
+_USUAL_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -26,42 +28,65 @@ class Written:
         read: tokens of what it was given, as it read them.
         tokens: that it wrote, without the end token.
         is_ended: the model ended it, and not the room for it.
+        is_cut: of what it was given, not all was read.
+        ids: of a decoder, the tokens that it read and those that it wrote: where it goes on.
     """
 
     text: str
     read: int
     tokens: int
     is_ended: bool
+    is_cut: bool = False
+    ids: tuple[int, ...] = ()
 
 
 class Continuer:
     """Continues texts with an exported decoder.
 
     Args:
-        runner: of the model.
+        runner: of the model (see `runner.TokenRunner`); where it shares scales, ONNX Runtime's.
         tokenizer: of the model.
-        max_length: the most tokens of a prompt and what is written together.
-        start: the id of the token that a document begins with; None where there is none.
+        card: of the export: the most tokens of a prompt and what is written together, the token that a document
+            begins with, and whether what is read at once shares scales.
     """
 
-    def __init__(self, runner: TokenRunner, tokenizer: Tokenizer, max_length: int, start: int | None = None) -> None:
-        self._runner, self._tokenizer, self._max_length = runner, tokenizer, max_length
-        self._start = [] if start is None else [start]
+    def __init__(self, runner: Any, tokenizer: Tokenizer, card: ExportCard) -> None:
+        self._runner, self._tokenizer = runner, tokenizer
+        self._max_length, self._shares_scales = card.max_length, card.shares_scales
+        self._start = [] if card.start is None else [card.start]
         self._special = _special_ids(tokenizer)
 
-    def __call__(self, prompts: str | Sequence[str], new_tokens: int = 32) -> list[str]:
+    @property
+    def usual_tokens(self) -> int:
+        """That are written where nobody says how many: 32, or half of what the model holds."""
+        return min(_USUAL_TOKENS, max(self._max_length // 2, 1))
+
+    def __call__(self, prompts: str | Sequence[str], new_tokens: int | None = None) -> list[str]:
         """What follows each prompt: up to `new_tokens` tokens, the most likely each time; the prompt is not repeated.
 
         A text ends where the model writes a special token. Of a prompt that is too long, the last tokens are read; a
         whole one is read from the start token on, as in training.
 
+        Args:
+            prompts: one or more.
+            new_tokens: left out, `usual_tokens`.
+
         Raises:
             UserError: a prompt is empty, or `new_tokens` leave no room for one.
         """
-        return [written.text for written in self.write(prompts, new_tokens)]
+        tokens = self.usual_tokens if new_tokens is None else new_tokens
+        return [written.text for written in self.write(prompts, tokens)]
 
     def write(self, prompts: str | Sequence[str], new_tokens: int) -> list[Written]:
         """As the call, with how each text ended.
+
+        Raises:
+            UserError: as the call.
+        """
+        return self.write_on(self.begin(prompts, new_tokens), new_tokens)
+
+    def begin(self, prompts: str | Sequence[str], new_tokens: int) -> list[Written]:
+        """Prompts as they are read where so many tokens are to follow; nothing is written yet.
 
         Raises:
             UserError: as the call.
@@ -70,25 +95,39 @@ class Continuer:
         if not 0 < new_tokens < self._max_length:
             raise UserError(f"new_tokens: is {new_tokens}; give 1 to {self._max_length - 1}")
         room = self._max_length - new_tokens
-        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        for number, encoding in enumerate(encodings):
+        begun = []
+        for number, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False), start=1):
             if not encoding.ids:
-                raise UserError(f"prompts: number {number + 1} is empty; give each a word to begin with")
-        rows = [[*self._start, *encoding.ids][-room:] for encoding in encodings]
+                raise UserError(f"prompts: number {number} is empty; give each a word to begin with")
+            ids = (*self._start, *encoding.ids)[-room:]
+            begun.append(Written("", len(ids), 0, is_ended=False, is_cut=len(encoding.ids) > room, ids=ids))
+        return begun
+
+    def write_on(self, begun: Sequence[Written], new_tokens: int) -> list[Written]:
+        """What was begun, with so many more tokens, for which there has to be room. What was written stays as it is,
+        and is read again: at once, or as it was written where otherwise other tokens could follow."""
         found: list[Written] = []
-        for first in range(0, len(rows), _TEXTS_TOGETHER):
-            batch = rows[first : first + _TEXTS_TOGETHER]
-            continued = self._runner.continue_prompts(batch, new_tokens)
-            found += [self._written_after(row, new) for row, new in zip(batch, continued, strict=True)]
+        for first in range(0, len(begun), _TEXTS_TOGETHER):
+            batch = begun[first : first + _TEXTS_TOGETHER]
+            new = self._continue(batch, new_tokens)
+            found += [self._written_after(one, own) for one, own in zip(batch, new, strict=True)]
         return found
 
-    def _written_after(self, prompt: list[int], new: list[int]) -> Written:
+    def _continue(self, begun: Sequence[Written], new_tokens: int) -> list[list[int]]:
+        if self._shares_scales and any(one.tokens for one in begun):
+            rows = [(list(one.ids[: one.read]), list(one.ids[one.read :])) for one in begun]
+            return [self._runner.write_on(prompt, written, new_tokens) for prompt, written in rows]
+        continued: list[list[int]] = self._runner.continue_prompts([list(one.ids) for one in begun], new_tokens)
+        return continued
+
+    def _written_after(self, begun: Written, new: list[int]) -> Written:
         end = next((place for place, id_ in enumerate(new) if id_ in self._special), len(new))
-        before = self._tokenizer.decode(prompt)
-        whole = self._tokenizer.decode(prompt + new[:end])
+        prompt, ids = list(begun.ids[: begun.read]), [*begun.ids, *new[:end]]
+        before, whole = self._tokenizer.decode(prompt), self._tokenizer.decode(ids)
         # Decoded alone, the first new token may lose its space, or its part of a character.
-        text = whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(new[:end])
-        return Written(text, len(prompt), end, is_ended=end < len(new))
+        text = whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(ids[begun.read :])
+        tokens = len(ids) - begun.read
+        return replace(begun, text=text, tokens=tokens, is_ended=end < len(new), ids=tuple(ids))
 
 
 class Writer:
@@ -119,7 +158,12 @@ class Writer:
         Raises:
             UserError: one of them is no text.
         """
-        return [written.text for written in self.write(texts, self._card.max_target_length)]
+        return [written.text for written in self.write(texts, self.usual_tokens)]
+
+    @property
+    def usual_tokens(self) -> int:
+        """That are written at most where nobody says how many: as many as the export does."""
+        return self._card.max_target_length
 
     def write(self, texts: str | Sequence[str], most_tokens: int) -> list[Written]:
         """As the call, of at most so many tokens, with how each text ended.
@@ -128,7 +172,8 @@ class Writer:
             UserError: as the call.
         """
         texts = read_texts(texts)
-        rows = [self._first + encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        encodings = self._tokenizer.encode_batch(texts)
+        rows = [self._first + encoding.ids for encoding in encodings]
         found: list[Written] = []
         for first in range(0, len(rows), _TEXTS_TOGETHER):
             batch = rows[first : first + _TEXTS_TOGETHER]
@@ -139,9 +184,10 @@ class Writer:
                 max_tokens=most_tokens,
             )
             told = self._tokenizer.decode_batch(written)
+            cut = [bool(encoding.overflowing) for encoding in encodings[first : first + _TEXTS_TOGETHER]]
             found += [
-                Written(text.strip(), len(row), len(ids), is_ended=len(ids) < most_tokens)
-                for row, ids, text in zip(batch, written, told, strict=True)
+                Written(text.strip(), len(row), len(ids), is_ended=len(ids) < most_tokens, is_cut=is_cut)
+                for row, ids, text, is_cut in zip(batch, written, told, cut, strict=True)
             ]
         return found
 
@@ -154,7 +200,7 @@ def load_continuer(card: ExportCard, directory: Path, threads: int = 0) -> Conti
     """
     _check_format(card, directory)
     runner = open_export(card, directory, threads)
-    return Continuer(runner, _open_tokenizer(directory), card.max_length, card.start)
+    return Continuer(runner, _open_tokenizer(directory), card)
 
 
 def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:

@@ -96,6 +96,21 @@ def test_pairs_have_segments_and_long_texts_are_cut(tmp_path: Path) -> None:
     assert score("good " * 50) == pytest.approx([4])  # Two of the six tokens are special.
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_of_a_long_text_it_is_told_that_it_was_cut(pairs: bool, tmp_path: Path) -> None:
+    folder = write_bag_of_words(tmp_path, max_length=6)
+    replace(ExportCard.read(folder), pairs=pairs).write(folder)
+    classify = load(folder, threads=1)
+    assert isinstance(classify, Classifier)
+    fits, long = ("good", "bad film"), ("good film", "bad film")
+    texts = [fits, long] if pairs else ["good bad film book", "good bad film book film"]
+    assert [is_cut for _, is_cut in classify.probabilities_and_cuts(texts)] == [False, True]
+    folder = write_bag_of_words(tmp_path, "scores", max_length=6)
+    score = load(folder, threads=1)
+    assert isinstance(score, Scorer)
+    assert score.scores_and_cuts(["good", "good " * 9]) == [(1, False), (4, True)]
+
+
 def test_what_cannot_be_loaded_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no export\.json"):
         load(tmp_path)

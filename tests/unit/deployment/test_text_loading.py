@@ -1,5 +1,6 @@
 """Texts through exported decoders and encoder-decoders, without torch, transformers or, for the example, lightpaff."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.model_card import usage_example
+from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
 from lightpaff.deployment.text_loading import Written, load_continuer, load_writer
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import generate
@@ -160,8 +162,48 @@ def test_a_continuation_ends_at_a_special_token(decoder: tuple[PreTrainedModel, 
     _, tokenizer, export = decoder
     continuer = load_continuer(CONTINUER, export, threads=1)
     first, second, end = (*tokenizer("ab")["input_ids"][:2], tokenizer.eos_token_id)
-    assert continuer._written_after([first], [second, end, second]) == Written("b", 1, 1, is_ended=True)
-    assert continuer._written_after([first], [second]) == Written("b", 1, 1, is_ended=False)
+    begun = Written("", 1, 0, is_ended=False, ids=(first,))
+    written = Written("b", 1, 1, is_ended=True, ids=(first, second))
+    assert continuer._written_after(begun, [second, end, second]) == written
+    assert continuer._written_after(begun, [second]) == replace(written, is_ended=False)
+
+
+@pytest.mark.parametrize("shares_scales", [False, True])
+def test_what_is_written_in_pieces_is_what_is_written_at_once(
+    shares_scales: bool, onnx_decoder: tuple[PreTrainedModel, Any, Path]
+) -> None:
+    export = onnx_decoder[2]
+    card = replace(ONNX_CONTINUER, quantisation="int8" if shares_scales else "none")
+    continuer = load_continuer(card, export, threads=1)
+    long = " ".join(TEXTS * 4)
+    whole = continuer.write([*TEXTS, long], 20)
+    pieces = continuer.begin([*TEXTS, long], 20)
+    assert [one.is_cut for one in pieces] == [False, False, False, True]
+    for tokens in (3, 4, 13):
+        before, pieces = pieces, continuer.write_on(pieces, tokens)
+        assert all(one.text.startswith(other.text.rstrip("\ufffd")) for one, other in zip(pieces, before, strict=True))
+    assert pieces == whole
+
+
+def test_a_model_whose_whole_room_is_little_still_answers(onnx_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    export = onnx_decoder[2]
+    continuer = load_continuer(replace(ONNX_CONTINUER, max_length=16), export, threads=1)
+    assert continuer(TEXTS[0]) == continuer(TEXTS[0], new_tokens=8)
+    assert load_continuer(replace(ONNX_CONTINUER, max_length=90), export, threads=1).usual_tokens == 32
+
+
+def test_in_8_bits_what_was_written_is_read_as_it_was_written(
+    decoder: tuple[PreTrainedModel, Any, Path], tmp_path: Path
+) -> None:
+    _, tokenizer, _ = decoder
+    (tmp_path / "int8").mkdir()
+    export_onnx(tmp_path / "model", tmp_path / "int8", "int8")
+    runner = OnnxTokenRunner(tmp_path / "int8", threads=1)
+    prompts = [tokenizer(text)["input_ids"] for text in TEXTS]
+    for prompt, other in itertools.pairwise(prompts):
+        [whole] = runner.continue_prompts([prompt], 12)
+        assert runner.write_on(prompt, whole[:5], 7) == whole[5:]
+        assert runner.write_on(prompt, other[:5], 7) != whole[5:], "the test has to be about tokens that matter"
 
 
 def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
@@ -216,6 +258,11 @@ def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: py
         # The example cuts no text.
         uncut = ExportCard(**vars(card) | {"max_length": 48})
         assert printed.strip() == load_writer(uncut, export, threads=1)("A text to read.")[0]
+
+
+def test_of_a_long_source_it_is_told_that_it_was_cut(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
+    written = load_writer(WRITER, encoder_decoder[2], threads=1).write(["a", TEXTS[0]], 3)
+    assert [(one.is_cut, one.read) for one in written] == [(False, 3), (True, 12)]
 
 
 def test_what_does_not_fit_is_refused(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
