@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from lightpaff.deployment.text_loading import Written
 from lightpaff.errors import UserError
-from lightpaff.serving.answering import Input, Served, check_input
+from lightpaff.serving.answering import Input, Served, check_input, size_of
 from lightpaff.serving.batcher import Batcher, ClosedError, QueueFullError
 from lightpaff.serving.completions import Asked, completion, events, head_of, read_completion
 from lightpaff.serving.limits import Limits
@@ -26,9 +27,11 @@ from lightpaff.serving.refused import RefusedError
 from lightpaff.serving.schemas import ANSWERS, COMPLETIONS, documented
 from lightpaff.serving.settings import ServeSettings
 from lightpaff.serving.shadow import Shadow
+from lightpaff.serving.work import Work, cut
 
 _TOKENS_A_PIECE = 8
 """Of the first piece of a streamed completion."""
+_HUNG_UP = "http.disconnect"
 _STATIC = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -86,6 +89,11 @@ def _static(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
     return send
 
 
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != _HUNG_UP:
+        pass
+
+
 class _Server:
     """The endpoints, and what they share."""
 
@@ -104,8 +112,9 @@ class _Server:
         """Ready from the start to the end; what was accepted is answered before the end."""
         settings = self._settings
         waits = settings.wait_ms / 1000
+        pieces = partial(cut, most_size=self.served.most_together)
         told = self._metrics.batches.observe, self._metrics.queued.set
-        self._batcher = Batcher(self._run, settings.most_together, waits, settings.queue, *told)
+        self._batcher = Batcher(self.served.do, settings.most_together, waits, settings.queue, pieces, *told)
         yield
         await self._batcher.close()
         if self._shadow is not None:
@@ -115,7 +124,7 @@ class _Server:
         """Answers to texts or pairs, in order."""
         inputs = self._inputs(await self._body(request))
         started = time.perf_counter()
-        found = await self._ask([("answer", one, 0) for one in inputs])
+        found = await self._ask(request, self._answers_to(inputs))
         if self._shadow is not None:
             self._shadow.compare(inputs, found, self._metrics.count_comparison)
         self._metrics.inputs.inc(len(inputs))
@@ -126,7 +135,7 @@ class _Server:
         """The student's answers beside the teacher's, where there is one in its shadow."""
         inputs = self._inputs(await self._body(request))
         started = time.perf_counter()
-        found = await self._ask([("answer", one, 0) for one in inputs])
+        found = await self._ask(request, self._answers_to(inputs))
         content: dict[str, Any] = {
             "kind": self.served.card.kind,
             "pairs": self.served.reads_pairs,
@@ -151,7 +160,11 @@ class _Server:
         body = await self._body(request)
         # A translation is as long as it has to be, and what follows a prompt is as long as one likes.
         usual = None if self.served.continues else self.served.most_tokens
-        most = min(self._settings.most_tokens, self.served.card.max_length - 1)
+        most = (
+            min(self._settings.most_tokens, self.served.most_tokens)
+            if self.served.continues
+            else self._settings.most_tokens
+        )
         try:
             asked = read_completion(body, most, usual)
         except UserError as error:
@@ -162,10 +175,11 @@ class _Server:
         if asked.is_streamed:
             if len(inputs) != 1:
                 raise RefusedError(422, "input", "stream: give one prompt")
-            pieces = self._pieces(str(inputs[0]), asked)
+            pieces = self._pieces(request, str(inputs[0]), asked)
             first = await anext(pieces)
             return StreamingResponse(events(head, asked, first, pieces), media_type="text/event-stream")
-        return JSONResponse(completion(head, asked, await self._ask([("write", one, asked.tokens) for one in inputs])))
+        works = [Work("write", one, size_of(one), asked.tokens, asked.tokens) for one in inputs]
+        return JSONResponse(completion(head, asked, await self._ask(request, works)))
 
     async def models(self) -> Response:
         """The one model that is served."""
@@ -205,51 +219,59 @@ class _Server:
     def _checked(self, values: list[Any], reads_pairs: bool, name: str) -> list[Input]:
         if not 1 <= len(values) <= self._settings.most_inputs:
             raise RefusedError(422, "input", f"{name}: has {len(values)}; give 1 to {self._settings.most_inputs}")
+        most, is_cleaned = self._settings.most_characters, not self.served.continues
         try:
-            return [
-                check_input(value, reads_pairs, self._settings.most_characters, f"{name}.{number}")
+            inputs = [
+                check_input(value, reads_pairs, is_cleaned, most, f"{name}.{number}")
                 for number, value in enumerate(values)
             ]
         except UserError as error:
             raise RefusedError(422, "input", str(error)) from error
+        most_in_all = self._settings.most_characters_in_all
+        if (characters := sum(map(size_of, inputs))) > most_in_all:
+            raise RefusedError(
+                422, "input", f"{name}: have {characters:,} characters in all; {most_in_all:,} are the most"
+            )
+        return inputs
 
-    async def _ask(self, inputs: list[Any]) -> list[Any]:
+    def _answers_to(self, inputs: list[Input]) -> list[Work]:
+        return [Work("answer", one, size_of(one)) for one in inputs]
+
+    async def _ask(self, request: Request, works: list[Work]) -> list[Any]:
+        """What comes of the work, as long as the client waits for it."""
         assert self._batcher is not None
+        asked = asyncio.ensure_future(self._batcher.submit(works, self._settings.timeout_s))
+        gone = asyncio.ensure_future(_hung_up(request))
         try:
-            return await self._batcher.submit(inputs, self._settings.timeout_s)
+            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise RefusedError(499, "gone", "the client has hung up")
+            return asked.result()
         except (QueueFullError, ClosedError) as error:
             raise RefusedError(503, "full", "too many requests wait; try again in a second") from error
         except TimeoutError as error:
             raise RefusedError(503, "late", "no answer in time; try again in a second") from error
         except UserError as error:
             raise RefusedError(422, "input", str(error)) from error
+        finally:
+            asked.cancel()
+            gone.cancel()
 
-    def _run(self, asked: list[Any]) -> list[Any]:
-        """A batch: answers together, and texts of one length together."""
-        found: list[Any] = [None] * len(asked)
-        for kind, tokens in dict.fromkeys((kind, tokens) for kind, _, tokens in asked):
-            numbers = [number for number, one in enumerate(asked) if (one[0], one[2]) == (kind, tokens)]
-            inputs = [asked[number][1] for number in numbers]
-            answers: list[Any] = self.served.answer(inputs) if kind == "answer" else self.served.write(inputs, tokens)
-            for number, answer in zip(numbers, answers, strict=True):
-                found[number] = answer
-        return found
-
-    async def _pieces(self, prompt: str, asked: Asked) -> AsyncIterator[tuple[str, Written]]:
-        """What is written, in pieces, each as long as all before, so that no more than twice the work is done; at once
-        where a text is searched for as a whole."""
-        said, room = "", _TOKENS_A_PIECE if self.served.continues else asked.tokens
+    async def _pieces(self, request: Request, prompt: str, asked: Asked) -> AsyncIterator[tuple[str, Written]]:
+        """What is written, in pieces, each as long as all before, so that what was written is read again a few times
+        only; at once where a text is searched for as a whole."""
+        tokens = min(_TOKENS_A_PIECE, asked.tokens) if self.served.continues else asked.tokens
+        work, said, left = Work("write", prompt, len(prompt), tokens, asked.tokens), "", asked.tokens
         while True:
-            [written] = await self._ask([("write", prompt, min(room, asked.tokens))])
+            [written] = await self._ask(request, [work])
+            left -= work.tokens
             told = asked.told(written)
-            is_last = room >= asked.tokens or told.reason == "stop"
+            is_last = not left or told.reason == "stop"
             text = told.text if is_last else asked.sure(told.text)
-            if not text.startswith(said):
-                raise RefusedError(422, "input", "the prompt is too long to be streamed; ask without stream")
             yield text[len(said) :], written
             if is_last:
                 return
-            said, room = text, 2 * room
+            work, said = Work("write", written, written.read + written.tokens, min(written.tokens, left)), text
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Say why a request gets no answer."""

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 AnswerAll = Callable[[list[Any]], Sequence[Any]]
+Cut = Callable[[list[Any]], list[list[int]]]
 
 
 class QueueFullError(Exception):
@@ -19,22 +20,36 @@ class ClosedError(Exception):
     """The server is stopping."""
 
 
-@dataclass(frozen=True)
 class _Waiting:
-    inputs: list[Any]
-    future: "asyncio.Future[list[Any]]"
-    deadline: float
+    """A request: its inputs, and the answers as they come."""
+
+    def __init__(self, inputs: list[Any], timeout_s: float) -> None:
+        self.inputs = inputs
+        self.answers: list[Any] = [None] * len(inputs)
+        self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._deadline = time.monotonic() + timeout_s
+
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody waits for it still."""
+        return not self.future.done() and time.monotonic() < self._deadline
+
+
+_Place = tuple[_Waiting, int]
+"""An input of a request."""
 
 
 class Batcher:
     """Answers inputs together.
 
     Args:
-        answer: answers a list of inputs; it is called in a thread of its own, never twice at a time.
+        answer: answers a piece of a batch; it is called in a thread of its own, never twice at a time.
         most_together: inputs of a batch; a request of more is a batch of its own.
         wait_s: how long a batch that is not full waits for more, where the one before it held several requests: a lone
             client does not wait for others.
         queue: inputs that may wait; where none does, a request of more is taken all the same.
+        cut: a batch's inputs into pieces, as their numbers; left out, one. Between two of them it is seen who
+            waits still.
         seen: is told the size of every batch.
         waiting: is told how many inputs wait whenever that changes.
     """
@@ -45,18 +60,19 @@ class Batcher:
         most_together: int,
         wait_s: float,
         queue: int,
+        cut: Cut = lambda inputs: [list(range(len(inputs)))],
         seen: Callable[[int], None] = lambda size: None,
         waiting: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._answer, self._most_together, self._wait_s = answer, most_together, wait_s
+        self._answer, self._cut, self._most_together, self._wait_s = answer, cut, most_together, wait_s
         self._room, self._seen, self._tell_waiting = queue, seen, waiting
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._waiting: deque[_Waiting] = deque()
+        self._has_come = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._is_closed = False
         self._are_several = False
-        self._kept: _Waiting | None = None
         self.queued = 0
-        """Inputs that wait."""
+        """Inputs that somebody waits for."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def submit(self, inputs: list[Any], timeout_s: float) -> list[Any]:
@@ -71,10 +87,17 @@ class Batcher:
             raise ClosedError
         if self.queued and self.queued + len(inputs) > self._room:
             raise QueueFullError
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(inputs, timeout_s)
         self._count(len(inputs))
-        self._waiting.put_nowait(_Waiting(inputs, future, time.monotonic() + timeout_s))
-        return await asyncio.wait_for(future, timeout_s)
+        self._waiting.append(waiting)
+        self._has_come.set()
+        try:
+            return await asyncio.wait_for(waiting.future, timeout_s)
+        finally:
+            # Whoever goes leaves no place behind, and nothing that keeps memory.
+            self._count(-len(inputs))
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiting)
 
     async def close(self) -> None:
         """Answer what was accepted, and stop."""
@@ -88,55 +111,66 @@ class Batcher:
 
     async def _work(self) -> None:
         while True:
-            batch = await self._collect()
-            # Whoever has gone, or waited too long, gets no work done.
-            alive = [one for one in batch if not one.future.done() and time.monotonic() < one.deadline]
-            if alive:
-                await self._run(alive)
-            self._count(-sum(len(one.inputs) for one in batch))
+            await self._run(await self._collect())
 
     def _count(self, change: int) -> None:
         self.queued += change
         self._tell_waiting(self.queued)
 
     async def _collect(self) -> list[_Waiting]:
-        batch = [self._kept or await self._waiting.get()]
-        self._kept = None
+        while not self._waiting:
+            await self._comes_within(None)
         ends = time.monotonic() + self._wait_s
-        while (size := sum(len(one.inputs) for one in batch)) < self._most_together and self._kept is None:
-            try:
-                self._add(batch, size, self._waiting.get_nowait())
-            except asyncio.QueueEmpty:
-                left = ends - time.monotonic()
-                if left <= 0 or not (self._are_several or len(batch) > 1):
-                    break
-                try:
-                    self._add(batch, size, await asyncio.wait_for(self._waiting.get(), left))
-                except TimeoutError:
-                    break
+        batch: list[_Waiting] = []
+        while not self._fill(batch):
+            left = ends - time.monotonic()
+            if left <= 0 or not (self._are_several or len(batch) > 1) or not await self._comes_within(left):
+                break
         self._are_several = len(batch) > 1
         return batch
 
-    def _add(self, batch: list[_Waiting], size: int, one: _Waiting) -> None:
-        """To the batch, or to the next one where it would be too large."""
-        if size + len(one.inputs) > self._most_together:
-            self._kept = one
-        else:
-            batch.append(one)
+    def _fill(self, batch: list[_Waiting]) -> bool:
+        """Put those that wait into the batch, as many as it has room for; whether it is full."""
+        size = sum(len(one.inputs) for one in batch)
+        while self._waiting and (not batch or size + len(self._waiting[0].inputs) <= self._most_together):
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].inputs)
+        return bool(self._waiting) or size >= self._most_together
+
+    async def _comes_within(self, seconds: float | None) -> bool:
+        """Wait for one more request; for ever where that is None."""
+        self._has_come.clear()
+        try:
+            return await asyncio.wait_for(self._has_come.wait(), seconds)
+        except TimeoutError:
+            return False
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        inputs = [one for waiting in batch for one in waiting.inputs]
-        self._seen(len(inputs))
-        try:
-            answers = list(await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, inputs))
-        except Exception as error:  # one bad input must not take the others with it
-            if len(batch) > 1:
-                for one in batch:
-                    await self._run([one])
-            elif not batch[0].future.done():
-                batch[0].future.set_exception(error)
+        places = [(one, number) for one in batch if one.is_wanted for number in range(len(one.inputs))]
+        if not places:
             return
+        self._seen(len(places))
+        for piece in self._cut([one.inputs[number] for one, number in places]):
+            await self._answer_piece([places[place] for place in piece])
         for one in batch:
-            own, answers = answers[: len(one.inputs)], answers[len(one.inputs) :]
-            if not one.future.done():
-                one.future.set_result(own)
+            if one.is_wanted:
+                one.future.set_result(one.answers)
+
+    async def _answer_piece(self, places: list[_Place]) -> None:
+        # Whoever has gone, or waited too long, gets no more work done.
+        places = [(one, number) for one, number in places if one.is_wanted]
+        if not places:
+            return
+        inputs = [one.inputs[number] for one, number in places]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, inputs)
+        except Exception as error:  # one bad input must not take the others with it
+            requests = dict.fromkeys(one for one, _ in places)
+            for request in requests:
+                if len(requests) > 1:
+                    await self._answer_piece([place for place in places if place[0] is request])
+                elif not request.future.done():
+                    request.future.set_exception(error)
+            return
+        for (one, number), answer in zip(places, answers, strict=True):
+            one.answers[number] = answer

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightpaff.deployment.text_loading import Written
 from lightpaff.errors import UserError
+from lightpaff.serving.answering import told_if_cut
 from lightpaff.serving.refused import RefusedError
 
 _USUAL_TOKENS = 16
@@ -98,7 +99,10 @@ def head_of(model: str) -> dict[str, Any]:
 def completion(head: dict[str, Any], asked: Asked, found: list[Written]) -> dict[str, Any]:
     """The whole answer."""
     told = [asked.told(written) for written in found]
-    choices = [_choice(number, one.text, one.reason) for number, one in enumerate(told)]
+    choices = [
+        _choice(number, one.text, one.reason, written.is_cut)
+        for number, (one, written) in enumerate(zip(told, found, strict=True))
+    ]
     return {**head, "choices": choices, "usage": _usage(found)}
 
 
@@ -119,14 +123,14 @@ async def events(
         # The answer has begun: it ends without its last event.
         yield f"data: {json.dumps({'error': {'message': error.told, 'type': error.reason}})}\n\n"
         return
-    yield event([_choice(0, "", asked.told(piece[1]).reason)])
+    yield event([_choice(0, "", asked.told(piece[1]).reason, piece[1].is_cut)])
     if asked.counts_tokens:
         yield event([], usage=_usage([piece[1]]))
     yield "data: [DONE]\n\n"
 
 
-def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+def _choice(index: int, text: str, reason: str | None, is_cut: bool = False) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason, **told_if_cut(is_cut)}
 
 
 def _usage(found: list[Written]) -> dict[str, int]:

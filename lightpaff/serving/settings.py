@@ -21,6 +21,7 @@ class ServeSettings:
         most_bytes: of a request's body.
         most_inputs: of a request.
         most_characters: of one text.
+        most_characters_in_all: of a request's texts together.
         most_tokens: that one request may have written.
         timeout_s: for an answer, queue included.
         body_timeout_s: for a request's whole body.
@@ -37,6 +38,7 @@ class ServeSettings:
     most_bytes: int = 1 << 20
     most_inputs: int = 64
     most_characters: int = 20_000
+    most_characters_in_all: int = 100_000
     most_tokens: int = 512
     timeout_s: float = 30.0
     body_timeout_s: float = 10.0

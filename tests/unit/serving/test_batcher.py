@@ -162,3 +162,65 @@ def test_what_was_accepted_is_answered_before_the_end() -> None:
         return await accepted
 
     assert run(work) == [14]
+
+
+def in_pairs(inputs: list[int]) -> list[list[int]]:
+    return [list(range(first, min(first + 2, len(inputs)))) for first in range(0, len(inputs), 2)]
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 10])
+def test_a_running_batch_stops_where_nobody_waits_for_it_any_more(timeout_s: float) -> None:
+    answer = Counting()
+    answer.may.clear()
+
+    async def work() -> None:
+        batcher = Batcher(answer, most_together=8, wait_s=0.0, queue=10, cut=in_pairs)
+        asked = asyncio.ensure_future(batcher.submit([1, 2, 3, 4, 5, 6], timeout_s))
+        await asyncio.sleep(0.05 if timeout_s == 10 else 0.15)
+        asked.cancel()
+        await asyncio.wait([asked])
+        answer.may.set()
+        assert await batcher.submit([7], 10) == [14]
+        await batcher.close()
+
+    run(work)
+    assert answer.batches == [[1, 2], [7]]
+
+
+def test_answers_of_pieces_go_to_their_requests() -> None:
+    answer = Counting()
+
+    async def work() -> list[Any]:
+        batcher = Batcher(answer, most_together=8, wait_s=0.2, queue=100, cut=in_pairs)
+        requests = ([1, 2, 3], [13, 4], [5, 6])
+        found = await asyncio.gather(*(batcher.submit(one, 5) for one in requests), return_exceptions=True)
+        await batcher.close()
+        return list(found)
+
+    first, bad, last = run(work)
+    assert (first, last) == ([2, 4, 6], [10, 12])
+    assert isinstance(bad, ValueError)
+    assert answer.batches == [[1, 2], [3, 13], [3], [13], [5], [6]]
+
+
+def test_whoever_goes_leaves_no_place_behind() -> None:
+    answer = Counting()
+    answer.may.clear()
+
+    async def work() -> None:
+        batcher = Batcher(answer, most_together=2, wait_s=0.0, queue=4)
+        first = asyncio.ensure_future(batcher.submit([1, 2], 10))
+        await asyncio.sleep(0.05)
+        gone = asyncio.ensure_future(batcher.submit([3, 4], 10))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert batcher.queued == 2
+        second = asyncio.ensure_future(batcher.submit([5, 6], 10))
+        await asyncio.sleep(0.01)
+        answer.may.set()
+        assert [await first, await second] == [[2, 4], [10, 12]]
+        await batcher.close()
+
+    run(work)
+    assert answer.batches == [[1, 2], [5, 6]]
