@@ -158,13 +158,11 @@ class _Server:
     async def completions(self, request: Request) -> Response:
         """OpenAI's completions, greedy: see `completions.py`."""
         body = await self._body(request)
-        # A translation is as long as it has to be, and what follows a prompt is as long as one likes.
+        # A translation is as long as it has to be and the export lets it, what follows a prompt as long as one likes.
         usual = None if self.served.continues else self.served.most_tokens
-        most = (
-            min(self._settings.most_tokens, self.served.most_tokens)
-            if self.served.continues
-            else self._settings.most_tokens
-        )
+        most = self._settings.most_tokens
+        if self.served.continues:
+            most = min(most, self.served.most_tokens)
         try:
             asked = read_completion(body, most, usual)
         except UserError as error:
