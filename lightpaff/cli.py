@@ -250,7 +250,6 @@ def serve(
         shadow_share=shadow_share,
         api_key=read_key(key_file),
     )
-    typer.echo(f"http://{host}:{port}", err=True)
     serve_export(settings, host, port, workers)
 
 

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -44,12 +42,6 @@ _SAFE = {
 }
 
 
-def create_from_environment() -> Any:
-    """For the processes that uvicorn starts."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    return create_app(ServeSettings.from_environment())
-
-
 def create_app(settings: ServeSettings) -> Any:
     """The application with its limits around it.
 
@@ -65,6 +57,7 @@ def create_app(settings: ServeSettings) -> Any:
         redoc_url=None,
         lifespan=server.lifespan,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     app.add_api_route("/v1/answers", server.answers, methods=["POST"], **documented(ANSWERS))
     if server.served.writes:

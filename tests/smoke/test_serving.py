@@ -52,10 +52,12 @@ def serving(export: Path, **settings: Any) -> Iterator[int]:
     import uvicorn
 
     from lightpaff.serving.app import create_app
+    from lightpaff.serving.connections import Connection
     from lightpaff.serving.settings import ServeSettings
 
     app = create_app(ServeSettings(str(export), **settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=5))
+    options: dict[str, Any] = {"http": Connection, "log_level": "error", "timeout_graceful_shutdown": 5}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -435,12 +437,13 @@ def test_other_kinds_of_answers(
 
 @contextmanager
 def process(export: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "lightpaff", "serve", str(export), "--port", str(port), *options]
+    command = [sys.executable, "-m", "lightpaff", "serve", str(export), "--port", "0", *options]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
+        assert server.stderr is not None
+        address = server.stderr.readline()
+        assert address.startswith("http://127.0.0.1:"), address
+        port = int(address.rpartition(":")[2])
         deadline = time.monotonic() + 60
         while True:
             assert server.poll() is None, server.communicate()[1]
