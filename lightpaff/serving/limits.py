@@ -2,6 +2,7 @@
 counts, times and a line of log, its texts never."""
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -21,13 +22,17 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 _LOG = logging.getLogger("lightpaff.serving")
 OPEN = ("/health", "/ready", "/", "/page.css", "/page.js")
 """Paths that need no key: the page asks for it."""
+_DRAINED_SECONDS = 1.0
+"""That a refused client may go on sending: to whom is cut off in the middle of it, the refusal is lost."""
 
 
 class Limits:
-    """Around the whole application: 401 without the key, 413 beyond the size, 408 where a body does not come."""
+    """Around the whole application: 401 without the key, 413 beyond the size, 415 for what is packed, 408 where a body
+    does not come."""
 
     def __init__(self, app: App, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._paths = {route.path for route in getattr(app, "routes", ())}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,7 +51,7 @@ class Limits:
         finally:
             seconds = time.perf_counter() - started
             # Of a path that is none of ours, only that: anybody can ask for any path.
-            path = getattr(scope.get("route"), "path", "other")
+            path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, status).inc()
             self._metrics.seconds.observe(seconds)
             if scope["path"].startswith("/v1/"):
@@ -54,24 +59,24 @@ class Limits:
 
     async def _limited(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
-        if not self._may(scope["path"], headers):
-            await self._refuse(401, "key", "give the key: Authorization: Bearer KEY", scope, receive, send)
-            return
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._settings.most_bytes:
-            await self._refuse(413, "size", self._too_large, scope, receive, send)
+        if refused := self._refused_by(scope["path"], headers):
+            if b"expect" not in headers:
+                await self._drain(receive)
+            await self._refuse(*refused, scope, receive, send)
             return
         body = bytearray()
         if scope["method"] == "POST":
             try:
-                whole = await asyncio.wait_for(self._read(receive, body), self._settings.body_timeout_s)
+                last = await asyncio.wait_for(self._read(receive, body), self._settings.body_timeout_s)
             except TimeoutError:
                 await self._refuse(408, "slow", "the body did not come in time", scope, receive, send)
                 return
-            if whole is None:
-                await self._refuse(413, "size", self._too_large, scope, receive, send)
+            if last["type"] == "http.disconnect":
                 return
-            if not whole:
+            if len(body) > self._settings.most_bytes:
+                if last.get("more_body", False):
+                    await self._drain(receive)
+                await self._refuse(413, "size", self._too_large, scope, receive, send)
                 return
         sent = False
 
@@ -88,24 +93,39 @@ class Limits:
     def _too_large(self) -> str:
         return f"the body is larger than {self._settings.most_bytes:,} bytes"
 
+    def _refused_by(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+        """What the head alone is refused for."""
+        if not self._may(path, headers):
+            return 401, "key", "give the key: Authorization: Bearer KEY"
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._settings.most_bytes:
+            return 413, "size", self._too_large
+        if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            return 415, "type", "the body is packed (Content-Encoding); send it as it is"
+        return None
+
     def _may(self, path: str, headers: dict[bytes, bytes]) -> bool:
         key = self._settings.api_key.encode()
         if not key or path in OPEN:
             return True
-        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ") or headers.get(b"x-api-key", b"")
-        return hmac.compare_digest(given, key)
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        bearer = given.strip() if scheme.lower() == b"bearer" else b""
+        return hmac.compare_digest(bearer or headers.get(b"x-api-key", b""), key)
 
-    async def _read(self, receive: Receive, body: bytearray) -> bool | None:
-        """Into `body`. False: the client has gone; None: it is too large."""
+    async def _read(self, receive: Receive, body: bytearray) -> Message:
+        """Into `body`, until it is whole or too large, or the client has gone; what came last."""
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                return False
             body += message.get("body", b"")
-            if len(body) > self._settings.most_bytes:
-                return None
-            if not message.get("more_body", False):
-                return True
+            if not message.get("more_body", False) or len(body) > self._settings.most_bytes:
+                return message
+
+    async def _drain(self, receive: Receive) -> None:
+        """What comes at once of a body that nobody will read."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_SECONDS):
+                while (message := await receive())["type"] != "http.disconnect" and message.get("more_body", False):
+                    pass
 
     async def _refuse(
         self, status: int, reason: str, told: str, scope: MutableMapping[str, Any], receive: Receive, send: Send

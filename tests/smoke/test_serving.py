@@ -1,5 +1,6 @@
 """An export behind HTTP: answers, refusals, completions, the page, and processes that are stopped and killed."""
 
+import gzip
 import http.client
 import json
 import os
@@ -128,7 +129,9 @@ def test_answers_are_those_of_the_export(port: int, export: Path) -> None:
         ("[" * 9000 + "]" * 9000, JSON, 400, "is no JSON"),
         (b"\xff\xfe", JSON, 400, "is no JSON"),
         ({"inputs": ["a"]}, {"Content-Type": "text/plain"}, 415, "not application/json"),
+        (gzip.compress(b'{"inputs": ["a"]}'), {**JSON, "Content-Encoding": "gzip"}, 415, "is packed"),
         ("x" * 20_001, JSON, 413, "larger than 20,000 bytes"),
+        (b"x" * 8_000_000, JSON, 413, "larger than 20,000 bytes"),
     ],
 )
 def test_what_cannot_be_answered_is_told(body: Any, headers: dict[str, str], status: int, told: str, port: int) -> None:
@@ -155,6 +158,26 @@ def test_a_slow_client_does_not_keep_its_place(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         assert b" 408 " in client.recv(4096)
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_refusal_is_counted_under_its_path(port: int) -> None:
+    assert ask(port, body=b"x" * 20_001)[0] == 413
+    assert ask(port, "/v1/anything", method="GET")[0] == 404
+    figures = ask(port, "/metrics", method="GET")[1]
+    assert 'lightpaff_requests_total{path="/v1/answers",status="413"}' in figures
+    assert 'lightpaff_requests_total{path="other",status="404"}' in figures
+    assert "/v1/anything" not in figures
+
+
+def test_nobody_is_sent_to_where_the_client_says(port: int) -> None:
+    status, _, headers = ask(port, "/v1/answers/", {"inputs": ["a"]}, {**JSON, "Host": "elsewhere.example"})
+    assert (status, "location" in headers) == (404, False)
 
 
 def test_a_client_that_hangs_up_ends_nothing(port: int) -> None:
@@ -236,9 +259,11 @@ def test_a_stream_goes_on_from_what_it_said(writing_export: Path, monkeypatch: p
 def test_a_key_is_asked_for(export: Path) -> None:
     body = {"inputs": ["a"]}
     with serving(export, api_key=KEY) as port:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {KEY}x"}):
+        wrong = "Bearer wrong", f"Bearer {KEY}x", KEY, f"Basic {KEY}", "Bearer"
+        for headers in ({}, *({"Authorization": one} for one in wrong)):
             assert ask(port, body=body, headers={**JSON, **headers})[0] == 401
-        assert ask(port, body=body, headers={**JSON, "Authorization": f"Bearer {KEY}"})[0] == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            assert ask(port, body=body, headers={**JSON, "Authorization": f"{scheme} {KEY}"})[0] == 200
         assert ask(port, body=body, headers={**JSON, "X-API-Key": KEY})[0] == 200
         assert ask(port, "/health", method="GET")[0] == 200
         assert ask(port, "/metrics", method="GET")[0] == 401
