@@ -23,9 +23,10 @@ function bars(probabilities) {
 
 function said(answer) {
   if (answer.probabilities) return bars(answer.probabilities);
-  if (answer.score !== undefined) return [made("p", "text", answer.score.toFixed(3))];
   if (answer.spans) return answer.spans.map((span) => made("p", "text", JSON.stringify(span)));
-  return [made("p", "text", answer.text)];
+  // An answer out of a context has a score too.
+  if (answer.text !== undefined) return [made("p", "text", answer.text || "no answer")];
+  return [made("p", "text", answer.score.toFixed(3))];
 }
 
 function show(name, answered) {
