@@ -27,15 +27,15 @@ class Metrics:
         self.seconds = Histogram("lightpaff_request_seconds", "To the answer.", buckets=_SECONDS, registry=registry)
         self._compared = Counter(_COMPARED, "Answers beside the teacher's.", ["same"], registry=registry)
 
-    def count_comparison(self, same: bool) -> None:
-        """Of an answer with the teacher's."""
-        self._compared.labels(str(same).lower()).inc()
+    def count_comparison(self, same: bool | None) -> None:
+        """Of an answer with the teacher's; None: it gave none."""
+        self._compared.labels("failed" if same is None else str(same).lower()).inc()
 
     def agreement(self) -> dict[str, int]:
         """How many answers were compared, and how many were the same."""
         samples = [sample for metric in self._of_all_workers().collect() for sample in metric.samples]
         counts = {one.labels["same"]: int(one.value) for one in samples if one.name == f"{_COMPARED}_total"}
-        return {"same": counts.get("true", 0), "seen": sum(counts.values())}
+        return {"same": counts.get("true", 0), "seen": counts.get("true", 0) + counts.get("false", 0)}
 
     def text(self) -> bytes:
         """In Prometheus's format."""

@@ -1,6 +1,7 @@
 """The teacher in the student's shadow: asked in the background for a share of the requests, and compared."""
 
 import json
+import logging
 import random
 import threading
 import time
@@ -14,6 +15,8 @@ from lightpaff.deployment.card import ExportCard
 from lightpaff.errors import UserError
 from lightpaff.serving.answering import Input
 
+Count = Callable[[bool | None], None]
+_LOG = logging.getLogger("lightpaff.serving")
 _MOST_WAITING = 4
 """Comparisons that wait; beyond that a request is not sampled."""
 
@@ -29,23 +32,31 @@ class Shadow:
             have other names for them; their order is the same.
 
     Raises:
-        UserError: the directory is no finished run, of no classification, or of other classes.
+        UserError: the directory is no finished run, of no classification, or of other classes; or its teacher is not
+            there any more, or cannot be read.
     """
 
     def __init__(self, run: Path, share: float, threads: int, card: ExportCard) -> None:
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        from lightpaff.models.architecture import CLASSES
+        from lightpaff.models.opening import finetuned_head, lacks_head, open_headed, read_config
+        from lightpaff.models.vocabulary import load_tokenizer
 
         folder = _teacher_of(run)
-        torch.set_num_threads(max(threads, 1))
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        config = read_config(folder)
+        if finetuned_head(config) != CLASSES or lacks_head(folder, CLASSES):
+            raise UserError(f"{run}: --shadow compares classes, and its teacher gives none; leave it out")
         self._labels, self._most_tokens = card.labels, card.max_length
-        if self._model.config.num_labels != len(self._labels):
+        if config.num_labels != len(self._labels):
             raise UserError(
-                f"{run}: its teacher has {self._model.config.num_labels} classes, the export {len(self._labels)}; give "
+                f"{run}: its teacher has {config.num_labels} classes, the export {len(self._labels)}; give "
                 "the run that the export is of"
             )
+        torch.set_num_threads(max(threads, 1))
+        self._tokenizer: Any = load_tokenizer(folder, "encoder")
+        opened = open_headed(folder, CLASSES, len(self._labels), device="cpu", attention="sdpa")
+        self._model: Any = opened.model.eval()
         self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = threading.Semaphore(_MOST_WAITING)
 
@@ -67,8 +78,9 @@ class Shadow:
         ]
         return answers, 1000 * (time.perf_counter() - started)
 
-    def compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Callable[[bool], None]) -> None:
-        """Perhaps compare these answers, later; `count` is told of each whether it is the same."""
+    def compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Count) -> None:
+        """Perhaps compare these answers, later; `count` is told of each whether it is the same, None where the teacher
+        gave no answer."""
         if random.random() >= self._share or not self._waiting.acquire(blocking=False):
             return
         self._thread.submit(self._compare, inputs, answers, count)
@@ -81,12 +93,19 @@ class Shadow:
         future.add_done_callback(lambda _: self._waiting.release())
         return future
 
-    def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Callable[[bool], None]) -> None:
+    def _compare(self, inputs: list[Input], answers: list[dict[str, Any]], count: Count) -> None:
         try:
-            for own, teacher in zip(answers, self.answer(inputs)[0], strict=True):
-                count(own["label"] == teacher["label"])
+            same: list[bool | None] = [
+                own["label"] == other["label"] for own, other in zip(answers, self.answer(inputs)[0], strict=True)
+            ]
+        except Exception as error:  # whatever it is, nobody waits for this answer
+            # Its type alone: what it says may quote a text.
+            _LOG.warning("the teacher gave no answer (%s)", type(error).__name__)
+            same = [None] * len(inputs)
         finally:
             self._waiting.release()
+        for one in same:
+            count(one)
 
     def close(self) -> None:
         """Ask nothing more."""
@@ -105,7 +124,6 @@ def _teacher_of(run: Path) -> Path:
     named = next(iter(teachers.values()))
     folder = run.resolve().parent / "steps" / named
     folder = folder if folder.is_dir() else Path(named)
-    config = folder / "config.json"
-    if not config.is_file() or "SequenceClassification" not in config.read_text():
-        raise UserError(f"{run}: --shadow compares classes, and its teacher gives none; leave it out")
+    if not folder.is_dir():
+        raise UserError(f"{run}: its teacher, {named}, is neither in steps beside it nor elsewhere; run it again")
     return folder
