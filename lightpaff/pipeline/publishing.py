@@ -69,16 +69,18 @@ def pull(repository: str, output: Path, revision: str | None = None) -> Path:
         revision: a branch, tag or commit; left out, the newest.
 
     Raises:
-        UserError: the Hub does not give it, it is neither, or the directory is not empty.
+        UserError: the Hub does not give it, it is neither, or the output is a file or a directory that is not empty.
     """
     from huggingface_hub import snapshot_download
 
     _require_id(repository)
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"{output}: is not empty; give another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as folder:
-        got = Path(folder) / output.name
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: is {'not empty' if output.is_dir() else 'a file'}; give another --output")
+    # "." has no name that could be taken over.
+    place = output.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".part") as folder:
+        got = Path(folder) / place.name
         try:
             snapshot_download(repository, revision=revision, local_dir=got, ignore_patterns=list(_NEVER))
         except Exception as error:  # as above
@@ -86,7 +88,7 @@ def pull(repository: str, output: Path, revision: str | None = None) -> Path:
         _require_model(got)
         # What the Hub's library notes of its downloads.
         shutil.rmtree(got / ".cache", ignore_errors=True)
-        got.replace(output)
+        got.replace(place)
     return output
 
 
@@ -94,17 +96,17 @@ def model_card(directory: Path, licence: str | None) -> str:
     """The README.md with metadata: the results, base model, licence and data sets of the run that it lies in.
 
     Raises:
-        UserError: the directory is neither an export nor a student, or the licence is not known.
+        UserError: the directory is neither an export nor a student, its card or the results of its run cannot be read,
+            or the licence is not known.
     """
     _require_model(directory)
     readme = directory / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else f"# {directory.name}\n\nDistilled by lightpaff.\n"
-    metadata, body = _split(text)
+    new = f"\n# {directory.name}\n\nDistilled by lightpaff.\n"
+    metadata, body = _split(readme) if readme.exists() else ({}, new)
     run = next((place for place in [*directory.resolve().parents][:_LEVELS_UP] if (place / "run.json").exists()), None)
     metadata = {"library_name": "transformers", "tags": ["lightpaff", "distillation"], **metadata}
     if run is not None:
-        recipe = Recipe.model_validate(json.loads((run / "run.json").read_text())["recipe"])
-        data = report_from_json(json.loads((run / "report" / "report_data.json").read_text()))
+        recipe, data = _recipe_and_results(run)
         metadata |= _from_recipe(recipe)
         metadata["model-index"] = [{"name": data.name, "results": _results(directory, data)}]
         licence = licence or _licence_of_teacher(recipe)
@@ -132,12 +134,30 @@ def _require_model(directory: Path) -> None:
         raise UserError(f"{directory}: holds neither an export ({CARD}) nor a student (config.json)")
 
 
-def _split(text: str) -> tuple[dict[str, Any], str]:
+def _recipe_and_results(run: Path) -> tuple[Recipe, ReportData]:
+    results = run / "report" / "report_data.json"
+    try:
+        data = report_from_json(json.loads(results.read_text()), str(results))
+        return Recipe.model_validate(json.loads((run / "run.json").read_text())["recipe"]), data
+    except FileNotFoundError as error:
+        raise UserError(f"{results}: is missing; run the recipe to its end, which writes it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}: its recipe or results cannot be read ({one_line(error)}); run it again") from error
+
+
+def _split(readme: Path) -> tuple[dict[str, Any], str]:
     """The block that the Hub reads, and the rest."""
-    parts = text.split("---\n", 2)
-    if len(parts) == 3 and not parts[0].strip():
-        return yaml.safe_load(parts[1]) or {}, parts[2]
-    return {}, "\n" + text
+    try:
+        text = readme.read_text(encoding="utf-8")
+        parts = text.split("---\n", 2)
+        if len(parts) < 3 or parts[0].strip():
+            return {}, "\n" + text
+        metadata = yaml.safe_load(parts[1]) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{readme}: cannot be read ({one_line(error)}); correct what is between its ---") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"{readme}: between its --- are no keys with values; correct it")
+    return metadata, parts[2]
 
 
 def _sources_of(recipe: Recipe) -> list[str]:
@@ -161,7 +181,7 @@ def _licence_of_teacher(recipe: Recipe) -> str | None:
     for source in _sources_of(recipe):
         readme = Path(source) / "README.md"
         if readme.is_file():
-            found = _split(readme.read_text(encoding="utf-8"))[0].get("license")
+            found = _split(readme)[0].get("license")
             if isinstance(found, str):
                 return found
     return None

@@ -60,4 +60,5 @@ def _run(content: dict[str, Any], page: str) -> Entry:
 
 def _study(content: dict[str, Any], page: str) -> Entry:
     sentences = [Sentence(**one) for one in content["answer"]][:_SENTENCES]
-    return Entry(content["name"], content["title"], content["created"], page, sentences)
+    name, title, created = (str(content[key]) for key in ("name", "title", "created"))
+    return Entry(name, title, created, page, sentences)
