@@ -142,6 +142,8 @@ class _Server:
                 theirs, milliseconds = await asyncio.wait_for(asyncio.wrap_future(asked), self._settings.timeout_s)
             except TimeoutError as error:
                 raise RefusedError(503, "late", "no answer of the teacher in time") from error
+            except Exception as error:  # whatever it is, the student is not at fault
+                raise RefusedError(503, "teacher", "the teacher gave no answer") from error
             for own, other in zip(found, theirs, strict=True):
                 self._metrics.count_comparison(own["label"] == other["label"])
             content["teacher"] = {"answers": theirs, "milliseconds": round(milliseconds, 3)}

@@ -342,6 +342,19 @@ def test_a_teacher_that_calls_its_classes_otherwise_agrees_by_their_order(
     assert set(said["teacher"]["answers"][0]["probabilities"]) == set(said["student"]["answers"][0]["probabilities"])
 
 
+def test_a_teacher_that_fails_is_no_fault_of_the_student(
+    export: Path, finished_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("lightpaff.serving.shadow.Shadow.answer", fail)
+    with serving(export, shadow=str(finished_run.output), shadow_share=0.0) as port:
+        status, said, _ = ask(port, "/v1/compare", {"inputs": ["warm"]})
+        assert (status, said["error"]["message"]) == (503, "the teacher gave no answer")
+        assert ask(port, body={"inputs": ["warm"]})[0] == 200
+
+
 def compared(port: int) -> float:
     lines = ask(port, "/metrics", method="GET")[1].splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("lightpaff_shadow_total{"))
