@@ -233,10 +233,11 @@ class _Server:
     async def _ask(self, request: Request, works: list[Work]) -> list[Any]:
         """What comes of the work, as long as the client waits for it."""
         assert self._batcher is not None
-        asked = asyncio.ensure_future(self._batcher.submit(works, self._settings.timeout_s))
-        gone = asyncio.ensure_future(_hung_up(request))
+        waiting: list[asyncio.Future[Any]] = []
         try:
-            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
+            asked = self._batcher.submit(works, self._settings.timeout_s)
+            waiting = [asked, asyncio.ensure_future(_hung_up(request))]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 raise RefusedError(499, "gone", "the client has hung up")
             return asked.result()
@@ -247,8 +248,8 @@ class _Server:
         except UserError as error:
             raise RefusedError(422, "input", str(error)) from error
         finally:
-            asked.cancel()
-            gone.cancel()
+            for one in waiting:
+                one.cancel()
 
     async def _pieces(self, request: Request, prompt: str, asked: Asked) -> AsyncIterator[tuple[str, Written]]:
         """What is written, in pieces, each as long as all before, so that what was written is read again a few times

@@ -75,13 +75,12 @@ class Batcher:
         """Inputs that somebody waits for."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
-    async def submit(self, inputs: list[Any], timeout_s: float) -> list[Any]:
-        """The answers, in order.
+    def submit(self, inputs: list[Any], timeout_s: float) -> "asyncio.Task[list[Any]]":
+        """The answers, in order, to be waited for, which raises TimeoutError where they do not come in time.
 
         Raises:
-            QueueFullError: too many wait already.
+            QueueFullError: too many wait already. Nothing is begun then: of these there may be very many.
             ClosedError: the server is stopping.
-            TimeoutError: they did not come in time.
         """
         if self._is_closed:
             raise ClosedError
@@ -91,13 +90,16 @@ class Batcher:
         self._count(len(inputs))
         self._waiting.append(waiting)
         self._has_come.set()
-        try:
-            return await asyncio.wait_for(waiting.future, timeout_s)
-        finally:
-            # Whoever goes leaves no place behind, and nothing that keeps memory.
-            self._count(-len(inputs))
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(waiting)
+        asked = asyncio.get_running_loop().create_task(asyncio.wait_for(waiting.future, timeout_s))
+        asked.add_done_callback(lambda _: self._forget(waiting))
+        return asked
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Whoever goes leaves no place behind, and nothing that keeps memory."""
+        waiting.future.cancel()
+        self._count(-len(waiting.inputs))
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(waiting)
 
     async def close(self) -> None:
         """Answer what was accepted, and stop."""

@@ -14,8 +14,12 @@ _OTHER_FILES = 64
 
 
 def most_connections() -> int:
-    """Of this process."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Of this process, for which it takes as many files as it may: the usual 1,024 are soon used up."""
+    files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + _OTHER_FILES
+    if 0 < files < wanted:
+        files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     return min(MOST_CONNECTIONS, max(files - _OTHER_FILES, files // 4)) if files > 0 else MOST_CONNECTIONS
 
 

@@ -147,9 +147,18 @@ def test_one_more_than_there_is_room_for_is_told_so(port: int, monkeypatch: pyte
         one.close()
 
 
-@pytest.mark.parametrize(("files", "most"), [(64, 16), (1024, 960), (1 << 20, 4096), (-1, 4096)])
-def test_there_are_fewer_connections_than_files(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("files", "hard", "most"),
+    [(64, 64, 16), (1024, 1024, 960), (1024, 1 << 20, 4096), (1024, 2048, 1984), (1024, -1, 4096), (-1, -1, 4096)],
+)
+def test_there_are_fewer_connections_than_files(
+    files: int, hard: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as many files as there may be."""
     from lightpaff.serving import connections
 
-    monkeypatch.setattr(connections.resource, "getrlimit", lambda which: (files, files))
+    limits = [(files, hard)]
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(connections.resource, "setrlimit", lambda which, given: limits.append(given))
     assert connections.most_connections() == most
+    assert limits[-1][0] > most or files < 0
