@@ -26,6 +26,7 @@ class _Waiting:
     def __init__(self, inputs: list[Any], timeout_s: float) -> None:
         self.inputs = inputs
         self.answers: list[Any] = [None] * len(inputs)
+        self.error: Exception | None = None
         self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._deadline = time.monotonic() + timeout_s
 
@@ -152,27 +153,32 @@ class Batcher:
         if not places:
             return
         self._seen(len(places))
-        for piece in self._cut([one.inputs[number] for one, number in places]):
-            await self._answer_piece([places[place] for place in piece])
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._answer_all, places)
         for one in batch:
-            if one.is_wanted:
+            if one.is_wanted and one.error is not None:
+                one.future.set_exception(one.error)
+            elif one.is_wanted:
                 one.future.set_result(one.answers)
 
-    async def _answer_piece(self, places: list[_Place]) -> None:
+    def _answer_all(self, places: list[_Place]) -> None:
+        """In the thread, which waits for the event loop between no two pieces: that may be busy refusing others."""
+        for piece in self._cut([one.inputs[number] for one, number in places]):
+            self._answer_piece([places[place] for place in piece])
+
+    def _answer_piece(self, places: list[_Place]) -> None:
         # Whoever has gone, or waited too long, gets no more work done.
-        places = [(one, number) for one, number in places if one.is_wanted]
+        places = [(one, number) for one, number in places if one.is_wanted and one.error is None]
         if not places:
             return
-        inputs = [one.inputs[number] for one, number in places]
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, inputs)
+            answers = self._answer([one.inputs[number] for one, number in places])
         except Exception as error:  # one bad input must not take the others with it
             requests = dict.fromkeys(one for one, _ in places)
             for request in requests:
                 if len(requests) > 1:
-                    await self._answer_piece([place for place in places if place[0] is request])
-                elif not request.future.done():
-                    request.future.set_exception(error)
+                    self._answer_piece([place for place in places if place[0] is request])
+                else:
+                    request.error = error
             return
         for (one, number), answer in zip(places, answers, strict=True):
             one.answers[number] = answer
