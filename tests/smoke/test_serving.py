@@ -548,7 +548,9 @@ def test_both_answer_what_is_typed(width: int, export: Path, finished_run: Any, 
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function("document.activeElement.id === 'text'")
         page.keyboard.type(HOSTILE)
+        assert page.input_value("#text") == HOSTILE
         page.keyboard.press("Enter")
         for who in ("student", "teacher"):
             page.wait_for_selector(f"#{who} .row.best")
