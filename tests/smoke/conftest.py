@@ -102,3 +102,22 @@ def ready_recipe(finished_run: Any, step_model: Callable[[str], Path], request: 
     content["pretraining"] = None
     content["name"] = request.node.name.replace("[", "-").replace("]", "")
     return type(finished_run)(finished_run.folder, content)
+
+
+@pytest.fixture(scope="session")
+def served_export(finished_run: Any, run_cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier in ONNX."""
+    folder = tmp_path_factory.mktemp("exports")
+    told = run_cli("export", finished_run.output, "--to", "onnx", "--output", folder / "toy")
+    assert told.code == 0, told.stderr
+    return folder / "toy"
+
+
+@pytest.fixture(scope="session")
+def served_writer(
+    finished_decoder_run: Any, run_cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("exports")
+    told = run_cli("export", finished_decoder_run.output, "--to", "onnx", "--output", folder / "toy")
+    assert told.code == 0, told.stderr
+    return folder / "toy"

@@ -5,12 +5,13 @@ The application behind it answers what it read of the body; of the path /early b
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.servers import in_a_thread
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
@@ -32,23 +33,12 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    import uvicorn
-
     from lightpaff.serving import connections
 
     monkeypatch.setattr(connections, "HEAD_SECONDS", SECONDS)
     monkeypatch.setattr(connections.Connection, "most", 4)
-    options: dict[str, Any] = {"http": connections.Connection, "lifespan": "off", "log_level": "critical"}
-    server = uvicorn.Server(uvicorn.Config(application, port=0, timeout_graceful_shutdown=1, **options))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
+    with in_a_thread(application, lifespan="off", log_level="critical", timeout_graceful_shutdown=1) as found:
+        yield found
 
 
 def connect(port: int) -> socket.socket:
