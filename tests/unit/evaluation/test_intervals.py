@@ -126,6 +126,21 @@ def test_seeds_of_equal_skill_are_seldom_told_apart() -> None:
     assert told_apart <= 12  # 6 to 7 with many trials; resampling the rows alone gives more than 25.
 
 
+def test_errors_that_both_sides_share_do_not_hide_what_the_seeds_do() -> None:
+    """Seed by seed the second is 12, 0 and 0 points better: by chance."""
+    generator, labels_N = np.random.default_rng(0), np.zeros(400, dtype=int)
+    firsts = (generator.random((3, 400)) < 0.5).astype(int)
+    seconds = firsts.copy()
+    seconds[0, np.flatnonzero(firsts[0])[:48]] = 0
+    first, second = (
+        [Predictions(np.eye(2, dtype=np.float32)[said_N], labels_N) for said_N in side] for side in (firsts, seconds)
+    )
+    found = paired_difference("accuracy", second, first, resamples=200)
+    assert found.value == pytest.approx(0.04)
+    assert found.low < 0 < found.high
+    assert found.p > 0.2
+
+
 @pytest.mark.parametrize("groups", [2, 3, 5])
 def test_few_groups_of_rows_seldom_tell_equal_models_apart(groups: int) -> None:
     generator = np.random.default_rng(0)
