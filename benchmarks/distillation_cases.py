@@ -104,6 +104,17 @@ _STEPS_CAPTURED = {"cpu": 4, "cuda": 32}
 """Batches of examples; they come again."""
 
 
+def count_above_0(text: str) -> int:
+    """A number of rounds, steps or threads, for argparse.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (count := int(text)) < 1:
+        raise ValueError(text)
+    return count
+
+
 def naive_step(
     student: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer, *, bf16: bool
 ) -> Callable[[dict[str, Tensor], Tensor], float]:

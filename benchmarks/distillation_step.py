@@ -40,6 +40,7 @@ from benchmarks.distillation_cases import (
     Case,
     Way,
     as_users_have_it,
+    count_above_0,
     flops_of,
     make_data,
     make_model,
@@ -101,8 +102,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", nargs="+", choices=["mlm", "clm", "mssm", "translate", "loss"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=count_above_0, default=5)
+    parser.add_argument("--threads", type=count_above_0, default=min(2, os.cpu_count() or 1))
     return parser.parse_args()
 
 

@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.distillation_cases import CASES, LAMBDA, Case, as_users_have_it, make_data, make_model
+from benchmarks.distillation_cases import CASES, LAMBDA, Case, as_users_have_it, count_above_0, make_data, make_model
 from benchmarks.distillation_step import describe_device, highest_resident_bytes, make_step, time_once
 
 TRAINER, TRAINER_BF16, GKD = "transformers Trainer", "transformers Trainer, bf16", "TRL GKD"
@@ -71,9 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")
     parser.add_argument("--only", nargs="+", choices=["mlm", "clm"], default=["mlm", "clm"])
-    parser.add_argument("--steps", type=int, default=4, help="after one to warm up")
-    parser.add_argument("--rounds", type=int, default=2, help="each project's turns; the median step counts")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--steps", type=count_above_0, default=4, help="after one to warm up")
+    parser.add_argument("--rounds", type=count_above_0, default=2, help="each project's turns; the median step counts")
+    parser.add_argument("--threads", type=count_above_0, default=min(2, os.cpu_count() or 1))
     return parser.parse_args()
 
 

@@ -38,7 +38,7 @@ from lightpaff.training.device import Hardware, fastest_precision
 
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.distillation_cases import CASES, Case, make_data, make_model
+from benchmarks.distillation_cases import CASES, Case, count_above_0, make_data, make_model
 from benchmarks.distillation_step import describe_device, make_step, time_once
 
 ENCODINGS = {
@@ -82,8 +82,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", nargs="+", choices=["mlm", "clm", "mssm", "translate"], default=["mlm", "clm"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=count_above_0, default=5)
+    parser.add_argument("--threads", type=count_above_0, default=min(2, os.cpu_count() or 1))
     return parser.parse_args()
 
 
