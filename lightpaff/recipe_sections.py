@@ -59,7 +59,7 @@ class Targets(Section):
     epochs: Annotated[int, Field(gt=0)] = 4
     """Maskings of the text that are captured, one an epoch; then they come again. Where nothing is masked (clm, and all
     tasks), one is enough, whatever this says."""
-    proposal: Annotated[float, Field(gt=0)] = 1.0
+    proposal: Annotated[float, Field(ge=1)] = 1.0
     """For sampled: above 1, classes are drawn from the teacher's distribution softened by this temperature, so that
     rare ones come more often, and weighted back; two more bytes a draw."""
     store: str | None = None

@@ -87,7 +87,7 @@ class Answering:
             labels_P=torch.from_numpy(self._gold_W2[example_ids].reshape(-1)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             keys_B=keys_B,
-            draw=draw,
+            draw=0,
         )
 
     def windows(self) -> Windows:

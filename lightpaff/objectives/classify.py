@@ -89,7 +89,7 @@ class Classification:
             labels_P=torch.from_numpy(self.labels_N[example_ids]),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             keys_B=keys_B,
-            draw=draw,
+            draw=0,
         )
 
 

@@ -224,7 +224,7 @@ def _make_batch(
         labels_P=torch.from_numpy(labels_P),
         example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
         keys_B=keys_B,
-        draw=draw,
+        draw=0,
     )
 
 

@@ -82,7 +82,7 @@ class Tagging:
             labels_P=torch.from_numpy(np.concatenate([gold[has] for _, _, gold, has in kept])),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             keys_B=content_keys(rows, [self._starts[i] for i in example_ids]),
-            draw=draw,
+            draw=0,
         )
 
 

@@ -179,7 +179,7 @@ class Translation:
             labels_P=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
             example_ids_B=torch.from_numpy(example_ids.astype(np.int64)),
             keys_B=content_keys(sources, targets),
-            draw=draw,
+            draw=0,
         )
 
     def _target(self, example_id: int, draw: int) -> np.ndarray:

@@ -90,6 +90,7 @@ class _Subject:
         ids: of every draw, which of the examples are needed, by the last data set.
         meaning: what soft targets depend on besides teacher and tokenizer.
         needs: what `ids` depends on.
+        draws: how many maskings are needed.
         store: where the recipe wants them, if it says.
     """
 
@@ -99,6 +100,7 @@ class _Subject:
     open_teacher: Callable[[], HeadedModel]
     meaning: dict[str, Any]
     needs: Any
+    draws: int
     encoding: Encoding
     seed: int
     store: str | None
@@ -124,6 +126,7 @@ def capture_pretraining(
             **pretraining.model_dump(include={"sequence_length", "mask_rate", "fragment_ratio"}),
         },
         needs=[_what_is_seen(pretraining.training, [seed]), pretraining.validation_fraction, choice.draws],
+        draws=choice.draws or 1,
         encoding=choice.encoding(pretraining.distillation, classes),
         seed=seed,
         store=pretraining.distillation.targets.store,
@@ -155,9 +158,10 @@ def capture_task(
         meaning={"objective": task.objective, "task": task.model_dump(exclude=NOT_OF_THE_ROWS)},
         # With a whole epoch every row is seen, and the captured answers serve any budget.
         needs="every row" if is_whole else _what_is_seen(training, seeds),
+        draws=1,
         encoding=choice.encoding(distillation, data.number_of_classes),
         seed=0,
-        store=f"{store.rstrip('/')}/{task.name}" if store else None,
+        store=f"{store}{'' if store.endswith('/') else '/'}{task.name}" if store else None,
     )
     return _captured(context, subject, teacher, (rows, *inputs))
 
@@ -215,15 +219,16 @@ def _captured(context: RunContext, subject: _Subject, teacher: ModelSource, inpu
         return {"positions": TargetStore(place, facts()).positions, "store": url if subject.store else Path(url).name}
 
     def store() -> TargetStore:
+        opened = partial(TargetStore, place, facts(), draws=subject.draws)
         with ranks.first_before_others():
             try:
-                return TargetStore(place, facts())
+                return opened()
             except SpoiltStoreError:
                 if subject.store and read_manifest(place) is not None:
                     raise
             console.print(f"{place}: is not whole any more; asking the teacher again for what is not there")
             work(subject.name, (0, 1))
-            return TargetStore(place, facts())
+            return opened()
 
     settings = {**identity, "needs": subject.needs, "store": subject.store}
     step = Step(subject.name, "capture", settings, (*inputs, *teacher.inputs), context.root, step_work)

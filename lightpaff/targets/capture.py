@@ -8,11 +8,9 @@ Shapes: B examples, N examples of a draw, P target positions, K draws, V classes
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +22,12 @@ from lightpaff.errors import UserError
 from lightpaff.files import sha256_of_file
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
-from lightpaff.progress import progress_bar
-from lightpaff.targets.encodings import Encoding
+from lightpaff.progress import console, progress_bar
+from lightpaff.targets.encodings import Arrays, Encoding
 from lightpaff.targets.place import Place
-from lightpaff.targets.shards import KEYS, OFFSETS, map_shard, shard_bytes
+from lightpaff.targets.shards import KEYS, OFFSETS, is_whole, map_shard, shard_bytes
 from lightpaff.targets.soft_targets import Dense, Projected
-from lightpaff.targets.store import FORMAT, MANIFEST, Shard, StoreFacts, TargetStore, read_manifest
+from lightpaff.targets.store import MANIFEST, Shard, StoreFacts, TargetStore, draw_folder, read_manifest
 
 UNIT_POSITIONS = 2**17
 _POSITIONS_AT_ONCE = 256
@@ -81,7 +79,8 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
         part: (i, n): this process does every n-th unit, beginning with the i-th, from 0.
 
     Raises:
-        UserError: the store is of something else, its manifest is damaged, or it cannot be written.
+        UserError: the store is of something else, its manifest is damaged, or it cannot be written; the teacher says
+            what is no number.
     """
     # Who does everything waits for another who does: what that one has asked is not asked again.
     with place.alone(".capture") if part == (0, 1) else contextlib.nullcontext():
@@ -90,14 +89,22 @@ def capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, in
 
 def _capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, int]) -> bool:
     manifest = read_manifest(place)
-    if manifest is not None:
-        request.facts.require_same(manifest, place, also_made_with=True)
     there = place.find()
     store = None if manifest is None else TargetStore(place, request.facts, there)
     spoilt = set() if store is None else store.spoilt
     units = list(_units(request, store))
-    there -= spoilt
-    own = [unit for number, unit in enumerate(units) if number % part[1] == part[0] and unit.file not in there]
+    if manifest is not None and units:
+        # What is finished may have been made elsewhere; what is added may not.
+        request.facts.require_same(manifest, place, also_made_with=True)
+    # What no manifest names vouches for itself.
+    mine = [unit for number, unit in enumerate(units) if number % part[1] == part[0]]
+    spoilt |= {unit.file for unit in mine if unit.file in there - spoilt and not is_whole(place.fetch(unit.file))}
+    own = [unit for unit in mine if unit.file not in there - spoilt]
+    if manifest is None and part == (0, 1) and own and (others := there - {unit.file for unit in units}):
+        console.print(
+            f"{place}: {len(others)} files there are no part of this capture (made of other text, or with other "
+            "versions, precision or threads): not used"
+        )
     with progress_bar(request.description, sum(len(unit.ids) for unit in own), "examples") as advance:
         for unit in own:
             place.write(unit.file, _ask_unit(request, unit, ask, advance))
@@ -114,15 +121,9 @@ def _add_to_manifest(facts: StoreFacts, place: Place, units: list[_Unit], spoilt
     """What another process has added meanwhile stays; files are described as they are now."""
     with place.alone():
         manifest = read_manifest(place)
-        entries = [] if manifest is None else manifest["shards"]
-        known = {entry["file"]: entry for entry in entries if entry["file"] not in spoilt}
-        known |= {unit.file: asdict(_describe(place, unit)) for unit in units}
-        content = {"format": FORMAT, **_facts(facts), "shards": list(known.values())}
-        place.write(MANIFEST, json.dumps(content, indent=1).encode())
-
-
-def _facts(facts: StoreFacts) -> dict[str, Any]:
-    return {"meaning": facts.meaning, "encoding": asdict(facts.encoding), "made_with": facts.made_with}
+        known = {shard.file: shard for shard in (manifest.shards if manifest else []) if shard.file not in spoilt}
+        known |= {unit.file: _describe(place, unit) for unit in units}
+        place.write(MANIFEST, facts.manifest(list(known.values())).model_dump_json(indent=1).encode())
 
 
 def _units(request: CaptureRequest, store: TargetStore | None) -> Iterator[_Unit]:
@@ -141,7 +142,7 @@ def _units(request: CaptureRequest, store: TargetStore | None) -> Iterator[_Unit
             if len(rows):
                 keys = keys_N[rows]
                 name = sha256(identity + draw.to_bytes(8, "little") + keys.tobytes()).hexdigest()[:24]
-                yield _Unit(draw, ids_N[rows], keys, f"draw-{draw:04d}/{name}.safetensors")
+                yield _Unit(draw, ids_N[rows], keys, f"{draw_folder(draw)}/{name}.safetensors")
 
 
 def _keys_of(data: Objective, ids_N: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -166,6 +167,7 @@ def _ask_unit(request: CaptureRequest, unit: _Unit, ask: Ask, advance: Callable[
         counts.append(counts_B)
         advance(len(ids))
     arrays = {name: np.concatenate(own) for name, own in parts.items()}
+    _require_numbers(request.description, arrays)
     return shard_bytes(np.concatenate(keys), np.concatenate(counts), arrays)
 
 
@@ -192,6 +194,16 @@ def encoded(
             yield encoding.encode(logits_CV[first : first + rows], uniforms_CK[first : first + rows])
 
 
+def _require_numbers(description: str, arrays: Arrays) -> None:
+    """What has no probability may be minus infinity."""
+    for own in arrays.values():
+        # The highest of numbers with NaN among them is NaN.
+        if own.dtype.kind == "f" and not np.max(own.astype(np.float64), initial=0.0) < np.inf:
+            raise UserError(
+                f"{description}: the teacher says NaN or infinity; look at its weights, or set precision: float32"
+            )
+
+
 def _uniforms(
     request: CaptureRequest, draw: int, keys_B: NDArray[np.uint64], counts_B: NDArray[np.int64]
 ) -> torch.Tensor:
@@ -211,4 +223,11 @@ def _describe(place: Place, unit: _Unit) -> Shard:
     if not np.array_equal(np.sort(arrays[KEYS]), np.sort(unit.keys)):
         raise UserError(f"{path}: holds other examples than its name says; delete it and capture again")
     positions = int(arrays[OFFSETS][-1])
-    return Shard(unit.file, unit.draw, len(unit.keys), positions, path.stat().st_size, sha256_of_file(path))
+    return Shard(
+        file=unit.file,
+        draw=unit.draw,
+        examples=len(unit.keys),
+        positions=positions,
+        bytes=path.stat().st_size,
+        sha256=sha256_of_file(path),
+    )

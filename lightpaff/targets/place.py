@@ -1,14 +1,18 @@
 """Where a store lies: a local directory, or any URL that fsspec knows, of which there is a local copy."""
 
+import errno
 import hashlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import fsspec
 
 from lightpaff.errors import UserError
 from lightpaff.files import alone_with, whole_file, write_whole
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Place:
@@ -20,7 +24,7 @@ class Place:
     """
 
     def __init__(self, url: str, cache: Path) -> None:
-        self.url = url.rstrip("/")
+        self.url = url if url.endswith("://") else url.rstrip("/")
         self._is_local = "://" not in self.url
         self._root = Path(self.url) if self._is_local else cache / hashlib.sha256(self.url.encode()).hexdigest()[:20]
 
@@ -74,9 +78,17 @@ class Place:
         except Exception as error:  # every file system of fsspec raises its own
             raise UserError(f"{self.url}/{name}: cannot be written ({error}); check your access") from error
 
-    def alone(self, what: str = "") -> AbstractContextManager[None]:
-        """No other process of this machine is inside for the same place, and the same `what`."""
-        return alone_with(self._root.with_name(f".{self._root.name}{what}.lock"))
+    @contextmanager
+    def alone(self, what: str = "") -> Iterator[None]:
+        """No other process of this machine is inside for the same place, and the same `what`; where nothing may be
+        written, there is nothing to wait for."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(alone_with(self._root.with_name(f".{self._root.name}{what}.lock")))
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
+            yield
 
     def _system(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:

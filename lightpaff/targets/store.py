@@ -13,10 +13,11 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lightpaff.errors import UserError
 from lightpaff.files import sha256_of_file
@@ -25,21 +26,39 @@ from lightpaff.targets.place import Place
 from lightpaff.targets.shards import KEYS, OFFSETS, map_shard
 from lightpaff.targets.soft_targets import Stored
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 _REMEDY = "capture again with lightpaff targets"
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(BaseModel):
     """One file of a store, as its manifest has it."""
 
+    model_config = ConfigDict(frozen=True, strict=True)
+
     file: str
-    draw: int
-    examples: int
-    positions: int
-    bytes: int
+    draw: Annotated[int, Field(ge=0)]
+    examples: Annotated[int, Field(gt=0)]
+    positions: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(gt=0)]
     sha256: str
+
+    @model_validator(mode="after")
+    def _check_folder(self) -> Self:
+        if Path(self.file).parent != Path(draw_folder(self.draw)):
+            raise ValueError(f"{self.file} is not in {draw_folder(self.draw)}, the folder of its draw")
+        return self
+
+
+class Manifest(BaseModel):
+    """What a store says of itself."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: Literal[1]
+    meaning: dict[str, Any]
+    encoding: dict[str, Any]
+    made_with: dict[str, Any]
+    shards: list[Shard]
 
 
 @dataclass(frozen=True)
@@ -57,16 +76,21 @@ class StoreFacts:
     encoding: Encoding
     made_with: dict[str, Any]
 
-    def require_same(self, recorded: dict[str, Any], place: Place, *, also_made_with: bool) -> None:
+    def manifest(self, shards: list[Shard]) -> Manifest:
+        """Of a store of these shards."""
+        encoding = asdict(self.encoding)
+        return Manifest(format=1, meaning=self.meaning, encoding=encoding, made_with=self.made_with, shards=shards)
+
+    def require_same(self, recorded: Manifest, place: Place, *, also_made_with: bool) -> None:
         """Refuse a store of something else.
 
         Raises:
             UserError: names the first difference.
         """
         expected = {**self.meaning, "encoding": asdict(self.encoding)}
-        found = {**recorded["meaning"], "encoding": recorded["encoding"]}
+        found = {**recorded.meaning, "encoding": recorded.encoding}
         if also_made_with:
-            expected, found = {**expected, "made with": self.made_with}, {**found, "made with": recorded["made_with"]}
+            expected, found = {**expected, "made with": self.made_with}, {**found, "made with": recorded.made_with}
         if (difference := first_difference(found, expected)) is not None:
             name, there, here = difference
             raise UserError(
@@ -86,6 +110,7 @@ class TargetStore:
         place: where it lies.
         facts: what it must be of.
         there: given, shards that are not among these files, or damaged, are left out, to be captured again.
+        draws: how many maskings it must have at least.
 
     Attributes:
         spoilt: the files of the shards that were left out.
@@ -95,7 +120,9 @@ class TargetStore:
         UserError: it is one of something else, or no store: names the first difference.
     """
 
-    def __init__(self, place: Place, facts: StoreFacts, there: Collection[str] | None = None) -> None:
+    def __init__(
+        self, place: Place, facts: StoreFacts, there: Collection[str] | None = None, *, draws: int = 0
+    ) -> None:
         manifest = read_manifest(place)
         if manifest is None:
             raise SpoiltStoreError(f"{place}: holds no {MANIFEST}, so no finished capture; {_REMEDY}")
@@ -104,9 +131,9 @@ class TargetStore:
         self.shards: list[Shard] = []
         self.spoilt: set[str] = set()
         self._arrays: list[Arrays] = []
-        for shard in (Shard(**entry) for entry in manifest["shards"]):
+        for shard in manifest.shards:
             try:
-                arrays = map_shard(_checked(place, shard, there))
+                arrays = _map_checked(place, shard, there)
             except SpoiltStoreError:
                 if there is None:
                     raise
@@ -115,6 +142,8 @@ class TargetStore:
             self.shards.append(shard)
             self._arrays.append(arrays)
         self.draws = 1 + max((shard.draw for shard in self.shards), default=-1)
+        if self.draws < draws:
+            raise SpoiltStoreError(f"{place}: holds {self.draws} of {draws} maskings (draws) of its text; {_REMEDY}")
         self._index = [self._index_of(draw) for draw in range(self.draws)]
 
     @property
@@ -133,13 +162,14 @@ class TargetStore:
         Raises:
             UserError: an example, or this draw of it, was not captured; or has another number of targets.
         """
-        keys_N, place_N3 = self._index[draw % self.draws]
-        rows_B = np.searchsorted(keys_N, keys_B).clip(max=len(keys_N) - 1)
-        if (is_missing_B := keys_N[rows_B] != keys_B).any():
+        if (is_missing_B := ~self.has(keys_B, draw)).any():
             raise UserError(
                 f"{self._place}: holds no soft targets of {is_missing_B.sum()} of {len(keys_B)} examples (draw {draw}, "
-                f"the first has the key {keys_B[is_missing_B][0]:016x}): the text has changed since; {_REMEDY}"
+                f"the first has the key {keys_B[is_missing_B][0]:016x}): never captured, or the text has changed "
+                f"since; {_REMEDY}"
             )
+        keys_N, place_N3 = self._index[draw]
+        rows_B = np.searchsorted(keys_N, keys_B)
         places_B3 = place_N3[rows_B]
         if (places_B3[:, 2] - places_B3[:, 1] != counts_B).any():
             raise UserError(f"{self._place}: holds soft targets of another masking of the same text; {_REMEDY}")
@@ -168,25 +198,35 @@ class TargetStore:
         return keys_N[order], place_N3[order]
 
 
-def read_manifest(place: Place) -> dict[str, Any] | None:
+def read_manifest(place: Place) -> Manifest | None:
     """A store's manifest; None where there is none.
 
     Raises:
         UserError: it cannot be read, or is of another format.
     """
     try:
-        manifest: dict[str, Any] = json.loads(place.fetch(MANIFEST, anew=True).read_text())
-        found = manifest["format"]
-        missing = {"meaning", "encoding", "made_with", "shards"} - manifest.keys()
+        content = place.fetch(MANIFEST, anew=True).read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{place}/{MANIFEST}: is no manifest of a store ({error}); delete the store") from error
-    if found != FORMAT:
-        raise UserError(f"{place}: is of format {found}, and this version reads {FORMAT}; {_REMEDY} elsewhere")
-    if missing:
-        raise UserError(f"{place}/{MANIFEST}: has no {sorted(missing)[0]}; delete the store")
-    return manifest
+    except OSError as error:
+        raise UserError(f"{place}/{MANIFEST}: cannot be read ({error.strerror}); name a store's directory") from error
+    try:
+        known = json.loads(content)
+        found = known["format"]
+        if type(found) is int and found == 1:
+            return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{place}/{MANIFEST}: is no manifest of a store ({what}); delete the store") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place}/{MANIFEST}: is no manifest of a store ({error!r}); delete the store") from error
+    raise UserError(f"{place}: is of format {found}, and this version reads 1; {_REMEDY} elsewhere")
+
+
+def draw_folder(draw: int) -> str:
+    """Where the shards of one masking are."""
+    return f"draw-{draw:04d}"
 
 
 def first_difference(found: Any, expected: Any, name: str = "") -> tuple[str, Any, Any] | None:
@@ -198,6 +238,13 @@ def first_difference(found: Any, expected: Any, name: str = "") -> tuple[str, An
                 return difference
         return None
     return None if found == expected else (name, found, expected)
+
+
+def _map_checked(place: Place, shard: Shard, there: Collection[str] | None) -> Arrays:
+    arrays = map_shard(_checked(place, shard, there))
+    if (len(arrays[KEYS]), int(arrays[OFFSETS][-1])) != (shard.examples, shard.positions):
+        raise SpoiltStoreError(f"{place}/{shard.file}: does not match the manifest (examples, positions); {_REMEDY}")
+    return arrays
 
 
 def _checked(place: Place, shard: Shard, there: Collection[str] | None) -> Path:

@@ -31,7 +31,7 @@ def test_the_target_is_each_first_token(rows: TokenTable) -> None:
     assert batch.labels_P.tolist() == [NO_GOLD_LABEL, 1, 0]
     assert batch.labels_P.dtype == torch.int64
     assert batch.example_ids_B.tolist() == [2, 0, 1]
-    assert batch.draw == 4
+    assert batch.draw == 0
     assert batch.inputs["input_ids"].tolist() == [
         [2, 18, 3, 0, 0, 0, 0, 0],
         [2, 11, 3, 12, 3, 0, 0, 0],

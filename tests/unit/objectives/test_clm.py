@@ -116,7 +116,7 @@ def test_a_row_as_the_model_sees_it(tmp_path: Path) -> None:
     assert batch.positions_P.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11, 13, 14]
     assert batch.labels_P.tolist() == [30, 31, 32, 33, END, 10, 11, 12, END, 20, END]
     assert {value.dtype for value in batch.inputs.values()} == {torch.int64}
-    assert (batch.example_ids_B.tolist(), batch.draw) == ([1, 0], 3)
+    assert (batch.example_ids_B.tolist(), batch.draw) == ([1, 0], 0)
 
 
 @given(

@@ -114,7 +114,7 @@ def test_what_the_loop_asks_for(rows: Path) -> None:
     batch = objective.batch(np.arange(3, dtype=np.int32), 7)
     tensors = [*batch.inputs.values(), batch.positions_P, batch.labels_P, batch.example_ids_B]
     assert all(tensor.dtype == torch.int64 for tensor in tensors)
-    assert batch.draw == 7
+    assert batch.draw == 0
 
 
 def test_languages_begin_source_and_decoder(tmp_path: Path) -> None:

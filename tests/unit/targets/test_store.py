@@ -3,6 +3,7 @@
 Shapes: B examples, P target positions, V classes.
 """
 
+import errno
 import json
 import subprocess
 import sys
@@ -26,11 +27,12 @@ from lightpaff.models.opening import split_model
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.mlm import MaskedLanguageModelling
 from lightpaff.targets import capture as capturing
+from lightpaff.targets import place as places
 from lightpaff.targets.capture import Ask, CaptureRequest, capture
 from lightpaff.targets.encodings import Encoding, Kind
 from lightpaff.targets.place import Place
 from lightpaff.targets.soft_targets import Dense, Projected, Sparse
-from lightpaff.targets.store import MANIFEST, StoreFacts, TargetStore
+from lightpaff.targets.store import MANIFEST, SpoiltStoreError, StoreFacts, TargetStore
 from lightpaff.targets.teacher import LiveTeacher, StoredTeacher
 
 EXAMPLES, V, DRAWS = 20, 40, 2
@@ -196,9 +198,48 @@ def test_more_text_and_more_draws_are_added(store: Path, tmp_path: Path, ask: As
     for draw in range(DRAWS + 1):
         batch = more.batch(everything, draw)
         assert len(read(opened, batch).ids_PK) == len(batch.positions_P)
-    # The store of the longer text still serves the shorter one, and a masking comes again after the last.
-    batch = open_data(tmp_path).batch(np.arange(3), DRAWS)
-    assert torch.equal(read(opened, replace(batch, draw=DRAWS)).ids_PK, read(opened, batch).ids_PK)
+    # The store of the longer text still serves the shorter one.
+    read(opened, open_data(tmp_path).batch(np.arange(3), DRAWS))
+
+
+def test_a_masking_that_was_not_captured_is_none_of_those_that_were(store: Path, tmp_path: Path) -> None:
+    opened = TargetStore(place_at(store), FACTS)
+    with pytest.raises(UserError, match=rf"no soft targets of 3 of 3 examples \(draw {DRAWS}, .* never captured"):
+        read(opened, open_data(tmp_path).batch(np.arange(3), DRAWS))
+    with pytest.raises(SpoiltStoreError, match=f"holds {DRAWS} of {DRAWS + 1} maskings"):
+        TargetStore(place_at(store), FACTS, draws=DRAWS + 1)
+
+
+def test_what_no_manifest_names_is_checked_by_its_own_hash(store: Path, tmp_path: Path, ask: Ask) -> None:
+    before = contents(store)
+    (store / MANIFEST).unlink()
+    flip(store)
+    assert capture(request_of(open_data(tmp_path)), place_at(store), ask)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["sampled", "top-k", "dense"])
+def test_a_teacher_that_says_no_number_is_refused(tmp_path: Path, kind: Kind, number: float) -> None:
+    def ask(batch: Batch) -> Dense:
+        logits_PV = torch.randn(len(batch.positions_P), V)
+        logits_PV[0, 3] = number
+        return Dense(logits_PV)
+
+    facts, place = replace(FACTS, encoding=Encoding(kind, V, 5)), place_at(tmp_path / "none")
+    with pytest.raises(UserError, match="ask: the teacher says NaN or infinity"):
+        capture(request_of(open_data(tmp_path), facts), place, ask)
+    assert not place.find()
+
+
+def test_a_store_where_nothing_may_be_written_is_read(
+    store: Path, tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(places, "alone_with", refuse)
+    assert capture(request_of(open_data(tmp_path)), place_at(store), ask)
 
 
 def test_two_captures_at_once_keep_what_both_asked(tmp_path: Path, ask: Ask) -> None:
@@ -279,6 +320,18 @@ def other_format(store: Path) -> None:
     (store / MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
 
 
+def change_shards(**keys: object) -> Callable[[Path], object]:
+    """Of the first masking, in the manifest."""
+
+    def change(store: Path) -> None:
+        manifest = json.loads((store / MANIFEST).read_text())
+        for shard in manifest["shards"]:
+            shard.update(keys if shard["draw"] == 0 else {})
+        (store / MANIFEST).write_text(json.dumps(manifest))
+
+    return change
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut shard": (cut, "safetensors: does not match the manifest"),
     "flipped bit": (flip, "safetensors: does not match the manifest"),
@@ -290,9 +343,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda store: (store / MANIFEST).unlink(), "holds no manifest.json"),
     "manifest without shards": (
         lambda store: (store / MANIFEST).write_text('{"format": 1, "meaning": {}, "encoding": {}, "made_with": {}}'),
-        "has no shards",
+        r"is no manifest of a store \(shards: Field required\)",
     ),
     "no JSON": (lambda store: (store / MANIFEST).write_text("{"), "is no manifest of a store"),
+    "a draw of another folder": (change_shards(draw=1), "is not in draw-0001, the folder of its draw"),
+    "a draw in words": (change_shards(draw="0"), r"shards\.0\.draw: Input should be a valid integer"),
+    "a shard without its hash": (change_shards(sha256=None), r"shards\.0\.sha256: Input should be a valid string"),
+    "another number of examples": (change_shards(examples=7), "does not match the manifest"),
 }
 MEANINGS: dict[str, tuple[str, object]] = {
     "other teacher": ("teacher", "b" * 64),
@@ -376,7 +433,8 @@ def test_shards_of_two_versions_are_not_mixed(store: Path, tmp_path: Path, ask: 
     other = replace(FACTS, made_with={"made with": {"torch": "3"}, "precision": "float32"})
     TargetStore(place_at(store), other)
     with pytest.raises(UserError, match=r"another made with\.made with\.torch \(2 there, 3 here\)"):
-        capture(request_of(open_data(tmp_path), other), place_at(store), ask)
+        capture(request_of(open_data(tmp_path, count=EXAMPLES + 1), other), place_at(store), ask)
+    assert capture(request_of(open_data(tmp_path), other), place_at(store), ask), "nothing is added"
 
 
 def test_a_changed_row_is_refused_by_name(store: Path, tmp_path: Path) -> None:
@@ -416,7 +474,7 @@ def test_the_format_is_plain_safetensors(store: Path, tmp_path: Path) -> None:
     assert {int(key) for keys in keys_read_on_their_own(store) for key in keys} == expected
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("sampled", V), ("top-k", V), ("sampled", 2**16 + 1)])
+@pytest.mark.parametrize(("kind", "classes"), [("sampled", V), ("top-k", V), ("dense", V), ("sampled", 2**16 + 1)])
 def test_the_reader_of_the_documentation_reads_it(tmp_path: Path, kind: Kind, classes: int) -> None:
     """As a program of its own, with nothing of lightpaff."""
     page = (Path(__file__).parents[3] / "docs" / "target-store.md").read_text()
@@ -439,10 +497,13 @@ def test_the_reader_of_the_documentation_reads_it(tmp_path: Path, kind: Kind, cl
     assert len(shown) == opened.positions
     for draw in range(DRAWS):
         batch = data.batch(np.arange(EXAMPLES), draw)
-        found = read(opened, batch)
+        found = StoredTeacher(opened).targets(batch)
         keys = np.repeat(batch.keys_B, batch.counts_B).tolist()
         numbers = np.concatenate([np.arange(count) for count in batch.counts_B]).tolist()
         for row, (key, number) in enumerate(zip(keys, numbers, strict=True)):
+            if isinstance(found, Dense):
+                assert shown[draw, key, number] == [pytest.approx(found.logits_PV[row].tolist())]
+                continue
             classes_K, weights_K = shown[draw, key, number]
             assert classes_K == found.ids_PK[row].tolist()
             assert weights_K == pytest.approx(found.weights_PK[row].tolist(), rel=1e-2)
