@@ -1,6 +1,7 @@
 """From a YAML file to a recipe: read, overridden, checked, its local paths anchored beside the file."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from lightpaff.errors import UserError
 
 Content = TypeVar("Content", bound=BaseModel)
+
+_SOURCES = frozenset(("train", "validation", "test", "unlabelled", "corpus"))
+"""Keys of sources, whose short form is a path."""
 
 _TYPES_IN_LOCATIONS = ("str", "int", "float", "list[str]")
 """Where a key may hold several types, pydantic adds the type it tried to the key."""
@@ -48,11 +52,21 @@ def read_content(model: type[Content], path: Path, overrides: Sequence[str] = ()
     """
     content = _read_yaml(path)
     for override in overrides:
-        _apply_override(content, override)
+        key, value = read_override(override)
+        _place_value(content, key.split("."), value, f"--set {override}")
+    return check_content(model, content, path)
+
+
+def check_content(model: type[Content], content: dict[str, Any], origin: Path) -> Content:
+    """Content that was read from a file, as its model.
+
+    Raises:
+        UserError: names the file and the key, what was found and what to do.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error, model)}") from error
+        raise UserError(f"{origin}: {_first_problem(error, model)}") from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -74,40 +88,49 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def read_override(override: str) -> tuple[str, Any]:
+    """The key and the value that one --set gives.
+
+    Raises:
+        UserError: it is no key and value.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
-    _place_value(content, key.split("."), value, f"--set {override}")
 
 
 def _place_value(content: dict[str, Any], key: list[str], value: Any, told: str) -> None:
     *parents, last = key
     place: Any = content
-    for position, parent in enumerate(parents):
-        if isinstance(place, list):
-            place = _list_item(place, parent, told)
-        else:
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
+    for position, (parent, following) in enumerate(pairwise(key)):
+        index = _index(place, parent, told)
+        if isinstance(place, dict) and place.get(parent) is None:
+            place[parent] = {}
+        place[index] = _written_out(place[index], parents[: position + 1], following)
+        place = place[index]
         if not isinstance(place, dict | list):
             raise UserError(f"{told}: {'.'.join(parents[: position + 1])} holds a value, not keys")
-    if isinstance(place, list):
-        _list_item(place, last, told)
-        place[int(last)] = value
-    else:
-        place[last] = value
+    place[_index(place, last, told)] = value
 
 
-def _list_item(place: list[Any], index: str, told: str) -> Any:
-    if not index.isdecimal() or int(index) >= len(place):
-        raise UserError(f"{told}: '{index}' is not a place in a list of {len(place)}; count from 0")
-    return place[int(index)]
+def _index(place: dict[str, Any] | list[Any], key: str, told: str) -> Any:
+    if isinstance(place, dict):
+        return key
+    if not key.isdecimal() or int(key) >= len(place):
+        raise UserError(f"{told}: '{key}' is not a place in a list of {len(place)}; count from 0")
+    return int(key)
+
+
+def _written_out(value: Any, place: list[str], following: str) -> Any:
+    """What stands at a place, of which a key is meant; of sources, the short forms: one alone for a list, its path."""
+    *_, before, last = ("", *place)
+    if last in _SOURCES and following.isdecimal() and not isinstance(value, list):
+        return [value]
+    return {"path": value} if isinstance(value, str) and not _SOURCES.isdisjoint((before, last)) else value
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:

@@ -3,15 +3,16 @@
 Imports neither torch nor transformers, so that the command line answers at once.
 """
 
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe, fingerprint_of
-from lightpaff.recipe_file import change_recipe, read_content
+from lightpaff.recipe_file import change_recipe, check_content, read_content, read_override
 from lightpaff.recipe_sections import Name
 from lightpaff.recipe_sources import Section
 
@@ -26,16 +27,35 @@ _TRAINING_OF = {
     TEACHER_TRAINING: "fine_tuning.teacher_training",
 }
 _BUDGETS = ("steps", "tokens", "epochs")
+_EVALUATION = ("name", "objective", "validation", "test", "columns", "labels", "metrics")
+"""What decides a task's evaluation rows and scores; a window's length does so where texts are cut into windows."""
+_WINDOWS = ("max_length", "stride")
 _WEIGHT = "fine_tuning.distillation.weight"
+
+
+def _refuse_numbers_as_names(arms: Any) -> Any:
+    # YAML reads on, off, yes and no as truth values, too.
+    for name in arms if isinstance(arms, dict) else ():
+        if not isinstance(name, str):
+            raise ValueError(f"YAML reads the name {name} as no text; put it in quotes")
+    return arms
 
 
 class Noise(Section):
     """The paper's figure 2: how a model's score falls with noise on its parameters."""
 
-    deviations: list[Annotated[float, Field(ge=0)]] = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
+    deviations: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
+        *(0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+    ]
     """Standard deviations, as shares of the root mean square of each tensor."""
     draws: Annotated[int, Field(gt=0)] = 3
     """Of the noise, for each deviation."""
+
+    @model_validator(mode="after")
+    def _check_deviations(self) -> Self:
+        if len(set(self.deviations)) != len(self.deviations):
+            raise ValueError(f"deviations needs different ones; found {self.deviations}")
+        return self
 
 
 class Study(Section):
@@ -50,7 +70,7 @@ class Study(Section):
     """Of a recipe with several tasks, the one that the study is about."""
     set: dict[str, Any] = {}
     """Keys of the recipe that are changed for all arms, as --set has them."""
-    arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
+    arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2), BeforeValidator(_refuse_numbers_as_names)]
     """The models that are compared, by name: each is the recipe's student but for the keys that it gives anew. Sources
     are lists there, each with a path: tasks.0.train.0.limit; new paths are absolute."""
     baseline: str
@@ -74,12 +94,14 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _check_arms(self) -> Self:
+        _check_keys("set", self.set)
         for name, keys in self.arms.items():
-            if name in _TAKEN or "/" in name or name.startswith("."):
-                raise ValueError(f"arms: '{name}' cannot be a name of an arm; take another")
-            for key in [*keys, *self.set]:
-                if key.split(".")[0] in _ITS_OWN:
-                    raise ValueError(f"arms.{name}: the study itself decides '{key}'; leave it out")
+            if name in _TAKEN or "/" in name or name.startswith(".") or not name.isprintable() or not name.strip():
+                raise ValueError(
+                    f"arms: '{name}' cannot be a name of an arm; take one line without '/' that does not begin with "
+                    f"'.' and is none of {', '.join(_TAKEN)}"
+                )
+            _check_keys(f"arms.{name}", keys)
         for key in ("baseline", "reference"):
             if (named := getattr(self, key)) is not None and named not in self.arms:
                 raise ValueError(f"{key} is '{named}', which is no arm; take one of {', '.join(self.arms)}")
@@ -87,6 +109,12 @@ class Study(Section):
             raise ValueError(f"seeds needs different ones; found {self.seeds}")
         if self.x is not None and (without := [name for name, keys in self.arms.items() if self.x not in keys]):
             raise ValueError(f"x is {self.x}, which the arm '{without[0]}' does not give; give it, or leave x out")
+        for name, value in {name: keys[self.x] for name, keys in self.arms.items() if self.x is not None}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(
+                    f"x is {self.x}, which is {value!r} in the arm '{name}'; give it a number in every arm, or leave "
+                    "x out"
+                )
         return self
 
     @property
@@ -97,6 +125,16 @@ class Study(Section):
     def fingerprint(self) -> str:
         """A sha256 over the study with its defaults."""
         return fingerprint_of(self.model_dump(mode="json"))
+
+
+def _check_keys(place: str, keys: dict[str, Any]) -> None:
+    """Refuse keys that a study decides, and a section behind one of its own keys, which it would silently undo."""
+    for key in keys:
+        if key.split(".")[0] in _ITS_OWN:
+            raise ValueError(f"{place}: the study itself decides '{key}'; leave it out")
+    for earlier, later in combinations(keys, 2):
+        if earlier.startswith(f"{later}."):
+            raise ValueError(f"{place}: '{later}' would undo '{earlier}' before it; put the one into the other")
 
 
 def load_study(
@@ -113,10 +151,15 @@ def load_study(
     Raises:
         UserError: names the file and the key, what was found and what to do.
     """
-    study = read_content(Study, path)
-    changed = {**study.set, **read_overrides(overrides or [])}
-    found = recipe.resolve() if recipe else (path.parent / study.recipe).resolve()
-    return study.model_copy(update={"set": changed, "recipe": str(found), "task": task or study.task})
+    if "tasks" in (keys := _keys_of(path)) and "recipe" not in keys:
+        raise UserError(f"{path}: is a recipe, not a study; add --preset quick, or see the folder studies/")
+    content = read_content(Study, path).model_dump()
+    given = read_overrides(overrides or [])
+    # After those of the file: a section replaces what stands before it.
+    content["set"] = {key: value for key, value in content["set"].items() if key not in given} | given
+    content["recipe"] = str(recipe.resolve() if recipe else (path.parent / content["recipe"]).resolve())
+    content["task"] = task or content["task"]
+    return check_content(Study, content, path)
 
 
 def read_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -125,22 +168,22 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
     Raises:
         UserError: one of them is no key and value.
     """
-    found = {}
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
-        found[key] = yaml.safe_load(value)
-    return found
+    return dict(map(read_override, overrides))
 
 
 def is_study(path: Path) -> bool:
     """Whether a YAML file is a study, and not a recipe: it names a recipe."""
+    keys = _keys_of(path)
+    return "recipe" in keys and "tasks" not in keys
+
+
+def _keys_of(path: Path) -> set[Any]:
+    """None of what is no YAML with keys."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "recipe" in content and "tasks" not in content
+        return set()
+    return set(content) if isinstance(content, dict) else set()
 
 
 def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None = None) -> Recipe:
@@ -164,8 +207,7 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         "arms": {},
         **({} if study.latency else {"exports": []}),
     }
-    given = [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in study.set.items()]
-    base = Recipe.load(study.recipe, given)
+    base = Recipe.load(study.recipe, [f"{key}={_as_yaml(value)}" for key, value in study.set.items()])
     names = [task.name for task in base.tasks]
     if (study.task is None and len(names) > 1) or (study.task is not None and study.task not in names):
         found = f"no task '{study.task}'" if study.task else "several tasks"
@@ -184,6 +226,31 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         return change_recipe(made, {"tasks": _without_teachers_texts(made)}) if is_silenced else made
     except UserError as error:
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
+
+
+def _as_yaml(value: Any) -> str:
+    """On one line; of a scalar, without the mark of the document's end."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).strip().removesuffix("\n...")
+
+
+def require_same_evaluation(study: Study) -> None:
+    """Arms that are measured on other rows, or by other scores, cannot be compared.
+
+    Raises:
+        UserError: names the arm and its keys.
+    """
+    expected = arm_recipe(study, study.baseline, study.seeds[0]).tasks
+    for arm in study.arms:
+        tasks = arm_recipe(study, arm, study.seeds[0]).tasks
+        changed = ["tasks"] if len(tasks) != len(expected) else []
+        for place, (own, other) in enumerate(zip(tasks, expected, strict=False)):
+            keys = _EVALUATION + (_WINDOWS if other.objective == "clm" else ())
+            changed += [f"tasks.{place}.{key}" for key in keys if getattr(own, key) != getattr(other, key)]
+        if changed:
+            raise UserError(
+                f"arm '{arm}' of the study {study.name}: has another {' and '.join(changed)} than the baseline "
+                f"'{study.baseline}', and arms are compared on the same evaluation rows; give it under set, for all"
+            )
 
 
 def _without_teachers_texts(recipe: Recipe) -> list[dict[str, Any]]:

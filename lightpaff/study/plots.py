@@ -55,11 +55,10 @@ def plot_arms(data: StudyData, task: str) -> Chart:
 
 
 def plot_along(data: StudyData, task: str) -> Chart | None:
-    """The score along the study's key, where its values are numbers; None where there is no such key."""
-    rows = _rows_of(data, task)
-    if data.x is None or not all(isinstance(row.keys[data.x], int | float) for row in rows):
+    """The score along the study's key; None where there is no such key."""
+    if data.x is None:
         return None
-    rows = sorted(rows, key=lambda row: float(str(row.keys[data.x or ""])))
+    rows = sorted(_rows_of(data, task), key=lambda row: float(str(row.keys[data.x or ""])))
     places = [float(str(row.keys[data.x])) for row in rows]
     return _draw_along(data, task, rows, places, data.x)
 

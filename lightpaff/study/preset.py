@@ -9,8 +9,9 @@ from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.plan import make_plan
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
+from lightpaff.recipe_file import check_content
 from lightpaff.study.cells import lay_out
-from lightpaff.study.definition import Study, read_overrides
+from lightpaff.study.definition import Study, is_study, read_overrides
 from lightpaff.study.record import begun_or
 
 _SECONDS = 3000.0
@@ -36,14 +37,14 @@ def quick_study(recipe: Path, overrides: list[str], output: Path | None, task: s
     Raises:
         UserError: for bad input; the directory is of something else.
     """
+    if is_study(recipe):
+        raise UserError(f"{recipe}: is a study, not a recipe; leave --preset out, or give a recipe")
+    given = read_overrides(overrides)
     content = Recipe.load(recipe, overrides).model_dump()
     directory = output or Path("runs") / "studies" / "-".join(filter(None, (content["name"], "quick", task)))
-    given = read_overrides(overrides)
-    study = begun_or(directory, lambda: _choose(recipe, content, task, given, directory))
-    is_same = study.recipe == str(recipe.resolve()) and study.task == task
-    if not is_same or any(study.set.get(key) != value for key, value in given.items()):
-        raise UserError(f"{directory}: holds a quick study of another recipe, task or --set; give another --output")
-    return study, directory
+    # What was asked for: the study's own set has the cut budgets besides.
+    asked = {"recipe": str(recipe.resolve()), "task": task, "--set": given}
+    return begun_or(directory, asked, lambda: _choose(recipe, content, task, given, directory)), directory
 
 
 def _choose(recipe: Path, content: dict[str, Any], task: str | None, given: dict[str, Any], directory: Path) -> Study:
@@ -64,15 +65,16 @@ def _study(recipe: Path, content: dict[str, Any], task: str | None, changed: dic
     }
     if content["pretraining"] is None:
         arms = {"distilled": {}, "no distillation": {"fine_tuning.distillation.weight": 0.0}}
-    return Study(
-        name=f"{content['name']}-quick",
-        title=f"Will distillation pay for {content['name']}?",
-        recipe=str(recipe.resolve()),
-        task=task,
-        set=changed,
-        arms=arms,
-        baseline="no distillation",
-    )
+    study = {
+        "name": f"{content['name']}-quick",
+        "title": f"Will distillation pay for {content['name']}?",
+        "recipe": str(recipe.resolve()),
+        "task": task,
+        "set": changed,
+        "arms": arms,
+        "baseline": "no distillation",
+    }
+    return check_content(Study, study, recipe)
 
 
 def _seconds(study: Study, directory: Path) -> float:

@@ -22,28 +22,51 @@ def claim(study: Study, directory: Path) -> Budgets:
         UserError: it is another one's.
     """
     with alone_with(directory / _LOCK):
-        if known := _read(directory):
-            budgets: Budgets = known.pop("steps")
-            if known != _identity(study):
-                raise UserError(
-                    f"{directory}: holds another study of that name, or one of a recipe that was changed since; give "
-                    "another --output, or delete it"
-                )
-            return budgets
-        return _write(study, directory)
+        return known_budgets(study, directory) or _write(study, directory)
 
 
-def begun_or(directory: Path, choose: Callable[[], Study]) -> Study:
-    """The study that was begun in a directory; where there is none, the chosen one, begun.
+def known_budgets(study: Study, directory: Path) -> Budgets | None:
+    """Those that this study began with in the directory; None where it has not begun.
 
     Raises:
         UserError: the directory holds something else.
     """
+    known = _read(directory)
+    if not known:
+        return None
+    identity = _identity(study)
+    if {key: known[key] for key in identity} != identity:
+        raise UserError(
+            f"{directory}: holds another study of that name, or one of a recipe that was changed since; give "
+            "another --output, or delete it"
+        )
+    budgets: Budgets = known["steps"]
+    return budgets
+
+
+def begun_or(directory: Path, asked: dict[str, Any], choose: Callable[[], Study]) -> Study:
+    """The study that was begun in a directory; where there is none, the chosen one, begun.
+
+    Args:
+        directory: the study's.
+        asked: what it was chosen by, as JSON has it: it has to be the same when it goes on.
+        choose: the study.
+
+    Raises:
+        UserError: the directory holds something else, or what was asked for otherwise.
+    """
     with alone_with(directory / _LOCK):
         if known := _read(directory):
+            before = known.get("asked", {})
+            for key, value in asked.items():
+                if before.get(key) != value:
+                    raise UserError(
+                        f"{directory}: was begun with the {key} {before.get(key)}, not {value}; give the same, or "
+                        "another --output"
+                    )
             return Study.model_validate(known["study"])
         study = choose()
-        _write(study, directory)
+        _write(study, directory, asked=asked)
         return study
 
 
@@ -53,11 +76,9 @@ def _identity(study: Study) -> dict[str, Any]:
     return {"study": study.model_dump(mode="json"), "recipes": recipes}
 
 
-def _write(study: Study, directory: Path) -> Budgets:
-    if any(not entry.name.startswith(".") for entry in directory.iterdir()):
-        raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
+def _write(study: Study, directory: Path, **more: Any) -> Budgets:
     budgets = find_budgets(study, directory)
-    write_json_whole(directory / STUDY, {**_identity(study), "steps": budgets})
+    write_json_whole(directory / STUDY, {**_identity(study), "steps": budgets, **more})
     return budgets
 
 
@@ -65,14 +86,18 @@ def _read(directory: Path) -> dict[str, Any]:
     """Empty where there is none.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read; the directory holds something else.
     """
     path = directory / STUDY
     if not path.exists():
+        if directory.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+            raise UserError(f"{directory}: is not empty and holds no {STUDY}; give another --output, or delete it")
         return {}
     try:
-        content = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
         Study.model_validate(content["study"])
-        return {key: content[key] for key in ("study", "recipes", "steps")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not content.keys() >= {"recipes", "steps"}:
+            raise KeyError(STUDY)
+        return content
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read; give another --output, or delete it") from error
