@@ -68,13 +68,20 @@ def plan(
     from lightpaff.pipeline.run import plan_run
     from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
+    from lightpaff.report.formats import duration
     from lightpaff.study.definition import is_study, load_study
     from lightpaff.study.run import plan_study
 
     if is_study(recipe):
-        for arm, planned, context in plan_study(load_study(recipe, set_, studied, task), output):
-            results_console().print(f"\n{arm}, the first of its seeds:", style="bold")
+        asked = load_study(recipe, set_, studied, task)
+        whole = plan_study(asked, output)
+        for arm, planned, context in whole.arms:
+            results_console().print(f"\n{arm}, the first of its seeds:", style="bold", markup=False)
             print_plan(planned, context, results_console())
+        results_console().print(
+            f"\nAll arms and seeds, what they share counted once: about {duration(whole.seconds)} of work left"
+            + (", and the evaluations with noise" if asked.noise else "")
+        )
         return
     if studied or task:
         raise UserError(f"{recipe}: is a recipe; --recipe and --task are for studies")
@@ -106,14 +113,17 @@ def study(
     from lightpaff.study.tables import answer
 
     if preset == "quick":
+        if recipe is not None:
+            raise UserError(f"--recipe {recipe}: --preset quick studies the recipe {study}; give one of them")
         loaded, output = quick_study(study, set_ or [], output, task)
     else:
         loaded = load_study(study, set_, recipe, task)
     result = run_study(loaded, output, _this_command())
     console = results_console()
     for sentence in answer(result.data):
-        console.print(sentence.text)
-    console.print(f"Done: {result.page}")
+        # Names of arms and intervals may have brackets.
+        console.print(sentence.text, markup=False)
+    console.print(f"Done: {result.page}", markup=False)
 
 
 TeacherOption = Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")]

@@ -57,7 +57,7 @@ class _Counter:
 
 def _bar(unit: str) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit + "  {task.fields[rate]}"),
@@ -80,6 +80,7 @@ def _log_lines(description: str, total: int | None, unit: str, done: int) -> Adv
             last = time.monotonic()
             left = f", {(total - counter.done) / counter.rate:.0f} s left" if total and counter.rate else ""
             of = f"/{total}" if total else ""
-            console.print(f"{description}: {counter.done}{of} {unit}, {counter.rate:.3g} a second{left}  {note}")
+            told = f"{description}: {counter.done}{of} {unit}, {counter.rate:.3g} a second{left}  {note}"
+            console.print(told, markup=False)
 
     return advance

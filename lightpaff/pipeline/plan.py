@@ -13,6 +13,7 @@ from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import busy_share, describe_busyness
+from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
 from lightpaff.pipeline.workload import Workload, captured_tokens, config_of, flops_of, head_of, workload_of
 from lightpaff.targets.encodings import Encoding
@@ -43,35 +44,49 @@ class PlannedTraining:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `seconds` counts only what is not done yet; `busyness` says if others slowed the timing."""
+    """What a run will do. `left` has the seconds of each step that is not done yet, by its fingerprint; `busyness` says
+    if others slowed the timing."""
 
     graph: Graph
     exports: ExportPlan
     parameters: dict[str, ParameterCount]
     trainings: list[PlannedTraining]
-    seconds: float
+    left: dict[str, float]
     disk_bytes: float
     busyness: str = ""
 
+    @property
+    def seconds(self) -> float:
+        """Of all that is not done yet."""
+        return sum(self.left.values())
 
-def make_plan(context: RunContext, graph: Graph, exports: ExportPlan) -> Plan:
-    """Plan a run whose data steps are done; a few training steps of each kind are timed first."""
-    speeds: dict[Any, float] = {}
+
+def make_plan(context: RunContext, graph: Graph, exports: ExportPlan, speeds: dict[Any, float] | None = None) -> Plan:
+    """Plan a run whose data steps are done; a few training steps of each kind are timed first.
+
+    Args:
+        context: the run's.
+        graph: its steps.
+        exports: those planned.
+        speeds: what was timed of the same models before; what is timed now joins it.
+    """
+    speeds = {} if speeds is None else speeds
     busyness = describe_busyness(busy_share()) if any(one.step.state != "done" for one in graph.trainings) else ""
     planned = [_plan_training(context, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
-    others = sum(1 for step in graph.steps if step.state != "done") - len(unfinished)
+    left = {step.fingerprint: _SECONDS_ELSEWHERE for step in graph.steps if step.state != "done"}
+    left |= {item.training.step.fingerprint: item.seconds for item in unfinished}
     parameters = {
         name: count_parameters(config, context.pretraining_head, context.inputs.vocabulary.size)
         for name, config in (("teacher", context.inputs.teacher_config), ("student", context.inputs.student_config))
     }
-    seconds = sum(item.seconds for item in unfinished) + others * _SECONDS_ELSEWHERE
     captures = _captures(planned)
-    seconds += sum(_capture_seconds(context, item, encoding) for item, encoding in captures)
+    for item, step, encoding in captures:
+        left[step.fingerprint] = left.get(step.fingerprint, 0.0) + _capture_seconds(context, item, encoding, speeds)
     results = sum(_weight_bytes(context, item.training) for item in unfinished)
-    results += sum(_store_bytes(item, encoding) for item, encoding in captures)
+    results += sum(_store_bytes(item, encoding) for item, _, encoding in captures)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
-    return Plan(graph, exports, parameters, planned, seconds, results + 2 * checkpoint, busyness)
+    return Plan(graph, exports, parameters, planned, left, results + 2 * checkpoint, busyness)
 
 
 def require_disk_space(plan: Plan, context: RunContext) -> None:
@@ -128,18 +143,21 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
     )
 
 
-def _captures(planned: list[PlannedTraining]) -> list[tuple[PlannedTraining, Encoding]]:
-    """The trainings whose soft targets are still to be captured, and how these are written."""
+def _captures(planned: list[PlannedTraining]) -> list[tuple[PlannedTraining, Step, Encoding]]:
+    """The trainings whose soft targets are still to be captured, where, and how these are written."""
     found = []
     for item in planned:
         captured = item.training.supervision.captured if item.training.supervision else None
         if item.training.asks_teacher == "once" and captured is not None and captured.step.state != "done":
-            found.append((item, captured.encoding))
+            found.append((item, captured.step, captured.encoding))
     return found
 
 
-def _capture_seconds(context: RunContext, item: PlannedTraining, encoding: Encoding) -> float:
-    return captured_tokens(item.training, item.workload) / measure_asking(context, item.training, encoding)
+def _capture_seconds(context: RunContext, item: PlannedTraining, encoding: Encoding, speeds: dict[Any, float]) -> float:
+    kind = ("asking", item.training.stage, encoding)
+    if kind not in speeds:
+        speeds[kind] = measure_asking(context, item.training, encoding)
+    return captured_tokens(item.training, item.workload) / speeds[kind]
 
 
 def _store_bytes(item: PlannedTraining, encoding: Encoding) -> float:

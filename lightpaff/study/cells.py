@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from lightpaff.errors import UserError
+from lightpaff.objectives.classify import Classification
+from lightpaff.objectives.clm import SlidingWindows
 from lightpaff.pipeline.build import Graph, TrainingStep, in_order
-from lightpaff.pipeline.context import RunContext
+from lightpaff.pipeline.context import RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.run import open_context, prepare
@@ -49,6 +54,34 @@ def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]
     for seed in study.seeds:
         for arm in study.arms:
             yield lay_out(study, arm, seed, directory, budgets[arm])
+
+
+def require_same_rows(study: Study, cells: list[Cell]) -> None:
+    """Refuse arms whose evaluation rows, once prepared, are not the baseline's.
+
+    Raises:
+        UserError: names the arm and the task.
+    """
+    firsts = {cell.arm: cell for cell in cells if cell.seed == study.seeds[0]}
+    expected = _targets(firsts[study.baseline])
+    for arm, cell in firsts.items():
+        for steps, own, other in zip(cell.graph.tasks, _targets(cell), expected, strict=True):
+            if not np.array_equal(own, other):
+                raise UserError(
+                    f"arm '{arm}' of the study {study.name}: the evaluation rows of {steps.task.name} are not those of "
+                    f"the baseline '{study.baseline}': its training rows have other classes (name all in labels), or "
+                    "its teacher's tokenizer makes other windows (take one tokenizer for all arms)"
+                )
+
+
+def _targets(cell: Cell) -> list[np.ndarray]:
+    """What rows of the tasks are paired by: classes and scores; of texts in windows, the tokens that each scores."""
+    found = []
+    for steps in cell.graph.tasks:
+        data = task_objective(cell.context, steps.task, steps.rows, evaluation_splits(steps.task)[-1])
+        windows = data.targets_N if isinstance(data, SlidingWindows) else np.empty(0)
+        found.append(data.labels_N if isinstance(data, Classification) else windows)
+    return found
 
 
 def _ends(graph: Graph, is_measured: bool) -> list[Step]:

@@ -5,10 +5,10 @@ STUDY/report/             index.html, study.md, study.json
 STUDY/../steps/           the steps, each done once, for all studies there
 """
 
-import itertools
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import in_order
@@ -18,12 +18,14 @@ from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
 from lightpaff.pipeline.run import MAY_FAIL, steps_beside
 from lightpaff.progress import console
-from lightpaff.study.cells import Cell, lay_out_all
+from lightpaff.report import formats
+from lightpaff.study.budgets import find_budgets
+from lightpaff.study.cells import Cell, lay_out_all, require_same_rows
 from lightpaff.study.comparing import StudyData, compare
-from lightpaff.study.definition import Study
+from lightpaff.study.definition import Study, require_same_evaluation
 from lightpaff.study.noise import noise_steps
 from lightpaff.study.page import write_study
-from lightpaff.study.record import claim
+from lightpaff.study.record import STUDY, claim, known_budgets
 
 
 @dataclass(frozen=True)
@@ -48,25 +50,55 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
         StoppedError: after Ctrl-C.
     """
     directory = study_directory(study, output)
+    require_same_evaluation(study)
     budgets = claim(study, directory)
     cells = list(lay_out_all(study, directory, budgets))
+    require_same_rows(study, cells)
     steps = [step for cell in cells for step in cell.steps]
     _say_what_is_left(study, cells, steps)
-    done = do_all(steps)
+    done, failed = do_all(steps)
+    if failed:
+        raise UserError(_tell_failed(directory, cells, failed))
     noise = noise_steps(study, cells)
-    done |= do_all([one.step for one in noise])
+    done |= do_all([one.step for one in noise])[0]
     data = compare(study, budgets, cells, done, noise, command or f"lightpaff study {study.name}")
     return StudyResult(write_study(data, directory / "report"), data)
 
 
-def plan_study(study: Study, output: Path | None = None) -> list[tuple[str, Plan, RunContext]]:
-    """Every arm's plan, with the first seed; prepares the data and probes the speed, and trains nothing."""
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will cost.
+
+    Attributes:
+        arms: every arm's plan, with the first seed.
+        seconds: what is left over all arms and seeds; steps that they share count once.
+    """
+
+    arms: list[tuple[str, Plan, RunContext]]
+    seconds: float
+
+
+def plan_study(study: Study, output: Path | None = None) -> StudyPlan:
+    """What is left of a study, whether it has begun or not; prepares the data and probes the speed, trains nothing and
+    takes no directory.
+
+    Raises:
+        UserError: for bad input, in one line.
+    """
     directory = study_directory(study, output)
-    budgets = claim(study, directory)
-    plans = []
-    for cell in itertools.islice(lay_out_all(study, directory, budgets), len(study.arms)):
-        plans.append((cell.arm, make_plan(cell.context, cell.graph, plan_exports(cell.context)), cell.context))
-    return plans
+    require_same_evaluation(study)
+    budgets = known_budgets(study, directory) or find_budgets(study, directory)
+    cells = list(lay_out_all(study, directory, budgets))
+    require_same_rows(study, cells)
+    speeds: dict[str, dict[Any, float]] = {arm: {} for arm in study.arms}
+    arms = []
+    left: dict[str, float] = {}
+    for cell in cells:
+        plan = make_plan(cell.context, cell.graph, plan_exports(cell.context), speeds[cell.arm])
+        left |= {step.fingerprint: plan.left.get(step.fingerprint, 0.0) for step in cell.steps}
+        if cell.seed == study.seeds[0]:
+            arms.append((cell.arm, plan, cell.context))
+    return StudyPlan(arms, sum(left.values()))
 
 
 def study_directory(study: Study, output: Path | None) -> Path:
@@ -81,10 +113,14 @@ def study_directory(study: Study, output: Path | None) -> Path:
     return directory
 
 
-def do_all(steps: list[Step]) -> dict[str, DoneStep]:
+def do_all(steps: list[Step]) -> tuple[dict[str, DoneStep], dict[str, str]]:
     """Do steps that come after their inputs, each once; what another process does is left to it, and waited for only
-    when there is nothing else to do. What is done comes by its fingerprint. Exports that fail, and what needs them, are
-    told of and left out."""
+    when there is nothing else to do. What fails, and what needs it, is told of and left out.
+
+    Returns:
+        What is done, by its fingerprint; and why the rest failed, but for exports, which a study can do without.
+    """
+    failed: dict[str, str] = {}
     left = deque({step.fingerprint: step for step in steps}.values())
     done: dict[str, DoneStep] = {}
     skipped = 0
@@ -97,8 +133,8 @@ def do_all(steps: list[Step]) -> dict[str, DoneStep]:
             found = run_step(step) if is_stuck else try_step(step) if _is_ready(step, done) else None
         except UserError as error:
             if step.kind not in MAY_FAIL:
-                raise
-            console.print(f"{step.name} failed: {error}")
+                failed[step.fingerprint] = f"{step.name}: {error}"
+            console.print(f"{step.name} failed: {error}", markup=False)
             left = deque(one for one in left if step.fingerprint not in (own.fingerprint for own in in_order([one])))
             continue
         if found is None:
@@ -107,7 +143,16 @@ def do_all(steps: list[Step]) -> dict[str, DoneStep]:
         else:
             done[step.fingerprint] = found
             skipped = 0
-    return done
+    return done, failed
+
+
+def _tell_failed(directory: Path, cells: list[Cell], failed: dict[str, str]) -> str:
+    fingerprint, why = next(iter(failed.items()))
+    arms = dict.fromkeys(f"'{cell.arm}'" for cell in cells if fingerprint in (step.fingerprint for step in cell.steps))
+    return (
+        f"{formats.joined(list(arms))}: {why}; change or leave out what failed, delete {directory / STUDY} and run "
+        "again: all else is done and kept"
+    )
 
 
 def _is_ready(step: Step, done: dict[str, DoneStep]) -> bool:
