@@ -49,7 +49,7 @@ def _entries(folder: Path) -> Iterator[Entry]:
         try:
             content: dict[str, Any] = json.loads(path.read_text())
             yield _study(content, place) if path == study else _run(content, place)
-        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError) as error:
             yield Entry(page.parent.parent.name, "", "", place, [], problem=f"{path.name}: {error}")
 
 

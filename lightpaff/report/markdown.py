@@ -18,13 +18,13 @@ from lightpaff.report.verdict import write_verdict
 def render_markdown(data: ReportData) -> str:
     """The whole report but its plots and disagreements."""
     parts = [
-        f"# {_escape(data.title)}",
-        f"{_escape(data.name)}, {formats.moment(data.created)}",
-        "\n".join(f"- {_escape(sentence.text)}" for sentence in write_verdict(data)),
+        f"# {escape(data.title)}",
+        f"{escape(data.name)}, {formats.moment(data.created)}",
+        "\n".join(f"- {escape(sentence.text)}" for sentence in write_verdict(data)),
         _facts(dict(data.summary)),
     ]
     for task in data.tasks:
-        parts += [f"## {_escape(task.name)}", render_table(main_table(data, task)), _facts(dict(task.notes))]
+        parts += [f"## {escape(task.name)}", render_table(main_table(data, task)), _facts(dict(task.notes))]
         if (exports := exports_table(data, task)).lines:
             parts += ["### Exports", render_table(exports)]
         if (online := online_table(data, task)).lines:
@@ -38,7 +38,7 @@ def render_markdown(data: ReportData) -> str:
     if data.agreement:
         parts += ["## Agreement with the teacher, and calibration", render_table(agreement_table(data))]
     for card in data.data_cards:
-        parts += [f"## Data: {_escape(card.name)}", _facts(card_facts(card))]
+        parts += [f"## Data: {escape(card.name)}", _facts(card_facts(card))]
     if data.steps:
         parts += ["## What was done", "\n".join(_step(step) for step in data.steps)]
     if data.compute:
@@ -69,30 +69,30 @@ def render_table(table: Table) -> str:
         return f"| {' | '.join(padded)} |"
 
     text = "\n".join([pipe(header), pipe(rule), *(pipe(line) for line in lines)])
-    return f"{text}\n\n{_escape(table.caption)}" if table.caption else text
+    return f"{text}\n\n{escape(table.caption)}" if table.caption else text
 
 
 def _cell(cell: Cell) -> str:
     is_interval = cell.note.startswith("[")
     note = "" if not cell.note else f" {cell.note}" if is_interval else f" ({cell.note})"
-    return _escape(cell.text + note)
+    return escape(cell.text + note)
 
 
 def _facts(facts: dict[str, str | int | float]) -> str:
-    return "\n".join(f"- {_escape(name)}: {_escape(formats.fact(value))}" for name, value in facts.items())
+    return "\n".join(f"- {escape(name)}: {escape(formats.fact(value))}" for name, value in facts.items())
 
 
 def _sample(sample: Sample) -> str:
     told = {"source": [sample.source], "reference": sample.references}
     told |= {"teacher": [sample.teacher], "student": [sample.student]}
     told["control"] = [] if sample.control is None else [sample.control]
-    texts = [f"  - {name}: {_escape(text)}" for name, several in told.items() for text in several]
-    return "\n".join([f"- {_escape(sample.task)}", *texts])
+    texts = [f"  - {name}: {escape(text)}" for name, several in told.items() for text in several]
+    return "\n".join([f"- {escape(sample.task)}", *texts])
 
 
 def _step(step: StepLine) -> str:
     done = "kept from an earlier run" if step.reused else formats.duration(step.seconds)
-    return f"- {_escape(step.name)}: {done}" + (f" ({_escape(step.detail)})" if step.detail else "")
+    return f"- {escape(step.name)}: {done}" + (f" ({escape(step.detail)})" if step.detail else "")
 
 
 def _fence(text: str, language: str) -> str:
@@ -103,7 +103,8 @@ def _fence(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text of which nothing is markup."""
     for sign in ("\\", "|", "<", ">", "*", "`"):
         text = text.replace(sign, "\\" + sign)
     # A bracket alone is an interval; before a parenthesis it would be a link.

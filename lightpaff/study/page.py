@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from lightpaff.files import write_json_whole, write_whole
 from lightpaff.report.canvas import Chart
-from lightpaff.report.markdown import render_table
+from lightpaff.report.markdown import escape, render_table
 from lightpaff.report.page import PAGE
 from lightpaff.report.templates import render
 from lightpaff.study.comparing import StudyData
@@ -18,9 +18,11 @@ from lightpaff.study.tables import answer, curvature_table, exports_table, study
 def write_study(data: StudyData, directory: Path) -> Path:
     """Write index.html, study.md and study.json into `directory`, each whole; the page's path."""
     sentences = [asdict(sentence) for sentence in answer(data)]
+    # All of them before any is written.
+    markdown, page = render_markdown(data), render_page(data)
     write_json_whole(directory / "study.json", {"answer": sentences, **asdict(data)})
-    write_whole(directory / "study.md", render_markdown(data))
-    write_whole(directory / PAGE, render_page(data))
+    write_whole(directory / "study.md", markdown)
+    write_whole(directory / PAGE, page)
     return directory / PAGE
 
 
@@ -40,7 +42,7 @@ def render_page(data: StudyData) -> str:
 
 def render_markdown(data: StudyData) -> str:
     """The sentences and tables."""
-    lines = [f"# {data.title}", "", *(f"- {sentence.text}" for sentence in answer(data)), ""]
+    lines = [f"# {escape(data.title)}", "", *(f"- {escape(sentence.text)}" for sentence in answer(data)), ""]
     for task in data.examples:
         tables = [table for table in (study_table(data, task), exports_table(data, task)) if table is not None]
         lines += [f"## {task}", "", *(line for table in tables for line in (render_table(table), ""))]

@@ -21,7 +21,10 @@ def test_one_odd_study_does_not_take_the_page_from_the_others(tmp_path: Path) ->
     assert 'href="odd/report/index.html"' in page
 
 
-@pytest.mark.parametrize("content", ["[]", "5", '{"answer": 3}', '{"answer": [5]}', '{"answer": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "5", '{"answer": 3}', '{"answer": [5]}', '{"answer": {"a": 1}}', pytest.param("[" * 100_000, id="deep")],
+)
 def test_what_is_no_study_is_said_of_it(content: str, tmp_path: Path) -> None:
     report = tmp_path / "odd" / "report"
     report.mkdir(parents=True)
