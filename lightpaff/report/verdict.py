@@ -1,6 +1,5 @@
 """What the numbers allow to say, in plain sentences: as much as the intervals carry and no more."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +81,8 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
     if student.value(task.metric) is None or teacher.value(task.metric) is None:
         return None
     if constant := [model.arm for model in (teacher, student) if model.is_constant]:
-        return Sentence("bad", _tell_constant(task, constant, teacher, student))
+        scores = f"{METRICS[task.metric].name} {_score(student, task)} against {_score(teacher, task)}"
+        return Sentence("bad", f"{tell_constant([f'the {arm}' for arm in constant], task.answer, scores)}.")
     difference = find_comparison(data, task, "student", "teacher")
     has_higher = METRICS[task.metric].is_higher_better
     told = (_tell_share if has_higher else _tell_excess)(task, teacher, student, difference)
@@ -98,12 +98,11 @@ def _compare_with_teacher(data: ReportData, task: TaskFacts, models: list[Measur
     return Sentence("good" if is_close and is_worth_it else "neutral", f"{told}.")
 
 
-def _tell_constant(task: TaskFacts, arms: Sequence[str], teacher: MeasuredModel, student: MeasuredModel) -> str:
-    who = formats.joined([f"the {arm}" for arm in arms])
-    scores = f"{METRICS[task.metric].name} {_score(student, task)} against {_score(teacher, task)}"
+def tell_constant(models: list[str], answer: str, scores: str) -> str:
+    """What is to be said of models that have learnt nothing."""
     return (
-        f"{who} {'give' if len(arms) > 1 else 'gives'} every row the same {task.answer}, so the scores ({scores}) say "
-        "nothing about the task: train longer, with another learning rate or more rows."
+        f"{formats.joined(models)} {'give' if len(models) > 1 else 'gives'} every row the same {answer}, so the scores "
+        f"({scores}) say nothing about the task: train longer, with another learning rate or more rows"
     )
 
 

@@ -10,6 +10,7 @@ from lightpaff.evaluation.intervals import Difference, adjusted, bootstrap_inter
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters
+from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER
 from lightpaff.pipeline.build import TaskSteps
 from lightpaff.pipeline.context import evaluation_splits, task_objective
@@ -47,12 +48,14 @@ class ArmRow:
         minus_baseline: None of the baseline itself.
         minus_teacher: the same against the teacher, not corrected.
         teacher: the score of its teacher.
-        share: of that.
+        share: of that; None where it means nothing, since one of the two is below 0, or the teacher's is 0.
         closed: the share of the way from the baseline to the teacher; None where the teacher is no better.
         steps: of each stage, by its name.
         flops: of the student's trainings, a seed.
         teacher_flops: of its teacher's answers, asked or captured.
         seconds: of the trainings, a seed, as they were when they were done.
+        constant: who gives every row the same answer: the arm by its name, its teacher as "the teacher".
+        has_another_teacher: than the baseline.
     """
 
     arm: str
@@ -67,14 +70,18 @@ class ArmRow:
     minus_baseline: ComparedDifference | None
     minus_teacher: ComparedDifference
     teacher: float
-    share: float
+    share: float | None
     closed: float | None
     steps: dict[str, int]
     flops: float
     teacher_flops: float
     seconds: float
     parameters: int
+    teacher_parameters: int
     median_ms: float | None = None
+    teacher_median_ms: float | None = None
+    constant: list[str] = field(default_factory=list)
+    has_another_teacher: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ class StudyData:
     x: str | None
     examples: dict[str, str]
     """What the intervals are over, by the task."""
+    answers: dict[str, str]
+    """What a row is given, by the task: a class, a text."""
     rows: list[ArmRow]
     references: list[ReferenceRow]
     environment: dict[str, str]
@@ -186,7 +195,11 @@ def compare(
         reference=study.reference_arm,
         match=study.match,
         x=study.x,
-        examples={row.task: _counted(by_arm, row.task) for row in rows},
+        examples={steps.task.name: _counted(first, place) for place, steps in enumerate(first.graph.tasks)},
+        answers={
+            steps.task.name: TASK_OBJECTIVES[steps.task.objective].answer_words(steps.task).one
+            for steps in first.graph.tasks
+        },
         rows=rows,
         references=references,
         environment={
@@ -197,7 +210,7 @@ def compare(
         command=command,
         study_yaml=yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False),
         exports=[row for own in by_arm.values() for row in _exports(own[0])],
-        noise=list(_noise_lines(study, noise)),
+        noise=list(_noise_lines(study, first, noise)),
         curvature=_curvature_lines(study, noise),
     )
 
@@ -221,7 +234,8 @@ def _rows(
         interval = bootstrap_interval(metric, outputs[arm])
         mean = statistics.fmean(values)
         is_ahead = (goal > floor) == METRICS[metric].is_higher_better and goal != floor
-        has_its_teacher = _teacher(cells[0], place) == _teacher(by_arm[study.baseline][0], place)
+        has_another_teacher = _teacher(cells[0], place) != _teacher(by_arm[study.baseline][0], place)
+        constant = [f"'{arm}'"] if all(one.is_constant for one in outputs[arm]) else []
         yield ArmRow(
             arm=arm,
             keys=study.arms[arm],
@@ -235,11 +249,15 @@ def _rows(
             minus_baseline=_compared(found[arm], corrected[arm]) if arm in found else None,
             minus_teacher=_compared(difference := paired_difference(metric, outputs[arm], teacher), difference.p),
             teacher=goal,
-            share=mean / goal if goal else 0.0,
-            closed=(mean - floor) / (goal - floor) if is_ahead and has_its_teacher else None,
+            share=mean / goal if goal > 0 <= mean else None,
+            closed=(mean - floor) / (goal - floor) if is_ahead and not has_another_teacher else None,
             steps={stage: steps for stage, steps in budgets[arm].items() if stage in STAGES.values()},
             median_ms=_milliseconds(cells[0], place, STUDENT),
+            teacher_median_ms=_milliseconds(cells[0], place, TEACHER),
             parameters=_parameters(cells[0], place, STUDENT),
+            teacher_parameters=_parameters(cells[0], place, TEACHER),
+            constant=[*constant, *(["the teacher"] if teacher.is_constant else [])],
+            has_another_teacher=has_another_teacher,
             **_cost(cells[0], cells[0].graph.tasks[place], done),
         )
 
@@ -328,23 +346,21 @@ def _references(study: Study, by_arm: dict[str, list[Cell]], place: int) -> Iter
         yield ReferenceRow("tfidf", steps.task.name, metric, words.score(metric), (interval.low, interval.high))
 
 
-def _counted(by_arm: dict[str, list[Cell]], task: str) -> str:
-    cell = next(iter(by_arm.values()))[0]
-    place = [steps.task.name for steps in cell.graph.tasks].index(task)
+def _counted(cell: Cell, place: int) -> str:
     outputs = _outputs(cell, place, STUDENT)
     units = len(set(outputs.units_N.tolist()))
-    return f"{len(outputs):,} rows" + ("" if units == len(outputs) else f" in {units:,} groups, drawn whole")
+    counted = TASK_OBJECTIVES[cell.graph.tasks[place].task.objective].counted
+    return f"{len(outputs):,} {counted}" + ("" if units == len(outputs) else f" in {units:,} groups, drawn whole")
 
 
-def _noise_lines(study: Study, steps: list[NoiseStep]) -> Iterator[NoiseLine]:
+def _noise_lines(study: Study, cell: Cell, steps: list[NoiseStep]) -> Iterator[NoiseLine]:
     if study.noise is None:
         return
-    tasks = dict.fromkeys(step.task for step in steps)
-    for task in tasks:
+    for task, shown in {one.task.name: one.task.metric_names[0] for one in cell.graph.tasks}.items():
         for arm in study.arms:
             own = [point for step in steps if (step.arm, step.task) == (arm, task) for point in step.points()]
-            shown = next(name for name in own[0].values if name not in ("score", "loss"))
-            for metric in (shown, "loss"):
+            # Texts are not written under noise: of them there is the loss alone.
+            for metric in (name for name in (shown, "loss") if name in own[0].values):
                 for deviation in study.noise.deviations:
                     values = [point.values[metric] for point in own if point.deviation == deviation]
                     yield NoiseLine(arm, task, metric, deviation, statistics.fmean(values), min(values), max(values))

@@ -9,6 +9,7 @@ Shapes: P target positions.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from lightpaff.data.batch_order import sequential_batches
 from lightpaff.files import write_json_whole
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import NO_GOLD_LABEL
+from lightpaff.objectives.clm import SlidingWindows
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT
@@ -38,12 +40,14 @@ from lightpaff.training.validation import validate_task
 
 _NOISE = "noise.json"
 _TOKENS_TOGETHER = 4096
+_HIGHEST_EXPONENT = 115.0
+"""As of reported perplexities."""
 _CURVATURE_BATCHES, _CURVATURE_DRAWS = 4, 8
 
 
 @dataclass(frozen=True)
 class NoisePoint:
-    """One evaluation: the values are those of `validate_task`."""
+    """One evaluation: the values are those of `validate_task`; of windows of a text, also the perplexity per word."""
 
     deviation: float
     draw: int
@@ -97,6 +101,9 @@ def _step(noise: Noise, cell: Cell, steps: TaskSteps) -> Step:
                 for draw in range(noise.draws if deviation else 1):
                     with disturbed(model, deviation, draw):
                         values = validate_task(data, task, _TOKENS_TOGETHER, context.hardware, model)
+                    if isinstance(data, SlidingWindows):
+                        nll_a_word = values["nll"] * float(data.targets_N.sum() / data.words_N.sum())
+                        values["word_perplexity"] = math.exp(min(nll_a_word, _HIGHEST_EXPONENT))
                     points.append(NoisePoint(deviation, draw, values))
                     advance(1)
         content = {"points": [asdict(point) for point in points], "curvature": curvature(model, data)}

@@ -3,7 +3,7 @@
 from lightpaff.report import formats
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
-from lightpaff.report.verdict import Kind, Sentence
+from lightpaff.report.verdict import Kind, Sentence, tell_constant
 from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
 from lightpaff.study.definition import own_budgets
 
@@ -18,24 +18,29 @@ def answer(data: StudyData) -> list[Sentence]:
 
 
 def _answer_for(data: StudyData, task: str) -> Sentence:
-    row = next(row for row in data.rows if (row.arm, row.task) == (data.headline, task))
-    teacher = next(one for one in data.references if (one.name, one.task) == ("teacher", task))
+    row, baseline = (
+        next(row for row in data.rows if (row.arm, row.task) == (arm, task)) for arm in (data.headline, data.baseline)
+    )
     found, metric = row.minus_baseline, METRICS[row.metric]
     assert found is not None
+    place = f"{task}: " if len(data.examples) > 1 else ""
+    if constant := sorted({*row.constant, *baseline.constant}):
+        scores = f"{metric.name} {metric.write(row.mean)} against {metric.write(baseline.mean)}"
+        return Sentence("bad", f"{place}Not to be told: {tell_constant(constant, data.answers[task], scores)}.")
     low, high = metric.as_gain(found.low, found.high)
     is_sure = found.p < _SURE
     lead = "Yes" if low > 0 and is_sure else "No" if high < 0 and is_sure else "Not measurably"
-    place = f"{task}: " if len(data.examples) > 1 else ""
     told = metric.tell_difference(found.value, found.low, found.high)
     parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, {_budget(data)}"]
-    if metric.is_higher_better:
+    if row.share is not None and metric.is_higher_better:
         parts.append(f"it has {metric.write_share(row.share)} of the teacher's {metric.name}")
-    else:
+    elif row.share is not None:
         parts.append(f"its {metric.name} is {formats.hundredths(row.share)} times its teacher's")
-    if teacher.parameters:
-        parts.append(f"with {formats.times(teacher.parameters / row.parameters)} fewer parameters")
-    if row.median_ms and teacher.median_ms:
-        parts.append(f"and is {formats.times(teacher.median_ms / row.median_ms)} as fast in PyTorch")
+    smaller = row.teacher_parameters / row.parameters
+    size = f"{formats.times(smaller)} fewer" if smaller > 1 else f"{formats.times(1 / smaller)} as many"
+    parts.append(f"with {size} parameters")
+    if row.median_ms and row.teacher_median_ms:
+        parts.append(f"and is {formats.times(row.teacher_median_ms / row.median_ms)} as fast in PyTorch")
     for export in data.exports:
         if (export.arm, export.task) == (data.headline, task):
             parts.append(f"as {export.name} {formats.times(export.faster)} as fast as its teacher in PyTorch")
@@ -51,9 +56,8 @@ def _budget(data: StudyData) -> str:
 
 def _limits(data: StudyData) -> list[Sentence]:
     seeds = len(data.rows[0].values)
-    has_one_teacher = len({(row.task, row.teacher) for row in data.rows}) == len(data.examples)
     several = "Arms differ in their teachers too: each is compared with its own; the plots have the baseline's."
-    found = [Sentence("caution", several)] if not has_one_teacher else []
+    found = [Sentence("caution", several)] if any(row.has_another_teacher for row in data.rows) else []
     found += [Sentence("caution", "One teacher: how another one would have done is not in the intervals.")]
     if seeds < 3:
         told = "One seed" if seeds == 1 else "Two seeds"
@@ -100,7 +104,7 @@ def _line(row: ArmRow, colour: str) -> Line:
             _difference(row, row.minus_baseline),
             Cell(UNKNOWN if row.minus_baseline is None else _p_value(row.minus_baseline.p)),
             _difference(row, row.minus_teacher),
-            Cell(metric.write_share(row.share)),
+            Cell(UNKNOWN if row.share is None else metric.write_share(row.share)),
             Cell(UNKNOWN if row.closed is None else formats.percent(row.closed)),
             Cell(formats.count(row.parameters)),
             Cell(UNKNOWN if row.median_ms is None else formats.milliseconds(row.median_ms)),

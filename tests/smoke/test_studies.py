@@ -59,6 +59,7 @@ def test_a_study_from_its_file_to_its_page(
     planned = run_cli("plan", path, "--output", output)
     assert planned.code == 0, planned.stderr
     assert planned.stdout.count("the first of its seeds") == 4
+    assert re.search(r"what they share counted once: about .* of work left, and the evaluations", planned.stdout)
     told = run_cli("study", path, "--output", output)
     assert told.code == 0, told.stderr
     assert "'both' against 'none' is" in " ".join(told.stdout.split())
@@ -113,9 +114,12 @@ def test_equal_operations_give_the_silent_arm_more_steps(tiny_recipe: Any, run_c
     assert total["none"] == pytest.approx(total["both"], rel=0.15)
 
 
-@pytest.mark.parametrize("finished", ["finished_decoder_run", "finished_encoder_decoder_run"])
+@pytest.mark.parametrize(
+    ("finished", "noisy"),
+    [("finished_decoder_run", {"word_perplexity", "loss"}), ("finished_encoder_decoder_run", {"loss"})],
+)
 def test_the_other_families_too(
-    finished: str, request: pytest.FixtureRequest, tmp_path: Path, run_cli: Callable[..., Any]
+    finished: str, noisy: set[str], request: pytest.FixtureRequest, tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
     recipe = request.getfixturevalue(finished).write()
     short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "match": "tokens", "latency": False}
@@ -127,6 +131,7 @@ def test_the_other_families_too(
     assert len(data["rows"]) == 2
     assert all(row["steps"] == {"pretraining": 4, "fine_tuning": 5} for row in data["rows"])
     means = {(line["metric"], line["deviation"]): line["mean"] for line in data["noise"] if line["arm"] == "both"}
+    assert {metric for metric, _ in means} == noisy
     assert means["loss", 0.5] > 0 < means["loss", 0.0]
     assert all(len(line["values"]) == 1 for line in data["curvature"])
 
@@ -190,7 +195,7 @@ def test_a_wrong_study_is_told_in_a_line(
 
 
 def test_an_arm_with_other_data_is_compared_with_its_own_teacher(tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
-    arms = {"few": {"tasks.0.train.0.limit": 20}, "all": {}}
+    arms = {"few [red] rows": {"tasks.0.train.0.limit": 20}, "all": {}}
     short = {
         **STUDY,
         "arms": arms,
@@ -202,7 +207,9 @@ def test_an_arm_with_other_data_is_compared_with_its_own_teacher(tiny_recipe: An
     }
     told = run_cli("study", write_study(tiny_recipe, short), "--output", tiny_recipe.folder / "out")
     assert told.code == 0, told.stderr
-    assert "'few' against 'all' is" in " ".join(told.stdout.split())
+    said = " ".join(told.stdout.split())
+    assert "'few [red] rows' against 'all' is" in said or "Not to be told" in said
+    assert "Arms differ in their teachers too" in said
     # Two teachers and two students.
     teachers = list((tiny_recipe.folder / "steps").glob("finetune-*/manifest.json"))
     assert len(teachers) == 4

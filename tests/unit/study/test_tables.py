@@ -1,0 +1,104 @@
+"""What a study's page leads with."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
+from lightpaff.study.page import render_markdown, write_study
+from lightpaff.study.tables import answer, study_table
+
+
+def arm_row(arm: str, mean: float, **changes: Any) -> ArmRow:
+    row = ArmRow(
+        arm=arm,
+        keys={},
+        task="toy",
+        split="test",
+        metric="matthews",
+        values={1: mean},
+        mean=mean,
+        spread=None,
+        interval=(mean - 0.1, mean + 0.1),
+        minus_baseline=None if arm == "none" else ComparedDifference(0.1, 0.05, 0.15, 0.01),
+        minus_teacher=ComparedDifference(-0.1, -0.2, 0.0, 0.05),
+        teacher=0.8,
+        share=mean / 0.8,
+        closed=None,
+        steps={"fine_tuning": 5},
+        flops=1e9,
+        teacher_flops=0.0,
+        seconds=1.0,
+        parameters=10,
+        teacher_parameters=40,
+        median_ms=2.0,
+        teacher_median_ms=8.0,
+    )
+    return replace(row, **changes)
+
+
+def data_of(*rows: ArmRow, **changes: Any) -> StudyData:
+    data = StudyData(
+        name="toy",
+        title="Does it <i>pay</i>?",
+        created="2026-11-30T09:00:00+00:00",
+        baseline="none",
+        reference="both",
+        match="steps",
+        x=None,
+        examples={"toy": "12 rows"},
+        answers={"toy": "class"},
+        rows=list(rows),
+        references=[ReferenceRow("teacher", "toy", "matthews", 0.8, (0.7, 0.9), 1000, 100.0)],
+        environment={},
+        command="lightpaff study toy.yaml",
+        study_yaml="",
+    )
+    return replace(data, **changes)
+
+
+def lead(**changes: Any) -> str:
+    return answer(data_of(arm_row("none", 0.5), arm_row("both", 0.6, **changes)))[0].text
+
+
+def test_size_and_speed_are_against_the_arm_s_own_teacher() -> None:
+    assert "it has 75.0 % of the teacher's Matthews correlation; with 4.0× fewer parameters; and is 4.0× as" in lead()
+    assert "with 1.5× as many parameters" in lead(teacher_parameters=10, parameters=15)
+
+
+def test_a_share_that_means_nothing_is_left_out() -> None:
+    assert "of the teacher's" not in lead(share=None)
+    table = study_table(data_of(arm_row("none", 0.5), arm_row("both", 0.6, share=None)), "toy")
+    place = table.columns.index("of the teacher's")
+    assert [line.cells[place].text for line in table.lines][:2] == ["62.5 %", "–"]
+
+
+def test_other_teachers_are_told_of_where_they_are_as_good() -> None:
+    told = [
+        [sentence.text for sentence in answer(data_of(arm_row("none", 0.5), arm_row("both", 0.6, **other)))]
+        for other in ({}, {"has_another_teacher": True})
+    ]
+    assert [any("differ in their teachers" in text for text in texts) for texts in told] == [False, True]
+
+
+def test_models_that_have_learnt_nothing_are_told_of() -> None:
+    rows = arm_row("none", 0.0, constant=["'none'", "the teacher"]), arm_row("both", 0.0, constant=["the teacher"])
+    sentence = answer(data_of(*rows))[0]
+    assert sentence.kind == "bad"
+    assert sentence.text.startswith(
+        "Not to be told: 'none' and the teacher give every row the same class, so the scores"
+    )
+
+
+def test_markdown_has_no_markup_of_names() -> None:
+    text = render_markdown(data_of(arm_row("none", 0.5), arm_row("a <b> *c*", 0.6), reference="a <b> *c*"))
+    assert "# Does it \\<i\\>pay\\</i\\>?" in text
+    assert "'a \\<b\\> \\*c\\*' against" in text
+
+
+def test_nothing_is_written_of_a_page_that_cannot_be_drawn(tmp_path: Any) -> None:
+    data = data_of(arm_row("none", 0.5), arm_row("both", 0.6), x="nowhere")
+    with pytest.raises(KeyError):
+        write_study(data, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
