@@ -57,12 +57,13 @@ def begun_or(directory: Path, asked: dict[str, Any], choose: Callable[[], Study]
     """
     with alone_with(directory / _LOCK):
         if known := _read(directory):
-            before = known.get("asked", {})
+            if (before := known.get("asked")) is None:
+                raise UserError(f"{directory}: holds a study that was begun otherwise; give another --output")
             for key, value in asked.items():
-                if before.get(key) != value:
+                if before[key] != value:
                     raise UserError(
-                        f"{directory}: was begun with the {key} {before.get(key)}, not {value}; give the same, or "
-                        "another --output"
+                        f"{directory}: was begun with the {key} {before[key]}, not {value}; give the same, or another "
+                        "--output"
                     )
             return Study.model_validate(known["study"])
         study = choose()

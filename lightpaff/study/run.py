@@ -20,7 +20,7 @@ from lightpaff.pipeline.run import MAY_FAIL, steps_beside
 from lightpaff.progress import console
 from lightpaff.report import formats
 from lightpaff.study.budgets import find_budgets
-from lightpaff.study.cells import Cell, lay_out_all, require_same_rows
+from lightpaff.study.cells import lay_out_all, require_same_rows
 from lightpaff.study.comparing import StudyData, compare
 from lightpaff.study.definition import Study, require_same_evaluation
 from lightpaff.study.noise import noise_steps
@@ -54,13 +54,11 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
     budgets = claim(study, directory)
     cells = list(lay_out_all(study, directory, budgets))
     require_same_rows(study, cells)
-    steps = [step for cell in cells for step in cell.steps]
-    _say_what_is_left(study, cells, steps)
-    done, failed = do_all(steps)
-    if failed:
-        raise UserError(_tell_failed(directory, cells, failed))
+    steps = [(cell.arm, step) for cell in cells for step in cell.steps]
+    _say_what_is_left(study, [step for _, step in steps])
+    done = _do_whole(steps, directory)
     noise = noise_steps(study, cells)
-    done |= do_all([one.step for one in noise])[0]
+    done |= _do_whole([(one.arm, one.step) for one in noise], directory)
     data = compare(study, budgets, cells, done, noise, command or f"lightpaff study {study.name}")
     return StudyResult(write_study(data, directory / "report"), data)
 
@@ -146,20 +144,27 @@ def do_all(steps: list[Step]) -> tuple[dict[str, DoneStep], dict[str, str]]:
     return done, failed
 
 
-def _tell_failed(directory: Path, cells: list[Cell], failed: dict[str, str]) -> str:
-    fingerprint, why = next(iter(failed.items()))
-    arms = dict.fromkeys(f"'{cell.arm}'" for cell in cells if fingerprint in (step.fingerprint for step in cell.steps))
-    return (
-        f"{formats.joined(list(arms))}: {why}; change or leave out what failed, delete {directory / STUDY} and run "
-        "again: all else is done and kept"
-    )
+def _do_whole(steps: list[tuple[str, Step]], directory: Path) -> dict[str, DoneStep]:
+    """Do steps, each with its arm, of which none may be missing.
+
+    Raises:
+        UserError: some failed, when all others are done; names the arms of the first.
+    """
+    done, failed = do_all([step for _, step in steps])
+    for fingerprint, why in failed.items():
+        arms = dict.fromkeys(f"'{arm}'" for arm, step in steps if step.fingerprint == fingerprint)
+        raise UserError(
+            f"{formats.joined(list(arms))}: {why}; change or leave out what failed, delete {directory / STUDY} and run "
+            "again: all else is done and kept"
+        )
+    return done
 
 
 def _is_ready(step: Step, done: dict[str, DoneStep]) -> bool:
     return all(needed.fingerprint in done or needed.state == "done" for needed in step.inputs)
 
 
-def _say_what_is_left(study: Study, cells: list[Cell], steps: list[Step]) -> None:
+def _say_what_is_left(study: Study, steps: list[Step]) -> None:
     by_fingerprint = {step.fingerprint: step for step in steps}
     left = [step for step in by_fingerprint.values() if step.state != "done"]
     trainings = sum(step.kind in ("pretrain", "finetune") for step in left)
