@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,6 +20,25 @@ _SECONDS_BETWEEN_LOG_LINES = 15.0
 def results_console() -> Console:
     """Standard output, for what a person asked for."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
+
+
+@contextlib.contextmanager
+def each_line_once() -> Iterator[None]:
+    """Inside, what was said before is not said again: of runs that have most in common."""
+    said: set[str] = set()
+    say = console.print
+
+    def say_once(*what: Any, **how: Any) -> None:
+        line = " ".join(map(str, what))
+        if line not in said:
+            said.add(line)
+            say(*what, **how)
+
+    console.print = say_once  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        console.print = say  # type: ignore[method-assign]
 
 
 Advance = Callable[..., None]

@@ -17,7 +17,7 @@ from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import DoneStep, Step, run_step, try_step
 from lightpaff.pipeline.plan import Plan, make_plan
 from lightpaff.pipeline.run import MAY_FAIL, steps_beside
-from lightpaff.progress import console
+from lightpaff.progress import console, each_line_once
 from lightpaff.report import formats
 from lightpaff.study.budgets import find_budgets
 from lightpaff.study.cells import lay_out_all, require_same_rows
@@ -51,8 +51,9 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
     """
     directory = study_directory(study, output)
     require_same_evaluation(study)
-    budgets = claim(study, directory)
-    cells = list(lay_out_all(study, directory, budgets))
+    with each_line_once():
+        budgets = claim(study, directory)
+        cells = list(lay_out_all(study, directory, budgets))
     require_same_rows(study, cells)
     steps = [(cell.arm, step) for cell in cells for step in cell.steps]
     _say_what_is_left(study, [step for _, step in steps])
@@ -85,8 +86,9 @@ def plan_study(study: Study, output: Path | None = None) -> StudyPlan:
     """
     directory = study_directory(study, output)
     require_same_evaluation(study)
-    budgets = known_budgets(study, directory) or find_budgets(study, directory)
-    cells = list(lay_out_all(study, directory, budgets))
+    with each_line_once():
+        budgets = known_budgets(study, directory) or find_budgets(study, directory)
+        cells = list(lay_out_all(study, directory, budgets))
     require_same_rows(study, cells)
     speeds: dict[str, dict[Any, float]] = {arm: {} for arm in study.arms}
     arms = []
