@@ -56,8 +56,14 @@ def _budget(data: StudyData) -> str:
 
 def _limits(data: StudyData) -> list[Sentence]:
     seeds = len(data.rows[0].values)
+    found = [
+        Sentence("bad", f"{counts.task}: a linear model over word counts (TF-IDF) is as good as '{row.arm}' or better.")
+        for counts in data.references
+        for row in data.rows
+        if counts.name == "tfidf" and (row.arm, row.task) == (data.headline, counts.task) and counts.value >= row.mean
+    ]
     several = "Arms differ in their teachers too: each is compared with its own; the plots have the baseline's."
-    found = [Sentence("caution", several)] if any(row.has_another_teacher for row in data.rows) else []
+    found += [Sentence("caution", several)] if any(row.has_another_teacher for row in data.rows) else []
     found += [Sentence("caution", "One teacher: how another one would have done is not in the intervals.")]
     if seeds < 3:
         told = "One seed" if seeds == 1 else "Two seeds"

@@ -82,6 +82,13 @@ def test_other_teachers_are_told_of_where_they_are_as_good() -> None:
     assert [any("differ in their teachers" in text for text in texts) for texts in told] == [False, True]
 
 
+@pytest.mark.parametrize(("score", "is_told"), [(0.61, True), (0.59, False)])
+def test_word_counts_that_do_as_well_are_told_of(score: float, is_told: bool) -> None:
+    counts = ReferenceRow("tfidf", "toy", "matthews", score, (0.5, 0.7))
+    texts = [one.text for one in answer(data_of(arm_row("none", 0.5), arm_row("both", 0.6), references=[counts]))]
+    assert ("toy: a linear model over word counts (TF-IDF) is as good as 'both' or better." in texts) is is_told
+
+
 def test_models_that_have_learnt_nothing_are_told_of() -> None:
     rows = arm_row("none", 0.0, constant=["'none'", "the teacher"]), arm_row("both", 0.0, constant=["the teacher"])
     sentence = answer(data_of(*rows))[0]
