@@ -64,7 +64,7 @@ def make_recipe(folder: Path, architecture: str) -> TinyRecipe:
     return TinyRecipe(folder, content)
 
 
-@pytest.mark.parametrize("architecture", TEACHERS)
+@pytest.mark.parametrize("architecture", ["gemma3_text", pytest.param("mistral", marks=pytest.mark.slow)])
 def test_a_student_and_its_graph_look_back_as_plain_transformers(
     architecture: str, tmp_path: Path, run_cli: Callable[..., Outcome]
 ) -> None:

@@ -194,6 +194,7 @@ def test_settings_of_a_launcher_change_no_weights(
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+@pytest.mark.slow
 def test_benchmark_measures_a_ready_made_teacher(
     tiny_recipe: Any, finished_run: Any, run_cli: Callable[..., Any]
 ) -> None:

@@ -174,7 +174,7 @@ def student_files(output: Path) -> dict[str, bytes]:
     [
         ("finished_run", DEATHS),
         ("finished_decoder_run", DECODER_DEATHS),
-        ("finished_encoder_decoder_run", ENCODER_DECODER_DEATHS),
+        pytest.param("finished_encoder_decoder_run", ENCODER_DECODER_DEATHS, marks=pytest.mark.slow),
     ],
     ids=["encoder", "decoder", "encoder-decoder"],
 )

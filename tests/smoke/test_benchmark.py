@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from rich.console import Console
 
 from lightpaff.deployment.measuring import Measurement
@@ -19,6 +20,7 @@ def lengths_of(path: Path) -> list[int]:
     return [len(ids) for ids in pa.ipc.open_file(path).read_all()["input_ids"].to_pylist()]
 
 
+@pytest.mark.slow
 def test_every_number_of_threads_is_measured_by_itself(finished_run: Any, run_cli: Callable[..., Any]) -> None:
     options = (*QUICK, "--length", 8, "--own", "--threads", 2, "--threads", 1, "--threads", 2)
     outcome = run_cli("benchmark", finished_run.output, *options, "--json")

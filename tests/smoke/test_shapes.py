@@ -49,6 +49,7 @@ def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tm
     assert "recommended" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_new_recipe_gets_a_student_that_fits(finished_run: Any, run_cli: Callable[..., Any], tmp_path: Path) -> None:
     teacher = next(iter((finished_run.output.parent / "steps").glob("pretrain-*/model")))
     path = tmp_path / "recipe.yaml"

@@ -62,7 +62,10 @@ def test_a_study_from_its_file_to_its_page(
     assert re.search(r"what they share counted once: about .* of work left, and the evaluations", planned.stdout)
     told = run_cli("study", path, "--output", output)
     assert told.code == 0, told.stderr
-    assert "'both' against 'none' is" in " ".join(told.stdout.split())
+    # Of so little training, models may come out that say one class of all rows.
+    assert re.match(
+        "(Not measurably|Yes|No): 'both' against 'none' is|Not to be told: '", " ".join(told.stdout.split())
+    )
     data = read_study(output)
     rows = {row["arm"]: row for row in data["rows"]}
     assert set(rows) == set(STUDY["arms"])
@@ -154,6 +157,7 @@ def test_a_silent_arm_hears_no_texts_either(finished_encoder_decoder_run: Any, t
     assert none.unlabelled == []
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_does_not_end_a_study(
     tiny_recipe: Any, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -193,11 +191,3 @@ def test_regression_takes_the_plain_path() -> None:
     predictions = Predictions((gold_N + generator.normal(size=80)).astype(np.float32)[:, None], gold_N)
     interval = bootstrap_interval("spearman", predictions, resamples=100)
     assert interval.low < predictions.score("spearman") < interval.high
-
-
-@pytest.mark.parametrize(("seeds", "seconds"), [(1, 16), (3, 30)])
-def test_twenty_five_thousand_rows_take_seconds(seeds: int, seconds: float) -> None:
-    several = [random_predictions(25_000, 2, seed) for seed in range(seeds)]
-    started = time.process_time()
-    bootstrap_interval("accuracy", several)
-    assert time.process_time() - started < seconds  # About 4 and 8 s on an idle core; the rest is for a busy one.

@@ -72,6 +72,7 @@ def test_windows_without_a_likelihood_are_told() -> None:
         exporting._compare(task, "validation", student, export)
 
 
+@pytest.mark.slow
 def test_lossless_exports_are_never_refused_and_lossy_ones_seldom_decided_wrongly() -> None:
     """As many answers are put right as are spoilt, one row in a hundred each; or one right answer in twenty is lost."""
     generator = np.random.default_rng(0)
