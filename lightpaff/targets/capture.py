@@ -98,8 +98,10 @@ def _capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, i
         request.facts.require_same(manifest, place, also_made_with=True)
     # What no manifest names vouches for itself.
     mine = [unit for number, unit in enumerate(units) if number % part[1] == part[0]]
-    spoilt |= {unit.file for unit in mine if unit.file in there - spoilt and not is_whole(place.fetch(unit.file))}
-    own = [unit for unit in mine if unit.file not in there - spoilt]
+    there -= spoilt
+    spoilt |= {unit.file for unit in mine if unit.file in there and not is_whole(place.fetch(unit.file))}
+    there -= spoilt
+    own = [unit for unit in mine if unit.file not in there]
     if manifest is None and part == (0, 1) and own and (others := there - {unit.file for unit in units}):
         console.print(
             f"{place}: {len(others)} files there are no part of this capture (made of other text, or with other "

@@ -1,25 +1,15 @@
 """What is equal between the arms of a study."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES
 from lightpaff.study import budgets
 from lightpaff.study.budgets import find_budgets
 from lightpaff.study.cells import lay_out
-from lightpaff.study.definition import Study, arm_recipe, load_study, own_budgets
-
-SILENT = {"pretraining.distillation.weight": 0, "fine_tuning.distillation.weight": 0}
-
-
-def study_of(recipe: Any, arms: dict[str, Any], **keys: Any) -> Study:
-    path: Path = recipe.folder / "study.yaml"
-    content = {"name": "toy", "arms": arms, "baseline": next(iter(arms)), "seeds": [1], **keys}
-    path.write_text(yaml.safe_dump({**content, "recipe": str(recipe.write())}, sort_keys=False))
-    return load_study(path)
+from lightpaff.study.definition import arm_recipe, own_budgets
+from tests.unit.study.made_studies import SILENT, study_of
 
 
 def test_a_teacher_of_few_rows_takes_as_many_steps(tiny_recipe: Any) -> None:

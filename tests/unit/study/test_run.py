@@ -6,25 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lightpaff.errors import UserError
 from lightpaff.files import whole_file
 from lightpaff.pipeline.graph import Step
 from lightpaff.study import preset
-from lightpaff.study.definition import Study, load_study
 from lightpaff.study.preset import quick_study
 from lightpaff.study.record import claim
 from lightpaff.study.run import do_all, plan_study, run_study
-
-SILENT = {"pretraining.distillation.weight": 0, "fine_tuning.distillation.weight": 0}
-
-
-def study_of(recipe: Any, arms: dict[str, Any], **keys: Any) -> Study:
-    path: Path = recipe.folder / "study.yaml"
-    content = {"name": "toy", "arms": arms, "baseline": next(iter(arms)), "seeds": [1], **keys}
-    path.write_text(yaml.safe_dump({**content, "recipe": str(recipe.write())}, sort_keys=False))
-    return load_study(path)
+from tests.unit.study.made_studies import SILENT, study_of
 
 
 def test_a_quick_study_goes_on_with_what_it_was_asked_for(tiny_recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
