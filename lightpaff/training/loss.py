@@ -23,11 +23,11 @@ from lightpaff.targets.soft_targets import Projected, SoftTargets, Sparse
 from lightpaff.training.divergences import DIVERGENCES
 from lightpaff.training.loss_terms import LossSettings, loss_terms
 
-_NUMBERS_A_CHUNK = {"cpu": 10 * 2**20, "cuda": 2**27}
+_NUMBERS_A_CHUNK = {"cpu": 8 * 2**20, "cuda": 2**27}
 """Logits of a chunk. On 2 idle CPU cores, 2,048 positions of 50,257 classes are within 8 % from a quarter to twice of
 this; a GPU wants large products."""
 _NUMBERS_IN_CACHE = 2**20
-_CLASSES_AT_ONCE = 16384
+_CLASSES_AT_ONCE = 4096
 """Of the weight's gradient in 16 bits, before it is added up in 32."""
 
 
@@ -77,7 +77,7 @@ def distillation_loss(
         weight: λ, from 0 (the teacher's term is only measured) to 1 (the gold term is only measured).
         temperature: T, softens teacher and student in the teacher's term.
         chunk_size: positions at a time; the result does not depend on it. None: so many that a chunk's logits take
-            some 40 MB, or 512 MB on a GPU.
+            some 34 MB, or 512 MB on a GPU.
         gold_scale: what the gold term is multiplied by: targets for one gold label, where not every one has a label.
         divergence: the teacher's term.
 
@@ -165,9 +165,10 @@ class _ChunkedLoss(torch.autograd.Function):
                 if gradient_CV is not None and terms.gradient_CV is not None:
                     gradient_CV[first:behind] = terms.gradient_CV
                     products.add_bias_gradient(terms.gradient_CV)
+            del logits_CV, told
             if gradient_CV is not None:
-                del logits_CV, told
                 products.add_gradient(start, stop, gradient_CV)
+            del gradient_CV  # Or it would stay while the next chunk's logits are made.
         total = settings.gold_weight * nll + settings.teacher_weight * settings.temperature**2 * divergence
         # Not saved for backward: what autograd holds too would be copied where it becomes .grad.
         ctx.gradients = [products.grad_features_PD, products.grad_weight_VD, products.grad_bias_V]
