@@ -50,7 +50,7 @@ from lightpaff.data.batch_order import BatchOrder
 from lightpaff.models.opening import split_model
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.capture import CaptureRequest, capture
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place

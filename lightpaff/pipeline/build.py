@@ -25,7 +25,8 @@ from lightpaff.pipeline.supervising import (
 )
 from lightpaff.pipeline.target_choice import TargetChoice
 from lightpaff.pipeline.training_steps import Budget, finetune_step, initial_step, pretrain_step, training_of
-from lightpaff.recipe_sections import Export, Task, Training
+from lightpaff.recipe_sections import Export, Task
+from lightpaff.recipe_training import Training
 from lightpaff.report.rows import Stage
 
 LAST = ("choose", "export", "check", "online")

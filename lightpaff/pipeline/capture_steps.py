@@ -28,7 +28,8 @@ from lightpaff.pipeline.graph import VERSIONS, Step, StepFolders
 from lightpaff.pipeline.target_choice import TargetChoice, epochs_of, seen_ids
 from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
-from lightpaff.recipe_sections import Task, Training
+from lightpaff.recipe_sections import Task
+from lightpaff.recipe_training import Training
 from lightpaff.targets.capture import CaptureRequest, capture
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place

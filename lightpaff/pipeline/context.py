@@ -20,7 +20,8 @@ from lightpaff.pipeline.environment import what_decides_bits
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.inputs import Inputs
 from lightpaff.recipe import Recipe
-from lightpaff.recipe_sections import Task, Training
+from lightpaff.recipe_sections import Task
+from lightpaff.recipe_training import Training
 from lightpaff.training.device import Hardware
 
 MODEL = "model"

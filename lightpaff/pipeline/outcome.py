@@ -45,7 +45,7 @@ from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.training_steps import MADE_WITH, TRAINING
 from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.recipe import Recipe
-from lightpaff.recipe_sections import Distillation
+from lightpaff.recipe_training import Distillation
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import (
     AgreementLine,

@@ -13,7 +13,7 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.workload import data_of
-from lightpaff.recipe_sections import Distillation
+from lightpaff.recipe_training import Distillation
 from lightpaff.targets.capture import encoded
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher

@@ -13,7 +13,8 @@ from lightpaff.pipeline.context import ModelSource, RunContext, corpus_ids, corp
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.target_choice import TargetChoice, choose_targets, epochs_of
 from lightpaff.pipeline.training_steps import training_of, with_teacher_targets
-from lightpaff.recipe_sections import Distillation, Pretraining, Task
+from lightpaff.recipe_sections import Pretraining, Task
+from lightpaff.recipe_training import Distillation
 
 
 def choose_pretraining_targets(context: RunContext, corpus: Step, arm: Arm, small_arms: list[Arm]) -> TargetChoice:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.objective import Objective
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.encodings import Encoding
 from lightpaff.training.loop import count_steps
 

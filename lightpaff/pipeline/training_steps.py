@@ -39,7 +39,8 @@ from lightpaff.pipeline.context import (
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.environment import describe_maker
 from lightpaff.pipeline.graph import Step, StepFolders
-from lightpaff.recipe_sections import Distillation, Languages, Task, Training
+from lightpaff.recipe_sections import Languages, Task
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
 from lightpaff.training.loop import TrainingJob, Validate, count_steps, train
 from lightpaff.training.validation import validate_task, validate_tokens

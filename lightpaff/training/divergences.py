@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightpaff.recipe_sections import Divergence
+from lightpaff.recipe_training import Divergence
 
 Term = Callable[[Tensor, Tensor, float | None, Tensor | float], tuple[Tensor, Tensor | None]]
 """From log P (the student's) and log Q (the teacher's), both C x V and free to be overwritten, to the sum over the

@@ -24,7 +24,7 @@ from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import progress_bar
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.teacher import StoredTeacher, Teacher
 from lightpaff.training.checkpoint import (
     Progress,

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from lightpaff.models.projection import factors, product_dtype, project
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe_sections import Divergence
+from lightpaff.recipe_training import Divergence
 from lightpaff.targets.soft_targets import Projected, SoftTargets, Sparse
 from lightpaff.training.divergences import DIVERGENCES
 from lightpaff.training.loss_terms import LossSettings, loss_terms

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lightpaff.recipe_sections import Training
+from lightpaff.recipe_training import Training
 
 _BETAS = (0.9, 0.999)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lightpaff.errors import UserError
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.device import Hardware, without_settings_from

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe_sections import Divergence
+from lightpaff.recipe_training import Divergence
 from lightpaff.targets.soft_targets import SoftTargets, Sparse
 from lightpaff.training.loss import LossSums, require_forward_kl, require_teacher
 

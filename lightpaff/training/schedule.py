@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from lightpaff.recipe_sections import Schedule, Training
+from lightpaff.recipe_training import Schedule, Training
 
 
 def _linear(progress: float, _decay: float) -> float:

@@ -13,7 +13,7 @@ from lightpaff.cores import count_cores
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
-from lightpaff.recipe_sections import Distillation
+from lightpaff.recipe_training import Distillation
 from lightpaff.targets.soft_targets import Stored
 from lightpaff.targets.teacher import StoredTeacher
 from lightpaff.training.device import Hardware

@@ -32,7 +32,7 @@ from lightpaff.objectives.mlm import MaskedLanguageModelling
 from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.translate import Translation
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.capture import CaptureRequest, capture
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.place import Place

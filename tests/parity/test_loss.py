@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightpaff.objectives.batch import NO_GOLD_LABEL
-from lightpaff.recipe_sections import Divergence
+from lightpaff.recipe_training import Divergence
 from lightpaff.targets.soft_targets import Dense, Sparse
 from tests.parity.losses import (
     CHUNK,

@@ -18,6 +18,7 @@ FOUNDATIONS = {
     "recipe_families",
     "recipe_sections",
     "recipe_sources",
+    "recipe_training",
     "recipe_file",
     "runtimes",
     "cores",
@@ -48,6 +49,7 @@ LIGHT = {
     "recipe": {"torch", "transformers"},
     "recipe_sections": {"torch", "transformers"},
     "recipe_sources": {"torch", "transformers"},
+    "recipe_training": {"torch", "transformers"},
     "runtimes": {"torch", "transformers"},
 }
 """What a room's source does not name, not even inside a function."""

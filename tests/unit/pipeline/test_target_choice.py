@@ -7,7 +7,7 @@ import pytest
 
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.pipeline.target_choice import choose_targets, epochs_of, seen_ids
-from lightpaff.recipe_sections import Distillation, Training
+from lightpaff.recipe_training import Distillation, Training
 
 
 class Lengths:

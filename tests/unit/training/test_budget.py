@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightpaff.data.batch_order import BatchOrder
-from lightpaff.recipe_sections import Training
+from lightpaff.recipe_training import Training
 from lightpaff.training.loop import count_steps
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightpaff.errors import UserError
-from lightpaff.recipe_sections import Training
+from lightpaff.recipe_training import Training
 from lightpaff.training.checkpoint import (
     Progress,
     load_checkpoint,

@@ -1,7 +1,7 @@
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from lightpaff.recipe_sections import Training
+from lightpaff.recipe_training import Training
 from lightpaff.training.optimiser import create_optimiser
 
 SETTINGS = Training(steps=1, learning_rate=0.5, weight_decay=0.1)

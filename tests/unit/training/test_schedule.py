@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightpaff.recipe_sections import Schedule, Training
+from lightpaff.recipe_training import Schedule, Training
 from lightpaff.training.schedule import learning_rate
 
 PEAK = 0.5
