@@ -20,6 +20,7 @@ from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.draws import generator
 from lightpaff.errors import UserError
 from lightpaff.files import sha256_of_file
+from lightpaff.memory import keep_freed_memory
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.progress import console, progress_bar
@@ -107,6 +108,7 @@ def _capture(request: CaptureRequest, place: Place, ask: Ask, part: tuple[int, i
             f"{place}: {len(others)} files there are no part of this capture (made of other text, or with other "
             "versions, precision or threads): not used"
         )
+    keep_freed_memory()
     with progress_bar(request.description, sum(len(unit.ids) for unit in own), "examples") as advance:
         for unit in own:
             place.write(unit.file, _ask_unit(request, unit, ask, advance))

@@ -97,18 +97,19 @@ def unpack_classes(packed: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def _encode_sampled(encoding: Encoding, logits_CV: Tensor, uniforms_CK: Tensor) -> dict[str, Tensor]:
-    log_q_CV = functional.log_softmax(_softened(logits_CV, encoding.temperature), 1)
-    q_CV = log_q_CV.exp()
+    logits_CV = _softened(logits_CV, encoding.temperature)
+    logits_CV = logits_CV - logits_CV.amax(1, keepdim=True)
+    q_CV = functional.softmax(logits_CV, 1)
     if encoding.proposal == 1:
         ids_CK = draw_classes(q_CV, uniforms_CK)
-        return {"classes": pack_classes(ids_CK, encoding.classes), "entropy": _entropy(q_CV, log_q_CV)}
-    drawn_from_CV = functional.softmax(log_q_CV / encoding.proposal, 1)
+        return {"classes": pack_classes(ids_CK, encoding.classes), "entropy": _entropy(q_CV, logits_CV)}
+    drawn_from_CV = functional.softmax(logits_CV / encoding.proposal, 1)
     ids_CK = draw_classes(drawn_from_CV, uniforms_CK)
     weights_CK = q_CV.gather(1, ids_CK) / drawn_from_CV.gather(1, ids_CK) / encoding.stored
     return {
         "classes": pack_classes(ids_CK, encoding.classes),
         "weights": weights_CK.half(),
-        "entropy": _entropy(q_CV, log_q_CV),
+        "entropy": _entropy(q_CV, logits_CV),
     }
 
 
@@ -156,10 +157,12 @@ def _softened(logits_CV: Tensor, temperature: float) -> Tensor:
     return logits_CV if temperature == 1 else logits_CV / temperature
 
 
-def _entropy(q_CV: Tensor, log_q_CV: Tensor) -> Tensor:
-    """Overwrites the second."""
+def _entropy(q_CV: Tensor, logits_CV: Tensor) -> Tensor:
+    """Of logits whose highest is 0 in every row, which it overwrites. There log q is the logit and that of the highest
+    probability: half of what the exponential of a log-softmax costs."""
     # What has no probability adds 0, not 0 · -inf.
-    return -log_q_CV.clamp_(min=torch.finfo(log_q_CV.dtype).min).mul_(q_CV).sum(1)
+    weighted_CV = logits_CV.clamp_(min=torch.finfo(logits_CV.dtype).min).mul_(q_CV)
+    return -q_CV.amax(1).log() - weighted_CV.sum(1)
 
 
 ENCODINGS: dict[Kind, Coder] = {

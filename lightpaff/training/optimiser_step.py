@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightpaff.errors import UserError
+from lightpaff.memory import keep_freed_memory
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.recipe_training import Distillation, Training
@@ -23,7 +24,6 @@ from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.device import Hardware, without_settings_from
 from lightpaff.training.loss import LossSums, distillation_loss
-from lightpaff.training.memory import keep_freed_memory
 from lightpaff.training.optimiser import create_optimiser
 from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
