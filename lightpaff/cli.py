@@ -15,11 +15,7 @@ from lightpaff.files import FULL_DISK
 from lightpaff.runtimes import Format, Quantisation, Runtime
 from lightpaff.training.interruption import StoppedError, swallowed_stops_come_again
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Distil a language model twice, in pre-training and in fine-tuning, and prove the small one with numbers.",
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe in YAML; see the folder recipes/.", show_default=False)]
 SetOption = Annotated[
@@ -448,6 +444,24 @@ def version() -> None:
     from importlib.metadata import version as version_of
 
     print(version_of("lightpaff"))
+
+
+def _print_version_and_leave(is_asked: bool) -> None:
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version_and_leave, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Distil a language model twice, in pre-training and in fine-tuning, and prove the small one with numbers."""
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,12 @@ def test_help_needs_no_torch() -> None:
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert all(command in finished.stdout for command in ("run", "plan", "schema", "version"))
+
+
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_the_version_is_told(asked: str, run_cli: Callable[..., Any]) -> None:
+    told = run_cli(asked)
+    assert (told.code, told.stdout.strip()) == (0, version("lightpaff"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
