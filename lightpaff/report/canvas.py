@@ -76,7 +76,7 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def finish_chart(title: str, figure: Figure) -> Chart:
-    """The figure as SVG for the page; titles differ, so that ids do."""
+    """The figure as SVG for the page; titles or widths differ, so that ids do."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -84,7 +84,7 @@ def finish_chart(title: str, figure: Figure) -> Chart:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
     # Several plots share one page: ids must not clash, or one plot is clipped by another's rectangle.
-    prefix = "p" + hashlib.sha256(title.encode()).hexdigest()[:8]
+    prefix = "p" + hashlib.sha256(f"{title} {figure.get_figwidth()}".encode()).hexdigest()[:8]
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
     for colour, css in _CSS_COLOURS.items():

@@ -10,15 +10,18 @@ from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_f
 from lightpaff.report.metrics import METRICS
 from lightpaff.study.comparing import ArmRow, ExportRow, NoiseLine, ReferenceRow, StudyData
 
+WIDE, NARROW = 7.2, 4.4
+"""Inches of a page's and of a telephone's plots: what is scaled down cannot be read."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 """Colours alone do not tell arms apart for everybody."""
 
 
-def plot_arms(data: StudyData, task: str) -> Chart:
+def plot_arms(data: StudyData, task: str, width: float = WIDE) -> Chart:
     """Every arm's seeds as dots, their mean with its interval; teacher and word counts as lines."""
     rows = _rows_of(data, task)
     metric = METRICS[rows[0].metric]
-    with open_figure(7.2, 1.0 + 0.42 * len(rows)) as figure:
+    is_wide = width >= WIDE
+    with open_figure(width, 1.0 + (0.42 if is_wide else 0.56) * len(rows)) as figure:
         axes = figure.subplots()
         for place, row in enumerate(rows):
             colour = arm_colour(data.colour(row.arm))
@@ -33,6 +36,14 @@ def plot_arms(data: StudyData, task: str) -> Chart:
                 linestyle="none",
             )
             axes.plot([metric.scale * row.mean], [place], color=colour, marker="o", markersize=7)
+            if not is_wide:
+                axes.annotate(
+                    row.arm,
+                    (0.0, place),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(2, 8),
+                    textcoords="offset points",
+                )
         for one in _references_of(data, task):
             style = "-" if one.name == "teacher" else ":"
             axes.axvline(metric.scale * one.value, color=arm_colour(one.name), linewidth=1.4, linestyle=style)
@@ -44,7 +55,7 @@ def plot_arms(data: StudyData, task: str) -> Chart:
                 va="top",
                 fontsize=8,
             )
-        axes.set_yticks(range(len(rows)), [row.arm for row in rows])
+        axes.set_yticks(range(len(rows)), [row.arm if is_wide else "" for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.9)
         axes.margins(x=0.08)
         axes.grid(visible=False, axis="y")
@@ -54,26 +65,29 @@ def plot_arms(data: StudyData, task: str) -> Chart:
         return finish_chart(f"{task}: {metric.name} of each arm; further {better} is better", figure)
 
 
-def plot_along(data: StudyData, task: str) -> Chart | None:
+def plot_along(data: StudyData, task: str, width: float = WIDE) -> Chart | None:
     """The score along the study's key; None where there is no such key."""
     if data.x is None:
         return None
     rows = sorted(_rows_of(data, task), key=lambda row: float(str(row.keys[data.x or ""])))
     places = [float(str(row.keys[data.x])) for row in rows]
-    return _draw_along(data, task, rows, places, data.x)
+    return _draw_along(data, task, rows, places, data.x, width)
 
 
-def plot_against_latency(data: StudyData, task: str) -> Chart | None:
+def plot_against_latency(data: StudyData, task: str, width: float = WIDE) -> Chart | None:
     """The score against the measured latency, teacher and word counts drawn in; None where nothing was measured."""
     rows = [row for row in _rows_of(data, task) if row.median_ms is not None]
     if len(rows) < 2:
         return None
-    return _draw_along(data, task, rows, [row.median_ms or 0.0 for row in rows], "latency (ms), one at a time")
+    places = [row.median_ms or 0.0 for row in rows]
+    return _draw_along(data, task, rows, places, "latency (ms), one at a time", width)
 
 
-def _draw_along(data: StudyData, task: str, rows: Sequence[ArmRow], places: list[float], label: str) -> Chart:
+def _draw_along(
+    data: StudyData, task: str, rows: Sequence[ArmRow], places: list[float], label: str, width: float
+) -> Chart:
     metric = METRICS[rows[0].metric]
-    with open_figure(7.2, 3.0) as figure:
+    with open_figure(width, 3.0) as figure:
         axes = figure.subplots()
         if data.x is not None and label == data.x:
             axes.plot(places, [metric.scale * row.mean for row in rows], color=INK, linewidth=1)

@@ -4,7 +4,7 @@ from lightpaff.report import formats
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
 from lightpaff.report.verdict import Kind, Sentence, tell_constant
-from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
+from lightpaff.study.comparing import ArmRow, ComparedDifference, StudyData
 from lightpaff.study.definition import own_budgets
 
 _SURE = 0.05
@@ -71,8 +71,8 @@ def _limits(data: StudyData) -> list[Sentence]:
     return found
 
 
-def study_table(data: StudyData, task: str) -> Table:
-    """The arms of a task, then the teacher and the word counts."""
+def score_table(data: StudyData, task: str) -> Table:
+    """The arms of a task against the baseline and the teacher; then the teacher and the word counts."""
     rows = [row for row in data.rows if row.task == task]
     metric = METRICS[rows[0].metric]
     columns = [
@@ -83,25 +83,22 @@ def study_table(data: StudyData, task: str) -> Table:
         "minus teacher",
         "of the teacher's" if metric.is_higher_better else "above the teacher's",
         "gap closed",
-        "parameters",
-        "latency",
-        "steps",
-        "compute, student",
-        "compute, teacher",
-        "training",
     ]
-    lines = [_line(row, data.colour(row.arm)) for row in rows] + [
-        _reference(one, len(columns)) for one in data.references if one.task == task
-    ]
+    lines = [_scores(row, data.colour(row.arm)) for row in rows]
+    for one in data.references:
+        if one.task == task:
+            score = Cell(metric.write(one.value), metric.write_interval(*one.interval))
+            unknown = [Cell(UNKNOWN)] * (len(columns) - 2)
+            lines.append(Line([Cell(formats.arm_name(one.name)), score, *unknown], one.name))
     caption = (
         f"Means over {len(rows[0].values)} seeds, with their standard deviation; brackets are 95 % intervals over "
         f"{data.examples[task]} and the seeds. p: that the difference is chance, corrected for the number of arms "
-        "(Holm). Gap closed: the share of the way from the baseline to the teacher. Compute and time are of one seed."
+        "(Holm). Gap closed: the share of the way from the baseline to the teacher."
     )
     return drop_unknown_columns(Table(caption, columns, lines))
 
 
-def _line(row: ArmRow, colour: str) -> Line:
+def _scores(row: ArmRow, colour: str) -> Line:
     metric = METRICS[row.metric]
     return Line(
         [
@@ -112,26 +109,38 @@ def _line(row: ArmRow, colour: str) -> Line:
             _difference(row, row.minus_teacher),
             Cell(UNKNOWN if row.share is None else metric.write_share(row.share)),
             Cell(UNKNOWN if row.closed is None else formats.percent(row.closed)),
-            Cell(formats.count(row.parameters)),
-            Cell(UNKNOWN if row.median_ms is None else formats.milliseconds(row.median_ms)),
-            Cell(" + ".join(f"{steps:,}" for steps in row.steps.values())),
-            Cell(formats.flops(row.flops)),
-            Cell(formats.flops(row.teacher_flops) if row.teacher_flops else UNKNOWN),
-            Cell(formats.duration(row.seconds)),
         ],
         colour,
     )
 
 
-def _reference(one: ReferenceRow, columns: int) -> Line:
-    metric = METRICS[one.metric]
-    cells = [Cell(formats.arm_name(one.name)), Cell(metric.write(one.value), metric.write_interval(*one.interval))]
-    cells += [Cell(UNKNOWN)] * (columns - 2)
-    if one.parameters:
-        cells[7] = Cell(formats.count(one.parameters))
-    if one.median_ms:
-        cells[8] = Cell(formats.milliseconds(one.median_ms))
-    return Line(cells, one.name)
+def cost_table(data: StudyData, task: str) -> Table:
+    """What each arm of a task is, and took; then the teacher's size and speed."""
+    columns = ["", "parameters", "latency", "steps", "compute, student", "compute, teacher", "training"]
+    lines = [_costs(row, data.colour(row.arm)) for row in data.rows if row.task == task]
+    for one in data.references:
+        if one.task == task and one.parameters:
+            cells = [formats.arm_name(one.name), formats.count(one.parameters), _latency(one.median_ms)]
+            unknown = [UNKNOWN] * (len(columns) - len(cells))
+            lines.append(Line([Cell(text) for text in (*cells, *unknown)], one.name))
+    return drop_unknown_columns(Table("Compute and time are of one seed.", columns, lines))
+
+
+def _costs(row: ArmRow, colour: str) -> Line:
+    cells = [
+        row.arm,
+        formats.count(row.parameters),
+        _latency(row.median_ms),
+        " + ".join(f"{steps:,}" for steps in row.steps.values()),
+        formats.flops(row.flops),
+        formats.flops(row.teacher_flops) if row.teacher_flops else UNKNOWN,
+        formats.duration(row.seconds),
+    ]
+    return Line([Cell(text) for text in cells], colour)
+
+
+def _latency(milliseconds: float | None) -> str:
+    return UNKNOWN if milliseconds is None else formats.milliseconds(milliseconds)
 
 
 def _difference(row: ArmRow, found: ComparedDifference | None) -> Cell:

@@ -7,7 +7,7 @@ import pytest
 
 from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
 from lightpaff.study.page import render_markdown, write_study
-from lightpaff.study.tables import answer, study_table
+from lightpaff.study.tables import answer, score_table
 
 
 def arm_row(arm: str, mean: float, **changes: Any) -> ArmRow:
@@ -69,7 +69,7 @@ def test_size_and_speed_are_against_the_arm_s_own_teacher() -> None:
 
 def test_a_share_that_means_nothing_is_left_out() -> None:
     assert "of the teacher's" not in lead(share=None)
-    table = study_table(data_of(arm_row("none", 0.5), arm_row("both", 0.6, share=None)), "toy")
+    table = score_table(data_of(arm_row("none", 0.5), arm_row("both", 0.6, share=None)), "toy")
     place = table.columns.index("of the teacher's")
     assert [line.cells[place].text for line in table.lines][:2] == ["62.5 %", "–"]
 
