@@ -153,11 +153,12 @@ def new(
 ) -> None:
     """Look at a data file, and write a commented recipe that runs as it is."""
     from lightpaff.progress import results_console
+    from lightpaff.start.guessing import named_columns
     from lightpaff.start.new import StudentBudget, new_recipe
     from lightpaff.start.parts import Files
 
     files, budget = Files(data, validation, test, unlabelled or []), StudentBudget(max_latency, size)
-    _, made = new_recipe(files, teacher, output, _columns_of(column), budget)
+    _, made = new_recipe(files, teacher, output, named_columns(column), budget)
     for line in made.decisions:
         results_console().print(f"- {line}", soft_wrap=True)
     results_console().print(f"Written: {output}\nNext: lightpaff plan {output}, then lightpaff run {output}")
@@ -182,6 +183,7 @@ def distil(
     from lightpaff.progress import results_console
     from lightpaff.report.console import print_summary
     from lightpaff.start.distil import distil as distil_files
+    from lightpaff.start.guessing import named_columns
 
     result = distil_files(
         train,
@@ -189,7 +191,7 @@ def distil(
         validation=validation,
         test=test,
         unlabelled=list(unlabelled or []),
-        columns=_columns_of(column),
+        columns=named_columns(column),
         max_latency=max_latency,
         size=size,
         output=output,
@@ -271,17 +273,6 @@ def doctor() -> None:
     for finding in examine():
         table.add_row(finding.name, finding.value, finding.meaning)
     results_console().print(table)
-
-
-def _columns_of(given: list[str] | None) -> dict[str, str]:
-    roles = ("text", "text_pair", "label", "source", "target", "group")
-    found = {}
-    for one in given or []:
-        role, separator, name = one.partition("=")
-        if not separator or role not in roles:
-            raise UserError(f"--column {one}: write it as ROLE=NAME, with one of {', '.join(roles)}")
-        found[role] = name
-    return found
 
 
 @app.command()
@@ -438,17 +429,11 @@ def schema() -> None:
     print(json.dumps(Recipe.model_json_schema(), indent=2))
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from importlib.metadata import version as version_of
-
-    print(version_of("lightpaff"))
-
-
 def _print_version_and_leave(is_asked: bool) -> None:
     if is_asked:
-        version()
+        from importlib.metadata import version
+
+        print(version("lightpaff"))
         raise typer.Exit
 
 

@@ -19,6 +19,7 @@ FAMILY_OF: dict[Objective, Family] = {
     "clm": "decoder",
     "translate": "encoder-decoder",
 }
+_ROLES = ("text", "text_pair", "label", "source", "target", "group")
 _LABEL_NAMES = (
     "label", "labels", "class", "category", "target", "intent", "sentiment", "polarity", "gold", "tag", "topic", "type",
     "is_duplicate", "entailment", "answer", "y", "output",
@@ -77,6 +78,21 @@ class Guess:
     languages: dict[str, str] | None = None
     group: str | None = None
     why: list[str] = field(default_factory=list)
+
+
+def named_columns(given: list[str] | None) -> dict[str, str]:
+    """The columns that the user names, from ROLE=NAME each.
+
+    Raises:
+        UserError: a role that is not known.
+    """
+    found = {}
+    for one in given or []:
+        role, separator, name = one.partition("=")
+        if not separator or role not in _ROLES:
+            raise UserError(f"--column {one}: write it as ROLE=NAME, with one of {', '.join(_ROLES)}")
+        found[role] = name
+    return found
 
 
 def guess(table: Table, given: dict[str, str] | None = None, classes: int | None = None) -> Guess:

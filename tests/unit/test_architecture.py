@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "lightpaff"
 FOUNDATIONS = {
     "errors",
     "files",
+    "memory",
     "ranks",
     "recipe",
     "recipe_families",
@@ -47,6 +48,8 @@ LIGHT = {
     "report": {"torch", "transformers"},
     "data": {"torch"},
     "recipe": {"torch", "transformers"},
+    "recipe_families": {"torch", "transformers"},
+    "recipe_file": {"torch", "transformers"},
     "recipe_sections": {"torch", "transformers"},
     "recipe_sources": {"torch", "transformers"},
     "recipe_training": {"torch", "transformers"},
