@@ -18,7 +18,7 @@ def project(features_PD: Tensor, weight_VD: Tensor | None, bias_V: Tensor | None
     """features_PD @ weight_VD.T + bias_V: logits_PV in float32 (float64 for float64 features). Without a weight, the
     features are the logits.
 
-    Under bf16 autocast the factors are rounded to bf16, and sums are kept in float32.
+    Under bf16 autocast the factors may be rounded to bf16 (on GPUs, and on CPUs with AMX), and sums are kept in float32.
     """
     is_rounded = product_dtype(features_PD) == torch.bfloat16
     features_PD, weight_VD, bias_V = factors(features_PD, weight_VD, bias_V)
@@ -54,7 +54,8 @@ def product_dtype(features: Tensor) -> torch.dtype:
 
 @contextlib.contextmanager
 def _bf16_factors() -> Iterator[None]:
-    """Let oneDNN round the factors of a float32 product to bf16; before torch 2.9 they stay float32, slower."""
+    """Let oneDNN round the factors of a float32 product to bf16, which it does with AMX alone; even where it does not,
+    its product is faster than torch's own. Before torch 2.9 it is not asked."""
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     if matmul is None:
         yield
