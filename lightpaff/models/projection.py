@@ -18,7 +18,7 @@ def project(features_PD: Tensor, weight_VD: Tensor | None, bias_V: Tensor | None
     """features_PD @ weight_VD.T + bias_V: logits_PV in float32 (float64 for float64 features). Without a weight, the
     features are the logits.
 
-    Under bf16 autocast the factors may be rounded to bf16 (on GPUs, and on CPUs with AMX), and sums are kept in float32.
+    Under bf16 autocast the factors may be rounded to bf16 (on GPUs, and on CPUs with AMX); sums are kept in float32.
     """
     is_rounded = product_dtype(features_PD) == torch.bfloat16
     features_PD, weight_VD, bias_V = factors(features_PD, weight_VD, bias_V)
