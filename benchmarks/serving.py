@@ -203,7 +203,7 @@ def readable(row: Row) -> str:
     return (
         f"{row.name:<18}{row.requests_per_second:>8.1f}/s, p50 {row.p50_ms:.1f} ms, p99 {row.p99_ms:.1f} ms; teacher "
         f"{row.teacher_requests_per_second:.1f}/s, p50 {row.teacher_p50_ms:.0f} ms, p99 {row.teacher_p99_ms:.0f} ms: "
-        f"{row.speedup:.1f}x the requests, p99 {row.p99_ratio:.2f} of the teacher's"
+        f"{row.speedup:.1f}x the requests, p99 {row.p99_ratio:.3f} of the teacher's"
     )
 
 

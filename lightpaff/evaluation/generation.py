@@ -70,7 +70,7 @@ def generate(
     with _only_this(model, config), torch.inference_mode():
         ids_BT = model.generate(**inputs, generation_config=config)
     known = inputs["input_ids"].shape[1] if decoder_start_id is None else 1
-    return [_cut(ids_T, end_id, padding_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
+    return [_cut(ids_T, end_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
 
 
 def generation_settings(
@@ -110,7 +110,7 @@ def _only_this(model: PreTrainedModel, config: GenerationConfig) -> Iterator[Non
         model.generation_config = own
 
 
-def _cut(ids_T: NDArray[np.int64], end_id: int, padding_id: int) -> NDArray[np.int64]:
+def _cut(ids_T: NDArray[np.int64], end_id: int) -> NDArray[np.int64]:
     """The ids without the padding behind them, which begins after the end token."""
     ends = np.flatnonzero(ids_T == end_id)
     return ids_T[: ends[0] + 1] if len(ends) else ids_T
