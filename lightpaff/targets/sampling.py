@@ -32,7 +32,8 @@ def draw_classes(p_CV: Tensor, uniforms_CK: Tensor) -> Tensor:
     last_CK1 = upto_CKW[..., -1:]
     place_CK1 = place_CK.unsqueeze(2).minimum(torch.nextafter(last_CK1, torch.zeros_like(last_CK1)))
     within_CK = torch.searchsorted(upto_CKW, place_CK1, right=True).squeeze(2)
-    return block_CK * _BLOCK + within_CK
+    # NaN has no place, and is found behind all classes: who draws from it shall find it in the entropy.
+    return (block_CK * _BLOCK + within_CK).clamp_(max=classes - 1)
 
 
 def _block_sums(p_CV: Tensor) -> Tensor:

@@ -165,6 +165,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 if gradient_CV is not None and terms.gradient_CV is not None:
                     gradient_CV[first:behind] = terms.gradient_CV
                     products.add_bias_gradient(terms.gradient_CV)
+                del terms  # On a GPU its gradient is the whole chunk's.
             del logits_CV, told
             if gradient_CV is not None:
                 products.add_gradient(start, stop, gradient_CV)

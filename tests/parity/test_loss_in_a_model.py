@@ -3,6 +3,7 @@
 Shapes: P target positions, V classes, D hidden.
 """
 
+import weakref
 from itertools import product
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from lightpaff.targets.soft_targets import Dense, Projected
+from lightpaff.training import loss, loss_terms
 from tests.parity.losses import (
     CHUNK,
     HIDDEN,
@@ -119,6 +121,23 @@ def test_holds_one_chunk_of_logits_and_never_waits_for_the_device() -> None:
         sums = plain_loss(*leaves, inputs.labels_P, inputs.projected, 0.3, 2.5)
         torch.autograd.backward(sums.total)
     assert record.largest == positions * classes, "the recording sees what the reference holds"
+
+
+def test_nothing_of_a_chunk_is_held_while_the_next_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(*told: Any) -> loss_terms.LossTerms:
+        assert [one for one in gradients if one() is not None] == []
+        terms = loss_terms.loss_terms(*told)
+        assert terms.gradient_CV is not None
+        gradients.append(weakref.ref(terms.gradient_CV))
+        return terms
+
+    monkeypatch.setattr(loss, "loss_terms", watched)
+    inputs = make_inputs(2 * CHUNK, 10)
+    leaves = (inputs.features_PD, inputs.weight_VD, inputs.bias_V)
+    fused_loss(*leaves, inputs.labels_P, inputs.projected, 0.3, 2.5, CHUNK)
+    assert len(gradients) == 2
 
 
 def test_evaluation_multiplies_only_for_the_logits() -> None:

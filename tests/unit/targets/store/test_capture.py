@@ -79,14 +79,14 @@ def test_more_text_and_more_draws_are_added(store: Path, tmp_path: Path, ask: As
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-@pytest.mark.parametrize("kind", ["sampled", "top-k", "dense"])
-def test_a_teacher_that_says_no_number_is_refused(tmp_path: Path, kind: Kind, number: float) -> None:
+@pytest.mark.parametrize(("kind", "proposal"), [("sampled", 1.0), ("sampled", 2.0), ("top-k", 1.0), ("dense", 1.0)])
+def test_a_teacher_that_says_no_number_is_refused(tmp_path: Path, kind: Kind, proposal: float, number: float) -> None:
     def ask(batch: Batch) -> Dense:
         logits_PV = torch.randn(len(batch.positions_P), V)
         logits_PV[0, 3] = number
         return Dense(logits_PV)
 
-    facts, place = replace(FACTS, encoding=Encoding(kind, V, 5)), place_at(tmp_path / "none")
+    facts, place = replace(FACTS, encoding=Encoding(kind, V, 5, proposal=proposal)), place_at(tmp_path / "none")
     with pytest.raises(UserError, match="ask: the teacher says NaN or infinity"):
         capture(request_of(open_data(tmp_path), facts), place, ask)
     assert not place.find()
