@@ -7,6 +7,7 @@ the time or on chance: the same data gives the same bytes.
 import hashlib
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +79,10 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
 def finish_chart(title: str, figure: Figure) -> Chart:
     """The figure as SVG for the page; titles or widths differ, so that ids do."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Text stays text: the fonts that count are the reader's.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

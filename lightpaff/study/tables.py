@@ -90,8 +90,10 @@ def score_table(data: StudyData, task: str) -> Table:
             score = Cell(metric.write(one.value), metric.write_interval(*one.interval))
             unknown = [Cell(UNKNOWN)] * (len(columns) - 2)
             lines.append(Line([Cell(formats.arm_name(one.name)), score, *unknown], one.name))
+    seeds = len(rows[0].values)
+    means = "Of one seed" if seeds == 1 else f"Means over {seeds} seeds, with their standard deviation"
     caption = (
-        f"Means over {len(rows[0].values)} seeds, with their standard deviation; brackets are 95 % intervals over "
+        f"{means}; brackets are 95 % intervals over "
         f"{data.examples[task]} and the seeds. p: that the difference is chance, corrected for the number of arms "
         "(Holm). Gap closed: the share of the way from the baseline to the teacher."
     )

@@ -1,12 +1,13 @@
-"""What a study's page leads with."""
+"""What a study's page leads with, and how it is drawn."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
-from lightpaff.study.page import render_markdown, write_study
+from lightpaff.study.page import render_markdown, render_page, write_study
 from lightpaff.study.tables import answer, score_table
 
 
@@ -102,6 +103,19 @@ def test_markdown_has_no_markup_of_names() -> None:
     text = render_markdown(data_of(arm_row("none", 0.5), arm_row("a <b> *c*", 0.6), reference="a <b> *c*"))
     assert "# Does it \\<i\\>pay\\</i\\>?" in text
     assert "'a \\<b\\> \\*c\\*' against" in text
+
+
+def test_plots_for_both_widths_are_on_one_page_in_any_script() -> None:
+    page = render_page(data_of(arm_row("none", 0.5), arm_row("蒸留 & <b>", 0.6), reference="蒸留 & <b>"))
+    assert page.count("<svg") == 4, "arms, and latency, for two widths each"
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "蒸留 &amp; &lt;b&gt;</text>" in page
+    assert "<b>" not in page
+
+
+def test_one_seed_is_no_mean() -> None:
+    assert score_table(data_of(arm_row("none", 0.5), arm_row("both", 0.6)), "toy").caption.startswith("Of one seed;")
 
 
 def test_nothing_is_written_of_a_page_that_cannot_be_drawn(tmp_path: Any) -> None:
