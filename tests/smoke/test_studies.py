@@ -87,7 +87,7 @@ def test_a_study_from_its_file_to_its_page(
     assert undisturbed == pytest.approx({arm: row["mean"] for arm, row in rows.items()})
     assert len(data["curvature"]) == 4
     page = (output / "report" / "index.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     assert "<script" not in page
     # One teacher for all, and each step once.
     kinds = [path for kind in ("pretrain", "finetune") for path in (output.parent / "steps").glob(f"{kind}-*")]
