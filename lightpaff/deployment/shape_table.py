@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +12,7 @@ from rich.text import Text
 from lightpaff.deployment.shape_grid import name_shape
 from lightpaff.deployment.shape_search import Budget, Candidate, MeasuredShape, Timing, find_front
 from lightpaff.report import formats
-from lightpaff.report.canvas import INK, arm_colour, finish_chart, open_figure
+from lightpaff.report.canvas import INK, arm_colour, finish_chart, make_logarithmic, open_figure
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WIDE_RANGE = 5.0
@@ -154,10 +153,7 @@ def _set_axes(axes: Any, milliseconds: list[float]) -> None:
     axes.set_ylabel("parameters in the layers (millions)")
     axes.margins(x=0.18, y=0.12)
     if max(milliseconds) > _WIDE_RANGE * min(milliseconds):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        make_logarithmic(axes, "x")
 
 
 def _cells(candidate: Candidate, timing: Timing, search: ShapeSearch) -> list[str]:

@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lightpaff.report.rows import Arm
 
@@ -74,6 +75,16 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
     """An empty figure in the report's style, `width` by `height` inches; whatever is drawn is drawn within."""
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def make_logarithmic(axes: Any, which: Literal["x", "y"]) -> None:
+    """Give an axis a logarithmic scale, with plain numbers: matplotlib's own are mathematical text, which the page has
+    no fonts for."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finish_chart(title: str, figure: Figure) -> Chart:

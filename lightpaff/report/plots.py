@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lightpaff.report import formats
-from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_figure
+from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, make_logarithmic, open_figure
 from lightpaff.report.measured import in_order
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import Arm, Comparison, Curve, ReportData, TaskFacts
@@ -101,9 +100,7 @@ def _draw_curves(title: str, lines: list[tuple[Curve, list[int], list[float]]]) 
         axes.locator_params(axis="x", nbins=5)
         everything = [value for _, _, values in lines for value in values]
         if "perplexity" in title and max(everything) > _WIDE_RANGE * min(everything) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            make_logarithmic(axes, "y")
         else:
             axes.locator_params(axis="y", nbins=5)
         return finish_chart(title, figure)

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from lightpaff.report import formats
-from lightpaff.report.canvas import Chart, arm_colour, finish_chart, open_figure
+from lightpaff.report.canvas import Chart, arm_colour, finish_chart, make_logarithmic, open_figure
 from lightpaff.report.measured import measured_models
 from lightpaff.report.metrics import METRICS, ShownMetric
 from lightpaff.report.online import OnlineModel, online_models, online_score
@@ -85,7 +84,7 @@ def _draw_quality_online(data: ReportData, task: TaskFacts) -> Chart | None:
         return None
     with open_figure(10.6, 3.3) as figure:
         axes = figure.subplots()
-        axes.set_xscale("log")
+        make_logarithmic(axes, "x")
         for disc in discs:
             ends = [disc.milliseconds, max(disc.tail_ms or 0, disc.milliseconds)]
             axes.plot(ends, [disc.score] * 2, color=arm_colour(disc.arm), linewidth=1.4)
@@ -93,9 +92,6 @@ def _draw_quality_online(data: ReportData, task: TaskFacts) -> Chart | None:
         _draw_discs(axes, discs)
         axes.margins(x=0.08)
         _limit_scores(axes, [disc.score for disc in discs])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", length=0)
         axes.set_xlabel("latency of one request (ms): median, and line to the 99th percentile")
         axes.set_ylabel(metric.label)

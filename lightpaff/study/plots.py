@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lightpaff.report import formats
-from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, open_figure
+from lightpaff.report.canvas import INK, Chart, arm_colour, finish_chart, make_logarithmic, open_figure
 from lightpaff.report.metrics import METRICS
 from lightpaff.study.comparing import ArmRow, ExportRow, NoiseLine, ReferenceRow, StudyData
 
@@ -127,7 +127,7 @@ def _draw_along(
                     fontsize=8,
                 )
         if label != data.x and data.exports:
-            axes.set_xscale("log")
+            make_logarithmic(axes, "x")
         axes.margins(x=0.12, y=0.12)
         axes.set_xlabel(label)
         axes.set_ylabel(metric.label)
@@ -172,7 +172,7 @@ def _draw_noise(data: StudyData, task: str, name: str, lines: list[NoiseLine]) -
                 label=arm,
             )
         if "perplexity" in name:
-            axes.set_yscale("log")
+            make_logarithmic(axes, "y")
         axes.set_xlabel("standard deviation of the noise / root mean square of the tensor")
         axes.set_ylabel(metric.label)
         axes.legend(frameon=False, fontsize=8)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightpaff.study.comparing import ArmRow, ComparedDifference, ReferenceRow, StudyData
+from lightpaff.study.comparing import ArmRow, ComparedDifference, ExportRow, NoiseLine, ReferenceRow, StudyData
 from lightpaff.study.page import render_markdown, render_page, write_study
 from lightpaff.study.tables import answer, score_table
 
@@ -112,6 +112,14 @@ def test_plots_for_both_widths_are_on_one_page_in_any_script() -> None:
     assert len(ids) == len(set(ids))
     assert "蒸留 &amp; &lt;b&gt;</text>" in page
     assert "<b>" not in page
+
+
+def test_numbers_of_plots_are_plain() -> None:
+    noise = [NoiseLine("both", "toy", "word_perplexity", at, mean, mean, mean) for at, mean in ((0.0, 90), (0.4, 4e3))]
+    exports = [ExportRow("both", "toy", "matthews", "onnx-int8", 0.6, "delivered", 0.9, 1000, 9.0)]
+    page = render_page(data_of(arm_row("none", 0.5), arm_row("both", 0.6), noise=noise, exports=exports))
+    assert {">100</text>", ">1,000</text>", ">3,000</text>"} <= set(re.findall(">[\\d,]+</text>", page))
+    assert "mathdefault" not in page
 
 
 def test_one_seed_is_no_mean() -> None:
