@@ -16,7 +16,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 """Colours alone do not tell arms apart for everybody."""
 
 
-def plot_arms(data: StudyData, task: str, width: float = WIDE) -> Chart:
+def plot_arms(data: StudyData, task: str, width: float) -> Chart:
     """Every arm's seeds as dots, their mean with its interval; teacher and word counts as lines."""
     rows = _rows_of(data, task)
     metric = METRICS[rows[0].metric]
@@ -65,7 +65,7 @@ def plot_arms(data: StudyData, task: str, width: float = WIDE) -> Chart:
         return finish_chart(f"{task}: {metric.name} of each arm; further {better} is better", figure)
 
 
-def plot_along(data: StudyData, task: str, width: float = WIDE) -> Chart | None:
+def plot_along(data: StudyData, task: str, width: float) -> Chart | None:
     """The score along the study's key; None where there is no such key."""
     if data.x is None:
         return None
@@ -74,7 +74,7 @@ def plot_along(data: StudyData, task: str, width: float = WIDE) -> Chart | None:
     return _draw_along(data, task, rows, places, data.x, width)
 
 
-def plot_against_latency(data: StudyData, task: str, width: float = WIDE) -> Chart | None:
+def plot_against_latency(data: StudyData, task: str, width: float) -> Chart | None:
     """The score against the measured latency, teacher and word counts drawn in; None where nothing was measured."""
     rows = [row for row in _rows_of(data, task) if row.median_ms is not None]
     if len(rows) < 2:

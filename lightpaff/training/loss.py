@@ -24,8 +24,8 @@ from lightpaff.training.divergences import DIVERGENCES
 from lightpaff.training.loss_terms import LossSettings, loss_terms
 
 _NUMBERS_A_CHUNK = {"cpu": 8 * 2**20, "cuda": 2**27}
-"""Logits of a chunk. On 2 idle CPU cores, 2,048 positions of 50,257 classes are within 8 % from a quarter to twice of
-this; a GPU wants large products."""
+"""Logits of a chunk. On 2 idle CPU cores, 2,048 positions of 50,257 classes took as long within 8 % from 2.5 to 20
+million, so the memory decides; a GPU wants large products."""
 _NUMBERS_IN_CACHE = 2**20
 _CLASSES_AT_ONCE = 4096
 """Of the weight's gradient in 16 bits, before it is added up in 32."""
