@@ -12,7 +12,7 @@ from lightpaff.pipeline.asking_steps import predict_step
 from lightpaff.pipeline.capture_steps import Supervision
 from lightpaff.pipeline.choosing import choose_step
 from lightpaff.pipeline.context import ModelSource, RunContext, corpus_objective, task_objective
-from lightpaff.pipeline.data_steps import corpus_step, task_step
+from lightpaff.pipeline.data_steps import TaskData, corpus_step, task_data
 from lightpaff.pipeline.exporting import ExportSteps, check_step, export_step
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.measuring_steps import baseline_step, latency_step
@@ -104,12 +104,13 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     """
     recipe = context.recipe
     arms = arms_of(recipe)
-    corpus, rows = data_steps(context)
+    corpus, prepared = data_steps(context)
+    rows = [data.rows for data in prepared]
     trainings: list[TrainingStep] = []
     starts = _pretrain(context, corpus, rows, arms, trainings)
     tasks = [
-        _task_steps(context, task, own_rows, starts, arms, trainings, exports, left_out)
-        for task, own_rows in zip(recipe.tasks, rows, strict=True)
+        _task_steps(context, task, data, starts, arms, trainings, exports, left_out)
+        for task, data in zip(recipe.tasks, prepared, strict=True)
     ]
     # Done already: the configs of the models have as many words as the tokenizer.
     tokenizer = context.inputs.trained_tokenizer
@@ -123,11 +124,11 @@ def build_graph(context: RunContext, exports: Sequence[Export], left_out: Collec
     return Graph(arms, trainings, tasks, corpus, list(in_order(ends)))
 
 
-def data_steps(context: RunContext) -> tuple[Step | None, list[Step]]:
+def data_steps(context: RunContext) -> tuple[Step | None, list[TaskData]]:
     """What a graph is laid out over, and needs done: the corpus, if there is a first stage, and each task's rows."""
     recipe, inputs, root = context.recipe, context.inputs, context.root
     corpus = corpus_step(recipe, inputs, root) if recipe.pretraining else None
-    return corpus, [task_step(task, inputs, root) for task in recipe.tasks]
+    return corpus, [task_data(task, inputs, root) for task in recipe.tasks]
 
 
 def _text(context: RunContext, corpus: Step | None, rows: list[Step]) -> tuple[Step, Callable[[], Objective]]:
@@ -213,7 +214,7 @@ def _is_first(step: Step | None, asked: set[str]) -> bool:
 def _task_steps(
     context: RunContext,
     task: Task,
-    rows: Step,
+    data: TaskData,
     starts: dict[str, ModelSource],
     arms: list[Arm],
     trainings: list[TrainingStep],
@@ -221,11 +222,13 @@ def _task_steps(
     left_out: Collection[str],
 ) -> TaskSteps:
     """Stage two for one task, and what is measured and delivered of it."""
-    models = _fine_tune(context, task, rows, starts, arms, trainings)
+    rows = data.rows
+    models = _fine_tune(context, task, data, starts, arms, trainings)
     predictions = {
-        (name, seed): predict_step(context, name, task, rows, model, seed) for (name, seed), model in models.items()
+        (name, seed): predict_step(context, name, task, data.labelled if name == TEACHER else rows, model, seed)
+        for (name, seed), model in models.items()
     }
-    baseline = baseline_step(context, task, rows) if TASK_OBJECTIVES[task.objective].has_baseline else None
+    baseline = baseline_step(context, task, data.labelled) if TASK_OBJECTIVES[task.objective].has_baseline else None
     students = {seed: step for (name, seed), model in models.items() if name == STUDENT and (step := model.step)}
     chosen = choose_step(context, task, rows, students)
     answers = {seed: predictions[STUDENT, seed] for seed in students}
@@ -242,20 +245,22 @@ def _task_steps(
 def _fine_tune(
     context: RunContext,
     task: Task,
-    rows: Step,
+    data: TaskData,
     starts: dict[str, ModelSource],
     arms: list[Arm],
     trainings: list[TrainingStep],
 ) -> dict[tuple[str, int], ModelSource]:
     """The teacher of the task, then every small arm with every seed."""
     seeds, (large, *small_arms) = context.recipe.seeds.fine_tuning, arms
+    rows = data.rows
     models: dict[tuple[str, int], ModelSource] = {}
     choices = {arm.name: choose_task_targets(context, task, rows, arm, small_arms) for arm in small_arms}
     asked: set[str] = set()
 
     def finetune(arm: Arm, seed: int, supervision: Supervision | None, budget: Budget) -> None:
         own_seed = seed if arm.is_small else context.recipe.seeds.of_teacher[1]
-        step = finetune_step(context, arm, task, rows, starts[arm.name], supervision, budget, own_seed)
+        own_rows = rows if arm.is_small else data.labelled
+        step = finetune_step(context, arm, task, own_rows, starts[arm.name], supervision, budget, own_seed)
         trainings.append(
             TrainingStep(
                 step,
@@ -264,7 +269,7 @@ def _fine_tune(
                 task,
                 own_seed,
                 training_of(arm),
-                rows,
+                own_rows,
                 supervision=supervision,
                 asks_teacher=_asks(supervision, asked),
                 targets=choices.get(arm.name),

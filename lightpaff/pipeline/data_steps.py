@@ -1,12 +1,14 @@
 """Text to tokens: the pre-training corpus and the tasks' rows."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightpaff.data.corpus import prepare_corpus
 from lightpaff.data.evaluation_texts import read_evaluation_texts
 from lightpaff.data.sources import source_identity
+from lightpaff.data.task_sources import TaskSources
 from lightpaff.files import write_json_whole
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, TASK_OBJECTIVES
 from lightpaff.pipeline.graph import Step, StepFolders
@@ -33,6 +35,25 @@ NOT_OF_THE_ROWS = {
     "sequence_distillation",
 }
 """The keys of a task that neither its prepared rows nor, by themselves, its trainings depend on."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The prepared rows of a task.
+
+    Attributes:
+        rows: all of them.
+        labelled: the same without the training rows that have no label: all that the task's teacher learns from, so that
+            recipes which differ in the others share it.
+    """
+
+    rows: Step
+    labelled: Step
+
+    @property
+    def steps(self) -> list[Step]:
+        """What is to be done: one step where every row has its label."""
+        return [self.rows] if self.labelled is self.rows else [self.rows, self.labelled]
 
 
 def read_warnings(rows: Step) -> list[str]:
@@ -72,10 +93,17 @@ def corpus_step(recipe: Recipe, inputs: Inputs, root: Path) -> Step:
     return Step("prepare the pre-training text", "corpus", settings, (), root, work)
 
 
-def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
+def task_data(task: Task, inputs: Inputs, root: Path) -> TaskData:
     """Check, label and tokenise a task's rows."""
     sources = inputs.sources.tasks[task.name]
+    rows = _rows_step(f"prepare the rows of {task.name}", task, sources, inputs, root)
+    if not sources.unlabelled:
+        return TaskData(rows, rows)
+    labelled = replace(sources, unlabelled=[])
+    return TaskData(rows, _rows_step(f"prepare the labelled rows of {task.name}", task, labelled, inputs, root))
 
+
+def _rows_step(name: str, task: Task, sources: TaskSources, inputs: Inputs, root: Path) -> Step:
     def work(step: Step, folders: StepFolders) -> dict[str, Any]:
         with progress_bar(step.name, None, "rows") as advance:
             cards = TASK_OBJECTIVES[task.objective].prepare_rows(
@@ -94,4 +122,4 @@ def task_step(task: Task, inputs: Inputs, root: Path) -> Step:
         "test": source_identity(sources.test),
         "tokenizer": inputs.tokenizer_identity,
     }
-    return Step(f"prepare the rows of {task.name}", "task", settings, (), root, work)
+    return Step(name, "task", settings, (), root, work)

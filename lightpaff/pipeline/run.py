@@ -124,7 +124,8 @@ def open_context(recipe: Recipe, directory: Path, made_with: dict[str, str] | No
 
 def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str, DoneStep]]:
     """Prepare a run's data and lay it out; nothing is trained. What is done comes by its fingerprint."""
-    tokenizer, (corpus, rows) = context.inputs.trained_tokenizer, data_steps(context)
+    tokenizer, (corpus, tasks) = context.inputs.trained_tokenizer, data_steps(context)
+    rows = [step for data in tasks for step in data.steps]
     done = {tokenizer.step.fingerprint: tokenizer} if tokenizer else {}
     done |= {step.fingerprint: run_step_with_ranks(step) for step in (*([corpus] if corpus else []), *rows)}
     graph = build_graph(context, exports)

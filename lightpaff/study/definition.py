@@ -158,7 +158,8 @@ def load_study(
     # After those of the file: a section replaces what stands before it.
     content["set"] = {key: value for key, value in content["set"].items() if key not in given} | given
     content["recipe"] = str(recipe.resolve() if recipe else (path.parent / content["recipe"]).resolve())
-    content["task"] = task or content["task"]
+    # The file's task is one of the file's recipe.
+    content["task"] = task or (None if recipe else content["task"])
     return check_content(Study, content, path)
 
 

@@ -150,6 +150,22 @@ def few_labels(tiny_recipe: Any) -> Any:
     return tiny_recipe
 
 
+def test_rows_without_a_label_change_nothing_of_the_teacher(tiny_recipe: Any) -> None:
+    (seed,) = Recipe.load(tiny_recipe.write()).seeds.fine_tuning
+
+    def teacher_of(sources: list[Any]) -> tuple[set[str], set[str]]:
+        tiny_recipe.set("tasks.0.unlabelled", sources)
+        graph, _ = prepare(open_context(Recipe.load(tiny_recipe.write()), tiny_recipe.output), [])
+        (task,) = graph.tasks
+        own = {training.step.fingerprint for training in graph.trainings if not training.arm.is_small}
+        kept = {task.predictions["teacher", seed].fingerprint, task.baseline.fingerprint if task.baseline else ""}
+        return own | kept, {task.rows.fingerprint}
+
+    found = [teacher_of(sources) for sources in ([], ["unlabelled.jsonl"], [{"path": "unlabelled.jsonl", "limit": 8}])]
+    assert len({frozenset(teacher) for teacher, _ in found}) == 1
+    assert len({frozenset(rows) for _, rows in found}) == 3
+
+
 @pytest.mark.parametrize(("weight", "steps"), [(0.5, 24), (0.0, 4)])
 def test_the_control_takes_the_steps_of_the_student(
     weight: float, steps: int, few_labels: Any, finished_run: Any, run_cli: Callable[..., Any]

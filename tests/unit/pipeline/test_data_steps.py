@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lightpaff.pipeline.data_steps import CARD, corpus_step, task_step
+from lightpaff.pipeline.data_steps import CARD, corpus_step, task_data
 from lightpaff.pipeline.graph import Step, run_step
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.recipe import Recipe
@@ -19,7 +19,7 @@ def root(tmp_path: Path) -> Path:
 
 def rows_step(tiny_recipe: Any, root: Path) -> Step:
     recipe = Recipe.load(tiny_recipe.write())
-    return task_step(recipe.tasks[0], gather_inputs(recipe, root), root)
+    return task_data(recipe.tasks[0], gather_inputs(recipe, root), root).rows
 
 
 def read_card(step: Step) -> Any:
