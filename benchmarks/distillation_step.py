@@ -47,6 +47,7 @@ from benchmarks.distillation_cases import (
     naive_step,
 )
 from lightpaff.data.batch_order import BatchOrder
+from lightpaff.memory import highest_resident_bytes
 from lightpaff.models.opening import split_model
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
@@ -282,12 +283,6 @@ def _capture_only(case: Case, device: str, folder: str, threads: int) -> None:
     torch.set_num_threads(threads)
     hardware = Hardware(torch.device(device), fastest_precision(device))
     open_store(case, make_data(case, Path(folder), device), hardware, Path(folder))
-
-
-def highest_resident_bytes() -> int:
-    """Of this program: unlike getrusage's, not that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def measure_loss(arguments: argparse.Namespace) -> dict[str, Any]:

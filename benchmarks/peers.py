@@ -38,7 +38,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 # As a program, this file is in no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.distillation_cases import CASES, LAMBDA, Case, as_users_have_it, count_above_0, make_data, make_model
-from benchmarks.distillation_step import describe_device, highest_resident_bytes, make_step, time_once
+from benchmarks.distillation_step import describe_device, make_step, time_once
+from lightpaff.memory import highest_resident_bytes
 
 TRAINER, TRAINER_BF16, GKD = "transformers Trainer", "transformers Trainer, bf16", "TRL GKD"
 LIVE, STORED = "lightpaff live", "lightpaff stored"

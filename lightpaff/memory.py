@@ -1,7 +1,11 @@
-"""How a CPU's memory is handed out while a model works on batch after batch."""
+"""How a CPU's memory is handed out while a model works on batch after batch, and how much of it was taken."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
+
+import psutil
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
@@ -19,3 +23,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
+
+
+def highest_resident_bytes() -> int:
+    """The most memory that this process ever held; where the system does not say, what it holds now.
+
+    Unlike getrusage's, not that of the process that started it.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    return 1024 * int(found[1]) if found else int(psutil.Process().memory_info().rss)

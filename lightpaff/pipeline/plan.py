@@ -4,10 +4,12 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from lightpaff.errors import UserError
+from lightpaff.memory import highest_resident_bytes
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.context import RunContext
@@ -45,13 +47,14 @@ class PlannedTraining:
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. `left` has the seconds of each step that is not done yet, by its fingerprint; `busyness` says
-    if others slowed the timing."""
+    if others slowed the timing. `memory_bytes` are the GPU's, or on a CPU all that the process will hold at least."""
 
     graph: Graph
     exports: ExportPlan
     parameters: dict[str, ParameterCount]
     trainings: list[PlannedTraining]
     left: dict[str, float]
+    memory_bytes: float
     disk_bytes: float
     busyness: str = ""
 
@@ -71,6 +74,8 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan, speeds: di
         speeds: what was timed of the same models before; what is timed now joins it.
     """
     speeds = {} if speeds is None else speeds
+    # Libraries and prepared data.
+    held = psutil.Process().memory_info().rss if context.hardware.device.type == "cpu" else 0
     busyness = describe_busyness(busy_share()) if any(one.step.state != "done" for one in graph.trainings) else ""
     planned = [_plan_training(context, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
@@ -86,7 +91,11 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan, speeds: di
     results = sum(_weight_bytes(context, item.training) for item in unfinished)
     results += sum(_store_bytes(item, encoding) for item, _, encoding in captures)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
-    return Plan(graph, exports, parameters, planned, left, results + 2 * checkpoint, busyness)
+    memory = held + max((item.memory_bytes for item in planned), default=0.0)
+    if context.hardware.device.type == "cpu":
+        # The timed steps are of the planned shapes: what they took, the trainings will too.
+        memory = max(memory, highest_resident_bytes())
+    return Plan(graph, exports, parameters, planned, left, memory, results + 2 * checkpoint, busyness)
 
 
 def require_disk_space(plan: Plan, context: RunContext) -> None:
@@ -110,12 +119,11 @@ def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
     _print_targets(plan, console)
     if plan.exports.note:
         console.print(f"{'Exports' if plan.exports.exports else 'No exports'}: {plan.exports.note}")
-    memory = max((item.memory_bytes for item in plan.trainings), default=0.0)
     if plan.busyness:
         console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
     console.print(
         f"{context.hardware.device.type}, {context.hardware.precision}; about {_duration(plan.seconds)} of work left, "
-        f"{memory / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
+        f"at least {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
     )
 
 

@@ -1,6 +1,7 @@
 """The whole pipeline, from the recipe to the report and the student, with everything as small as it gets."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -331,6 +333,10 @@ def test_plan_trains_nothing(tiny_recipe: Any, run_cli: Callable[..., Any]) -> N
     kinds = {path.name.split("-")[0] for path in (tiny_recipe.folder / "runs" / "steps").glob("[a-z]*-*")}
     assert kinds == {"tokenizer", "corpus", "task"}
     assert not tiny_recipe.output.exists()
+    # The models are tiny; torch and transformers are not.
+    memory = re.search(r"at least (\d+\.\d) GB of memory", " ".join(shown.split()))
+    assert memory is not None
+    assert 0.2 < float(memory[1]) < psutil.virtual_memory().total / 1e9
 
 
 def test_teacher_learns(ready_recipe: Any, run_recipe: Callable[[Any], dict[str, Any]]) -> None:
