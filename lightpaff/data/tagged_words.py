@@ -104,6 +104,21 @@ def read_tagged(
                 dropped["no word"] += 1
 
 
+def read_untagged(sources: list[ResolvedSource], task: Task, dropped: Counter[str]) -> Iterator[TaggedWords]:
+    """Rows whose tags, if any, are not looked at; those without a word are counted in `dropped`.
+
+    Raises:
+        UserError: for a missing column of words, or one that holds no list.
+    """
+    for source in sources:
+        for number, row in iterate_rows(source):
+            words = words_of(row, task.columns.text, f"{source.source.path}, row {number}")
+            if words:
+                yield TaggedWords(words, [None] * len(words))
+            else:
+                dropped["no word"] += 1
+
+
 def words_of(row: dict[str, Any], column: str, place: str) -> list[str]:
     """The words in a column of a row, cleaned.
 

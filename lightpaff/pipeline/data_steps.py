@@ -43,8 +43,8 @@ class TaskData:
 
     Attributes:
         rows: all of them.
-        labelled: the same without the training rows that have no label: all that the task's teacher learns from, so
-            that recipes which differ in the others share it.
+        labelled: the same without those of `unlabelled`: all that the task's teacher learns from, so that recipes which
+            differ in the others share it.
     """
 
     rows: Step

@@ -124,15 +124,21 @@ def _open_run(run: Path, request: Export) -> tuple[RunContext, Graph]:
     if not (run / RUN).is_file() or not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
     # Another number of threads, or a newer torch, does not undo what was trained.
-    made_with = json.loads((run / RUN).read_text()).get("made with")
+    written = json.loads((run / RUN).read_text())
+    made_with = written.get("made with")
     context = open_context(Recipe.load(run / RECIPE), run, made_with)
     _require_possible(context, request)
     graph, _ = prepare(context, [request])
     unfinished = [step.name for step in graph.steps if step.kind not in LAST and step.state != "done"]
+    again = f"lightpaff run {run / RECIPE} --output {run}"
+    if unfinished and "steps" in written:
+        raise UserError(
+            f"{run}: another version of lightpaff made it, its data changed, or steps were deleted ({len(unfinished)} "
+            f"are to be done anew, first: {unfinished[0]}); {again} does so, or take that version"
+        )
     if unfinished:
         raise UserError(
-            f"{run}: is not finished ({len(unfinished)} steps to do, first: {unfinished[0]}); "
-            f"lightpaff run {run / RECIPE} --output {run} goes on with it"
+            f"{run}: is not finished ({len(unfinished)} steps to do, first: {unfinished[0]}); {again} goes on with it"
         )
     return context, graph
 

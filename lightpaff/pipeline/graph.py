@@ -24,7 +24,7 @@ from lightpaff.recipe import fingerprint_of
 VERSIONS = {
     "tokenizer": 4,
     "corpus": 5,
-    "task": 7,
+    "task": 8,
     "initial": 3,
     "pretrain": 5,
     "finetune": 6,

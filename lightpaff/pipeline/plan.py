@@ -4,7 +4,6 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +46,7 @@ class PlannedTraining:
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. `left` has the seconds of each step that is not done yet, by its fingerprint; `busyness` says
-    if others slowed the timing. `memory_bytes` are the GPU's, or on a CPU all that the process will hold at least."""
+    if others slowed the timing. `memory_bytes` are the GPU's, or on a CPU what the process will hold."""
 
     graph: Graph
     exports: ExportPlan
@@ -74,8 +73,6 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan, speeds: di
         speeds: what was timed of the same models before; what is timed now joins it.
     """
     speeds = {} if speeds is None else speeds
-    # Libraries and prepared data.
-    held = psutil.Process().memory_info().rss if context.hardware.device.type == "cpu" else 0
     busyness = describe_busyness(busy_share()) if any(one.step.state != "done" for one in graph.trainings) else ""
     planned = [_plan_training(context, training, speeds) for training in graph.trainings]
     unfinished = [item for item in planned if item.training.step.state != "done"]
@@ -91,9 +88,9 @@ def make_plan(context: RunContext, graph: Graph, exports: ExportPlan, speeds: di
     results = sum(_weight_bytes(context, item.training) for item in unfinished)
     results += sum(_store_bytes(item, encoding) for item, _, encoding in captures)
     checkpoint = max((item.disk_bytes for item in unfinished), default=0.0)
-    memory = held + max((item.memory_bytes for item in planned), default=0.0)
+    memory = max((item.memory_bytes for item in unfinished), default=0.0)
     if context.hardware.device.type == "cpu":
-        # The timed steps are of the planned shapes: what they took, the trainings will too.
+        # Libraries and data besides; and the timed steps are of the planned shapes.
         memory = max(memory, highest_resident_bytes())
     return Plan(graph, exports, parameters, planned, left, memory, results + 2 * checkpoint, busyness)
 
@@ -123,7 +120,7 @@ def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
         console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
     console.print(
         f"{context.hardware.device.type}, {context.hardware.precision}; about {_duration(plan.seconds)} of work left, "
-        f"at least {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
+        f"about {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
     )
 
 

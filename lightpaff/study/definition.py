@@ -69,7 +69,7 @@ class Study(Section):
     task: str | None = None
     """Of a recipe with several tasks, the one that the study is about."""
     set: dict[str, Any] = {}
-    """Keys of the recipe that are changed for all arms, as --set has them."""
+    """Keys of the recipe that are changed for all arms, as --set has them; tasks.0 is the study's task."""
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=2), BeforeValidator(_refuse_numbers_as_names)]
     """The models that are compared, by name: each is the recipe's student but for the keys that it gives anew. Sources
     are lists there, each with a path: tasks.0.train.0.limit; new paths are absolute."""
@@ -83,7 +83,7 @@ class Study(Section):
     that gives a stage's steps, tokens or epochs itself keeps them."""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = [1, 2, 3]
     """Every arm is pre-trained and fine-tuned with each; the teacher is the same for all seeds, and for all arms that
-    leave its data and keys alone."""
+    leave its labelled rows and keys alone."""
     teacher_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     latency: bool = False
     """Also export each arm's first student as the recipe has it, and measure both beside the teacher: for arms of
@@ -151,15 +151,16 @@ def load_study(
     Raises:
         UserError: names the file and the key, what was found and what to do.
     """
-    if "tasks" in (keys := _keys_of(path)) and "recipe" not in keys:
+    if "tasks" in (keys := _content_of(path)) and "recipe" not in keys:
         raise UserError(f"{path}: is a recipe, not a study; add --preset quick, or see the folder studies/")
     content = read_content(Study, path).model_dump()
     given = read_overrides(overrides or [])
     # After those of the file: a section replaces what stands before it.
     content["set"] = {key: value for key, value in content["set"].items() if key not in given} | given
     content["recipe"] = str(recipe.resolve() if recipe else (path.parent / content["recipe"]).resolve())
-    # The file's task is one of the file's recipe.
-    content["task"] = task or (None if recipe else content["task"])
+    # The file's task may be none of another recipe.
+    is_known = recipe is None or content["task"] in _task_names(recipe)
+    content["task"] = task or (content["task"] if is_known else None)
     return check_content(Study, content, path)
 
 
@@ -174,17 +175,23 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
 
 def is_study(path: Path) -> bool:
     """Whether a YAML file is a study, and not a recipe: it names a recipe."""
-    keys = _keys_of(path)
+    keys = _content_of(path)
     return "recipe" in keys and "tasks" not in keys
 
 
-def _keys_of(path: Path) -> set[Any]:
-    """None of what is no YAML with keys."""
+def _content_of(path: Path) -> dict[str, Any]:
+    """Nothing of what is no YAML with keys."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return set()
-    return set(content) if isinstance(content, dict) else set()
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _task_names(recipe: Path) -> list[Any]:
+    """As they are written."""
+    tasks = _content_of(recipe).get("tasks")
+    return [task.get("name") if isinstance(task, dict) else None for task in tasks] if isinstance(tasks, list) else []
 
 
 def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None = None) -> Recipe:
@@ -208,7 +215,9 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         "arms": {},
         **({} if study.latency else {"exports": []}),
     }
-    base = Recipe.load(study.recipe, [f"{key}={_as_yaml(value)}" for key, value in study.set.items()])
+    base = Recipe.load(
+        study.recipe, [f"{_in_recipe(key, study)}={_as_yaml(value)}" for key, value in study.set.items()]
+    )
     names = [task.name for task in base.tasks]
     if (study.task is None and len(names) > 1) or (study.task is not None and study.task not in names):
         found = f"no task '{study.task}'" if study.task else "several tasks"
@@ -227,6 +236,14 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         return change_recipe(made, {"tasks": _without_teachers_texts(made)}) if is_silenced else made
     except UserError as error:
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
+
+
+def _in_recipe(key: str, study: Study) -> str:
+    """A key of `set` where the recipe has it: the study's task is tasks.0, as in its arms, wherever it stands there."""
+    names = _task_names(Path(study.recipe))
+    first, behind, rest = key.partition("tasks.0")
+    is_of_task = behind and not first and (not rest or rest.startswith(".")) and study.task in names
+    return f"tasks.{names.index(study.task)}{rest}" if is_of_task else key
 
 
 def _as_yaml(value: Any) -> str:

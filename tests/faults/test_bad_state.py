@@ -213,6 +213,10 @@ def test_deleted_step_is_made_anew(finished_run: Any, tmp_path: Path, run_cli: C
     directory = copy / "steps" / step_directory(finished_run, "pre-train the student").name
     before = (directory / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(directory)
+    export = run_cli("export", copy / "tiny", "--to", "onnx")
+    assert export.code == 2
+    assert "steps were deleted" in export.message
+    assert f"lightpaff run {copy / 'tiny' / 'recipe.yaml'} --output {copy / 'tiny'} does so" in export.message
     outcome = run_cli("run", all_steps_done_recipe(finished_run), "--output", copy / "tiny")
     assert outcome.code == 0, outcome.stderr
     assert (directory / "model" / "model.safetensors").read_bytes() == before

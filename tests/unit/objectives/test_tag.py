@@ -40,16 +40,24 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture
 def prepare(tmp_path: Path, vocabulary: Vocabulary) -> Callable[..., tag.Tagging]:
-    """Prepare a task whose training and validation rows are these, and open the training rows."""
+    """Prepare a task whose training, validation and other rows are these, and open the training rows."""
 
-    def run(rows: list[dict[str, Any]], validation: list[dict[str, Any]] | None = None, **keys: Any) -> tag.Tagging:
-        for name, content in (("train", rows), ("validation", validation or rows)):
+    def run(
+        rows: list[dict[str, Any]],
+        validation: list[dict[str, Any]] | None = None,
+        more: list[dict[str, Any]] | None = None,
+        **keys: Any,
+    ) -> tag.Tagging:
+        for name, content in (("train", rows), ("validation", validation or rows), ("more", more or [])):
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
         task = Task.model_validate(
             {"name": "toy", "objective": "tag", "train": "train.jsonl", "validation": "validation.jsonl", **keys}
         )
-        found = [resolve(Source(path=str(tmp_path / f"{name}.jsonl")), tmp_path) for name in ("train", "validation")]
-        tag.prepare_rows(task, TaskSources([found[0]], [], [found[1]], []), vocabulary, tmp_path, lambda count: None)
+        own, others, validated = (
+            resolve(Source(path=str(tmp_path / f"{name}.jsonl")), tmp_path) for name in ("train", "more", "validation")
+        )
+        sources = TaskSources([own], [others] if more else [], [validated], [])
+        tag.prepare_rows(task, sources, vocabulary, tmp_path, lambda count: None)
         return tag.open_split(task, tmp_path, "train", vocabulary)
 
     return run
@@ -71,6 +79,14 @@ def test_the_first_token_carries_the_tag(prepare: Callable[..., tag.Tagging], tm
     assert batch.labels_P.tolist() == [1, NO_GOLD_LABEL, 0, 1, 2, 0, 0]
     assert data.targets_N.tolist() == [4, 3]
     assert data.gold_ids.tolist() == [0, 1]
+
+
+def test_tags_of_rows_without_labels_are_not_looked_at(prepare: Callable[..., tag.Tagging], tmp_path: Path) -> None:
+    more = [{"tokens": ["big"], "tags": ["B-person"]}, {"tokens": ["is", "big"]}]
+    data = prepare(ROWS, ROWS[:1], more)
+    assert read_labels(tmp_path) == ["O", "B-place", "I-place"]
+    assert data.gold_ids.tolist() == [0, 1]
+    assert data.batch(np.array([2, 3]), draw=0).labels_P.tolist() == [NO_GOLD_LABEL] * 3
 
 
 def test_words_that_are_cut_off_are_no_targets(prepare: Callable[..., tag.Tagging]) -> None:

@@ -80,6 +80,23 @@ def test_a_source_in_its_short_form_has_keys_for_set_and_arms_alike(tiny_recipe:
         arm_recipe(load_study(write(tiny_recipe, set={"student.layers.0": 1})), "a", 1)
 
 
+def test_the_study_s_task_is_the_first_of_its_keys(tiny_recipe: Any) -> None:
+    (task,) = tiny_recipe.content["tasks"]
+    tiny_recipe.set("tasks", [task, {**task, "name": "second"}])
+    path = write(tiny_recipe, task="second", set={"tasks.0.train.0.limit": 10}, arms={"a": {}, "b": ARMS["b"]})
+    for overrides, limit in (([], 10), (["tasks.0.train.0.limit=20"], 20)):
+        (found,) = arm_recipe(load_study(path, overrides), "a", 1).tasks
+        assert (found.name, found.train[0].limit) == ("second", limit)
+
+
+def test_another_recipe_need_not_have_the_study_s_task(tiny_recipe: Any) -> None:
+    path = write(tiny_recipe, task="toy")
+    (task,) = tiny_recipe.content["tasks"]
+    assert load_study(path, recipe=tiny_recipe.write()).task == "toy"
+    other = tiny_recipe.set("tasks", [{**task, "name": "other"}]).write("other.yaml")
+    assert arm_recipe(load_study(path, recipe=other), "a", 1).tasks[0].name == "other"
+
+
 def test_arms_have_the_same_evaluation_rows(tiny_recipe: Any) -> None:
     other = {"tasks.0.validation.limit": 20, "tasks.0.labels": [0, 1], "tasks.0.max_length": 8}
     study = load_study(write(tiny_recipe, arms={"a": {}, "b": other}))
