@@ -215,8 +215,10 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         "arms": {},
         **({} if study.latency else {"exports": []}),
     }
+    written = _task_names(Path(study.recipe))
+    place = written.index(study.task) if study.task in written else 0
     base = Recipe.load(
-        study.recipe, [f"{_in_recipe(key, study)}={_as_yaml(value)}" for key, value in study.set.items()]
+        study.recipe, [f"{_in_recipe(key, place)}={_as_yaml(value)}" for key, value in study.set.items()]
     )
     names = [task.name for task in base.tasks]
     if (study.task is None and len(names) > 1) or (study.task is not None and study.task not in names):
@@ -238,12 +240,10 @@ def arm_recipe(study: Study, arm: str, seed: int, budgets: dict[str, int] | None
         raise UserError(f"arm '{arm}' of the study {study.name}: {error}") from error
 
 
-def _in_recipe(key: str, study: Study) -> str:
-    """A key of `set` where the recipe has it: the study's task is tasks.0, as in its arms, wherever it stands there."""
-    names = _task_names(Path(study.recipe))
-    first, behind, rest = key.partition("tasks.0")
-    is_of_task = behind and not first and (not rest or rest.startswith(".")) and study.task in names
-    return f"tasks.{names.index(study.task)}{rest}" if is_of_task else key
+def _in_recipe(key: str, place: int) -> str:
+    """A key of `set` where the recipe has it: the study's task is tasks.0, as in its arms, whatever its place there."""
+    is_of_task = key == "tasks.0" or key.startswith("tasks.0.")
+    return f"tasks.{place}{key.removeprefix('tasks.0')}" if is_of_task else key
 
 
 def _as_yaml(value: Any) -> str:
