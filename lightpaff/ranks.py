@@ -101,7 +101,13 @@ def first_before_others() -> Iterator[None]:
     """The first does what is inside, then the others do."""
     if not is_first():
         wait()
-    yield
+    try:
+        yield
+    except UserError:
+        # Whoever goes on without it stays in step with the others, who meet it too.
+        if is_first():
+            wait()
+        raise
     if is_first():
         wait()
 
