@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _LOG_WIDTH = 140
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
+console = Console(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 """Where lightpaff talks to the person at the terminal; results go to standard output."""
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LOG_LINES = 15.0
 
 def results_console() -> Console:
     """Standard output, for what a person asked for."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _bar(unit: str) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 
@@ -101,6 +101,6 @@ def _log_lines(description: str, total: int | None, unit: str, done: int) -> Adv
             left = f", {(total - counter.done) / counter.rate:.0f} s left" if total and counter.rate else ""
             of = f"/{total}" if total else ""
             told = f"{description}: {counter.done}{of} {unit}, {counter.rate:.3g} a second{left}  {note}"
-            console.print(told, markup=False)
+            console.print(told)
 
     return advance
