@@ -1,6 +1,5 @@
 """The command line: one thin function a command. What is slow to import is imported inside."""
 
-import errno
 import json
 import os
 import sys
@@ -11,7 +10,7 @@ import typer
 
 from lightpaff import ranks
 from lightpaff.errors import UserError
-from lightpaff.files import FULL_DISK
+from lightpaff.files import describe_disk_error
 from lightpaff.runtimes import Format, Quantisation, Runtime
 from lightpaff.training.interruption import StoppedError, swallowed_stops_come_again
 
@@ -33,7 +32,7 @@ TaskOption = Annotated[str | None, typer.Option(help="Which the study is about, 
 _UsageError: Any = typer.BadParameter.__base__
 """What a wrong command line raises: Click's, or that of typer's own copy of Click, as the version has it."""
 _STOPPED = 130
-_FULL_DISK_REMEDY = "make room, then run again: what is done is kept"
+_OF_SEVERAL_RANKS = ("run", "distil")
 
 
 @app.command()
@@ -72,7 +71,7 @@ def plan(
         asked = load_study(recipe, set_, studied, task)
         whole = plan_study(asked, output)
         for arm, planned, context in whole.arms:
-            results_console().print(f"\n{arm}, the first of its seeds:", style="bold", markup=False)
+            results_console().print(f"\n{arm}, the first of its seeds:", style="bold")
             print_plan(planned, context, results_console())
         results_console().print(
             f"\nAll arms and seeds, what they share counted once: about {duration(whole.seconds)} of work left"
@@ -118,8 +117,8 @@ def study(
     console = results_console()
     for sentence in answer(result.data):
         # Names of arms and intervals may have brackets.
-        console.print(sentence.text, markup=False)
-    console.print(f"Done: {result.page}", markup=False)
+        console.print(sentence.text)
+    console.print(f"Done: {result.page}")
 
 
 TeacherOption = Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")]
@@ -439,6 +438,7 @@ def _print_version_and_leave(is_asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -447,6 +447,11 @@ def _options(
     ] = False,
 ) -> None:
     """Distil a language model twice, in pre-training and in fine-tuning, and prove the small one with numbers."""
+    if ranks.count() > 1 and context.invoked_subcommand not in _OF_SEVERAL_RANKS:
+        raise UserError(
+            f"{context.invoked_subcommand}: {ranks.count()} ranks were launched, and only "
+            f"{' and '.join(_OF_SEVERAL_RANKS)} work in several; start it without the launcher"
+        )
 
 
 def main() -> None:
@@ -464,21 +469,11 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except OSError as error:
-        if not (line := _describe_disk_error(error)):
+        if not (line := describe_disk_error(error)):
             raise
         _fail(line, 2)
     except StoppedError as error:
         _fail(f"{error}. Go on with: {_this_command()}", _STOPPED)
-
-
-def _describe_disk_error(error: OSError) -> str | None:
-    if error.errno in FULL_DISK:
-        return f"{error.filename or 'disk'}: {error.strerror}; {_FULL_DISK_REMEDY}"
-    if error.errno == errno.ENAMETOOLONG:
-        return f"{error.filename}: {error.strerror}; give a shorter one"
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{error.filename}: {error.strerror}; give another --output or change its permissions"
-    return None
 
 
 def _fail(message: str, code: int) -> None:

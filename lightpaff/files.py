@@ -173,3 +173,16 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def describe_disk_error(error: OSError) -> str | None:
+    """A line for the person at the terminal about what a disk cannot do; None where it is something else."""
+    if error.errno in FULL_DISK:
+        return f"{error.filename or 'disk'}: {error.strerror}; make room, then run again: what is done is kept"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: {error.strerror}; give a shorter one"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{error.filename}: there is a file where a directory has to be; give another --output"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{error.filename}: {error.strerror}; give another --output or change its permissions"
+    return None

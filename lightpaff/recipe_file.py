@@ -80,7 +80,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{path}: is not valid YAML: {problem}") from error
     if not isinstance(content, dict):
@@ -99,7 +99,7 @@ def read_override(override: str) -> tuple[str, Any]:
         raise UserError(f"--set {override}: write it as key.path=value, such as --set student.layers=4")
     try:
         return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {override}: the value is not valid YAML; quote it") from error
 
 

@@ -1,7 +1,7 @@
 """The cells of a study, one an arm and seed: each is a recipe laid out as steps, which cells share where they can."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from lightpaff.errors import UserError
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.clm import SlidingWindows
-from lightpaff.pipeline.build import Graph, TrainingStep, in_order
+from lightpaff.pipeline.build import Graph, TrainingStep, build_graph, in_order
 from lightpaff.pipeline.context import RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.delivery import plan_exports
 from lightpaff.pipeline.graph import Step
@@ -47,6 +47,12 @@ def lay_out(study: Study, arm: str, seed: int, directory: Path, budgets: dict[st
     is_measured = study.latency and seed == study.seeds[0]
     graph, _ = prepare(context, plan_exports(context).exports if is_measured else [])
     return Cell(arm, seed, context, graph, list(in_order(_ends(graph, is_measured))))
+
+
+def lay_out_without(cell: Cell, left_out: list[str]) -> Cell:
+    """A measured cell again, without the last steps of these names, and what needs them."""
+    graph = build_graph(cell.context, plan_exports(cell.context).exports, left_out)
+    return replace(cell, graph=graph, steps=list(in_order(_ends(graph, is_measured=True))))
 
 
 def lay_out_all(study: Study, directory: Path, budgets: dict[str, dict[str, int]]) -> Iterator[Cell]:

@@ -20,7 +20,7 @@ from lightpaff.pipeline.run import MAY_FAIL, steps_beside
 from lightpaff.progress import console, each_line_once
 from lightpaff.report import formats
 from lightpaff.study.budgets import find_budgets
-from lightpaff.study.cells import lay_out_all, require_same_rows
+from lightpaff.study.cells import Cell, lay_out_all, lay_out_without, require_same_rows
 from lightpaff.study.comparing import StudyData, compare
 from lightpaff.study.definition import Study, require_same_evaluation
 from lightpaff.study.noise import noise_steps
@@ -58,6 +58,7 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
     steps = [(cell.arm, step) for cell in cells for step in cell.steps]
     _say_what_is_left(study, [step for _, step in steps])
     done = _do_whole(steps, directory)
+    cells = [_without_what_failed(cell, done, directory) for cell in cells]
     noise = noise_steps(study, cells)
     done |= _do_whole([(one.arm, one.step) for one in noise], directory)
     data = compare(study, budgets, cells, done, noise, command or f"lightpaff study {study.name}")
@@ -134,7 +135,7 @@ def do_all(steps: list[Step]) -> tuple[dict[str, DoneStep], dict[str, str]]:
         except UserError as error:
             if step.kind not in MAY_FAIL:
                 failed[step.fingerprint] = f"{step.name}: {error}"
-            console.print(f"{step.name} failed: {error}", markup=False)
+            console.print(f"{step.name} failed: {error}")
             left = deque(one for one in left if step.fingerprint not in (own.fingerprint for own in in_order([one])))
             continue
         if found is None:
@@ -160,6 +161,16 @@ def _do_whole(steps: list[tuple[str, Step]], directory: Path) -> dict[str, DoneS
             "again: all else is done and kept"
         )
     return done
+
+
+def _without_what_failed(cell: Cell, done: dict[str, DoneStep], directory: Path) -> Cell:
+    """A cell without the exports that could not be made: the others are measured all the same."""
+    left_out: list[str] = []
+    while failed := [step.name for step in cell.steps if step.fingerprint not in done and _is_ready(step, done)]:
+        left_out += failed
+        cell = lay_out_without(cell, left_out)
+        done |= _do_whole([(cell.arm, step) for step in cell.steps], directory)
+    return cell
 
 
 def _is_ready(step: Step, done: dict[str, DoneStep]) -> bool:

@@ -3,12 +3,14 @@
 The fixtures look after the rest: no traceback, an earlier run unchanged, nothing half-written.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightpaff import ranks
 from tests.faults.changes import (
     Refuse,
     set_key,
@@ -120,6 +122,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "tasks.toy.max_length=8": ("--set tasks.toy.max_length=8: 'toy' is not a place in a list of 1; count from 0",),
     "tasks.1.max_length=8": ("--set tasks.1.max_length=8: '1' is not a place in a list of 1; count from 0",),
     "name=[": ("--set name=[: the value is not valid YAML; quote it",),
+    "name=2020-13-45": ("--set name=2020-13-45: the value is not valid YAML; quote it",),
 }
 
 
@@ -143,6 +146,18 @@ def test_command_line(arguments: tuple[str, ...], run_cli: Callable[..., Any]) -
     assert outcome.code == 2
     assert outcome.message == f"{COMMANDS[arguments]}; see lightpaff --help"
     assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "study", "targets"])
+def test_ranks_are_for_runs(command: str, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    # It ends the process at once, and this one has more to test.
+    monkeypatch.setattr(ranks, "leave", sys.exit)
+    outcome = run_cli(command, "recipe.yaml")
+    assert outcome.code == 2
+    assert outcome.message == (
+        f"{command}: 2 ranks were launched, and only run and distil work in several; start it without the launcher"
+    )
 
 
 def test_no_command(run_cli: Callable[..., Any]) -> None:

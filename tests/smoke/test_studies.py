@@ -162,16 +162,38 @@ def test_an_export_that_fails_does_not_end_a_study(
     from lightpaff.errors import UserError
     from lightpaff.pipeline import exporting
 
-    def fail(*_: Any) -> None:
-        raise UserError("no number comes out of it")
+    export = exporting.export_model
 
-    monkeypatch.setattr(exporting, "_require_numbers", fail)
-    tiny_recipe.set("exports", [{"to": "onnx", "quantise": "int8"}])
+    def fail(to: str, model: Path, destination: Path, quantise: str, *more: Any) -> Any:
+        if quantise == "int8":
+            raise UserError("no number comes out of it")
+        return export(to, model, destination, quantise, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exporting, "export_model", fail)
+    monkeypatch.setattr(online_steps, "_SECONDS", 0.5)
+    tiny_recipe.set("exports", [{"to": "onnx", "quantise": "int8"}, {"to": "onnx"}])
     short = {**STUDY, "arms": {"both": {}, "none": SILENT}, "seeds": [1], "noise": None}
     told = run_cli("study", write_study(tiny_recipe, short), "--output", tiny_recipe.folder / "out")
     assert told.code == 0, told.stderr
     assert "failed: no number comes out of it" in " ".join(told.stderr.split())
-    assert read_study(tiny_recipe.folder / "out")["exports"] == []
+    data = read_study(tiny_recipe.folder / "out")
+    assert {(one["arm"], one["name"]) for one in data["exports"]} == {
+        ("both", "onnx"),
+        ("none", "onnx"),
+    }
+    assert all(row["median_ms"] > 0 for row in data["rows"])
+
+
+@pytest.mark.parametrize("command", [("study",), ("plan",), ("study", "--preset", "quick")])
+def test_a_study_that_shall_go_into_a_file(
+    command: tuple[str, ...], tiny_recipe: Any, run_cli: Callable[..., Any]
+) -> None:
+    (tiny_recipe.folder / "file").write_text("kept")
+    subject = tiny_recipe.write() if "--preset" in command else write_study(tiny_recipe, STUDY)
+    told = run_cli(command[0], subject, *command[1:], "--output", tiny_recipe.folder / "file")
+    assert told.code == 2
+    assert re.search("file: there is a file where a directory has to be; give another --output$", told.message)
+    assert (tiny_recipe.folder / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
