@@ -1,6 +1,5 @@
 """`lightpaff benchmark`: runs, models and exports beside each other, each in its own runtime."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,7 +19,7 @@ from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.objectives.vocabulary import Vocabulary
 from lightpaff.pipeline.context import evaluation_splits
 from lightpaff.pipeline.delivery import EXPORTS
-from lightpaff.pipeline.run import RECIPE, RUN, steps_beside
+from lightpaff.pipeline.run import RECIPE, RUN, read_run, steps_beside
 from lightpaff.progress import console as progress_console
 from lightpaff.progress import progress_bar
 from lightpaff.recipe import Recipe
@@ -130,7 +129,7 @@ def _open(path: str, task: str | None) -> _Run | dict[str, Path]:
 
 
 def _open_run(run: Path, task: str | None) -> _Run:
-    content = json.loads((run / RUN).read_text())
+    content = read_run(run)
     if "steps" in content and "roles" not in content:
         raise UserError(
             f"{run}: was written by an older lightpaff; lightpaff run {run / RECIPE} --output {run} renews it"

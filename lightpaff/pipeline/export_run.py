@@ -1,6 +1,5 @@
 """`lightpaff export`: the student of a finished run for another runtime, checked before it is delivered."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import deliver_export, export_directory
 from lightpaff.pipeline.exporting import SplitCheck, judge, why_not
 from lightpaff.pipeline.graph import run_step
-from lightpaff.pipeline.run import RECIPE, RUN, only_run_in, open_context, prepare
+from lightpaff.pipeline.run import RECIPE, RUN, only_run_in, open_context, prepare, read_run
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_families import FAMILIES
 from lightpaff.recipe_sections import Export
@@ -124,7 +123,7 @@ def _open_run(run: Path, request: Export) -> tuple[RunContext, Graph]:
     if not (run / RUN).is_file() or not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RUN}, so it is no run; give the directory that lightpaff run wrote")
     # Another number of threads, or a newer torch, does not undo what was trained.
-    written = json.loads((run / RUN).read_text())
+    written = read_run(run)
     made_with = written.get("made with")
     context = open_context(Recipe.load(run / RECIPE), run, made_with)
     _require_possible(context, request)

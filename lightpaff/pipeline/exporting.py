@@ -44,9 +44,9 @@ Verdict = Literal["delivered", "undecided", "refused"]
 _ROUNDING = 0.005
 """Honest float32 exports differ by 1e-6 to 1e-4 of the largest logit (tests/parity)."""
 _LARGEST_LOSS = 1e9
+"""JSON has no infinity."""
 _LARGEST_SHIFT = 0.1
 """Of scores that are as good as the student's for whoever reads them as numbers."""
-"""JSON has no infinity."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,8 @@ def _claim(directory: Path, recipe: Recipe) -> None:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
-            leftover.unlink()
+            # Gone already where it was in a leftover folder.
+            leftover.unlink(missing_ok=True)
     content = recipe.model_dump(mode="json")
     # First, because without it the directory is no run.
     if not (directory / RUN).exists():
@@ -240,12 +241,23 @@ def _claim(directory: Path, recipe: Recipe) -> None:
     write_whole(directory / RECIPE, yaml.safe_dump(content, sort_keys=False))
 
 
-def _require_same_recipe(directory: Path, content: dict[str, Any]) -> None:
-    remedy = "give another --output, or delete it"
+def read_run(directory: Path, remedy: str = "give the directory that lightpaff run wrote") -> dict[str, Any]:
+    """What a run's directory says that it is.
+
+    Raises:
+        UserError: it says nothing of the kind.
+    """
     try:
-        recorded = json.loads((directory / RUN).read_text())["recipe"]
+        content: dict[str, Any] = json.loads((directory / RUN).read_text())
+        content["recipe"]
+        return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory}: is not empty and holds no readable {RUN}, so it is no run; {remedy}") from error
+
+
+def _require_same_recipe(directory: Path, content: dict[str, Any]) -> None:
+    remedy = "give another --output, or delete it"
+    recorded = read_run(directory, remedy)["recipe"]
     # Which exports are made changes nothing that was trained.
     changed = _differences({**recorded, "exports": None}, {**content, "exports": None})
     if changed:
@@ -296,10 +308,14 @@ def _deliver_models(finished: Finished, directory: Path) -> None:
     tasks = finished.graph.tasks
     for steps in tasks:
         deliver_student(steps, directory / "student" if len(tasks) == 1 else directory / "student" / steps.task.name)
-        for export in steps.exports:
-            if export.is_delivered:
-                destination = export_directory(directory, len(tasks) > 1, steps.task.name, export.request)
-                deliver_export(export, destination, finished.context, steps)
+        delivered = {export.request.name: export for export in steps.exports if export.is_delivered}
+        for request in finished.exports.exports:
+            destination = export_directory(directory, len(tasks) > 1, steps.task.name, request)
+            if request.name in delivered:
+                deliver_export(delivered[request.name], destination, finished.context, steps)
+            else:
+                # What lies there was delivered by an earlier version, or with another tolerance.
+                shutil.rmtree(destination, ignore_errors=True)
 
 
 def _roles(steps: TaskSteps, root: Path) -> list[dict[str, Any]]:

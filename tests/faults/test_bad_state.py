@@ -102,6 +102,21 @@ def test_run_that_was_cut(finished_run: Any, tmp_path: Path, expect_refusal: Ref
     assert (copy / "student" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("command", [("export", "--to", "onnx"), ("benchmark",)])
+def test_run_that_was_cut_is_not_worked_with(
+    command: tuple[str, ...], finished_run: Any, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    copy = tmp_path / "runs" / "copy"
+    shutil.copytree(finished_run.output, copy)
+    (copy / "run.json").write_text("")
+    outcome = run_cli(command[0], copy, *command[1:])
+    assert outcome.code == 2
+    assert outcome.message == (
+        f"{copy}: is not empty and holds no readable run.json, so it is no run; give the directory that lightpaff run "
+        "wrote"
+    )
+
+
 def test_changed_recipe_over_an_old_run(finished_run: Any, expect_refusal: Refuse) -> None:
     message = expect_refusal(
         all_steps_done_recipe(finished_run),
