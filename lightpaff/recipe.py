@@ -27,6 +27,7 @@ class Recipe(Section):
     """Everything that a run does. See `lightpaff schema` for the same as a JSON schema."""
 
     name: Name
+    """For folders and the report."""
     family: Family = "encoder"
     """encoder: BERT and its kin; decoder: GPT-2 and its kin; encoder-decoder: MASS and its kin (BART, Marian, T5)."""
     teacher: Teacher
@@ -34,6 +35,7 @@ class Recipe(Section):
     pretraining: Pretraining | None = None
     """Left out, there is no first stage: the student is distilled in fine-tuning only."""
     tasks: Annotated[list[Task], Field(min_length=1)]
+    """What the student is fine-tuned on: one student a task."""
     fine_tuning: FineTuning
     control: bool = True
     """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
@@ -45,6 +47,7 @@ class Recipe(Section):
     or CTranslate2 (encoder-decoders, and decoders that the other does not take), where installed; [] is none."""
     seeds: Seeds = Seeds()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
     deterministic: bool = True
     """On a GPU: the same bits from the same recipe again, also after a kill; false is faster. On a CPU they are the
     same anyway."""

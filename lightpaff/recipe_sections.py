@@ -62,6 +62,7 @@ class Shape(Section):
     decoder_layers: Annotated[int, Field(gt=0)] | None = None
     """Of an encoder-decoder; left out, as many as the encoder has."""
     hidden_size: Annotated[int, Field(gt=0)] | None = None
+    """The width of the layers."""
     heads: Annotated[int, Field(gt=0)] | None = None
     """Left out, as many as keep the teacher's head size."""
     feed_forward: Annotated[int, Field(gt=0)] | None = None
@@ -95,16 +96,21 @@ class FromScratch(Section):
         "t5",
         "mt5",
     ] = "bert"
+    """By its model_type in transformers."""
     layers: Annotated[int, Field(gt=0)]
     """Of an encoder-decoder, the encoder's."""
     decoder_layers: Annotated[int, Field(gt=0)] | None = None
     """Of an encoder-decoder; left out, as many as the encoder has."""
     hidden_size: Annotated[int, Field(gt=0)]
+    """The width of the layers."""
     heads: Annotated[int, Field(gt=0)]
+    """Of attention; they divide the hidden size."""
     feed_forward: Annotated[int, Field(gt=0)]
+    """The intermediate size."""
     vocabulary_size: Annotated[int, Field(ge=300)] = 30522
     """Special tokens and the 256 bytes included."""
     max_length: Annotated[int, Field(gt=8)] = 512
+    """The most tokens that it can read."""
     lowercase: bool | None = None
     """Left out: true for encoders, false for the others, who write text."""
 
@@ -146,6 +152,7 @@ class Pretraining(Section):
     objective: Literal["mlm", "clm", "mssm"] = "mlm"
     """Masked language modelling for encoders, causal for decoders, masked sequence to sequence for encoder-decoders."""
     corpus: Annotated[list[AnyCorpusSource], Field(min_length=1)]
+    """Where the text comes from: paths, or sources with their keys."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """The share of the packed sequences that is held out to choose the best checkpoint."""
     sequence_length: Annotated[int, Field(ge=8)] = 128
@@ -197,14 +204,18 @@ class Languages(Section):
     """The languages of a translation, for models that know several: each has a token, <en> or the model's own."""
 
     source: str
+    """What the source is written in, such as en."""
     target: str
+    """What the target is written in, such as de."""
 
 
 class Generation(Section):
     """How text is generated for evaluation."""
 
     beams: Annotated[int, Field(gt=0)] = 4
+    """Of the beam search; 1 is greedy."""
     length_penalty: float = 1.0
+    """As transformers has it: above 0, longer texts score better."""
 
 
 class SequenceDistillation(Section):
@@ -262,7 +273,9 @@ class Task(Section):
     (translate: translation, summarisation, rewriting)."""
 
     name: Name
+    """For folders, tables and messages."""
     objective: Literal["classify", "regress", "tag", "answer", "clm", "translate"] = "classify"
+    """What is learnt; see above."""
     train: Annotated[
         list[AnySource],
         Field(min_length=1),
@@ -271,7 +284,9 @@ class Task(Section):
             json_schema_input_type=list[str | Source] | str | Source,
         ),
     ]
+    """The labelled rows: a path, a source with its keys, or a list of these."""
     validation: AnySource
+    """Chooses the best checkpoint, and the seed that is delivered."""
     test: AnySource | None = None
     """Left out, the validation set is also what is reported, and the report says so."""
     unlabelled: list[AnySource] = []
@@ -292,8 +307,10 @@ class Task(Section):
     """For clm: how far the window moves on in evaluation; left out, half of it, so that every token but the first has
     at least half a window of context."""
     languages: Languages | None = None
+    """For models that know several."""
     generation: Generation = Generation()
     sequence_distillation: SequenceDistillation | None = None
+    """Left out, targets are those of the rows."""
     teacher: str | None = None
     """A teacher already fine-tuned on this task (like teacher.source): it is used as it is."""
 
@@ -355,6 +372,7 @@ class Export(Section):
     """The student for another runtime, checked before it is delivered."""
 
     to: Format
+    """The runtime that reads it."""
     quantise: Quantisation = "none"
     """Of the weights; none is float32."""
     tolerance: Annotated[float, Field(ge=0)] = 1.0
@@ -385,6 +403,7 @@ class Seeds(Section):
     """Every random choice follows from these."""
 
     pretraining: _Seed = 0
+    """Of the student's first stage: its weights where they are random, masks and order."""
     fine_tuning: Annotated[list[_Seed], Field(min_length=1)] = [0]
     """A student is fine-tuned once a seed; mean and spread are reported."""
     teacher: _Seed | None = None

@@ -43,10 +43,13 @@ class Source(Section):
     format: Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll", "squad"] | None = None
     """Needed only where the ending does not tell."""
     hub_subset: str | None = None
+    """For hub: its configuration, where it has several."""
     hub_split: str | None = None
+    """For hub: its split, such as train; local files need none."""
     where: dict[str, list[bool | str | int | float]] = {}
     """Keep only rows whose column has one of these values; 1, 1.0 and "1" are one, and so are true and "True"."""
     split: Split | None = None
+    """Take a part of the rows only, cut by the content of a column."""
     document: Literal["row", "blank-line", "file"] = "row"
     """What is one text, for clm: a row; the lines (or rows) up to a blank one; or the whole file."""
     limit: Annotated[int, Field(gt=0)] | None = None

@@ -68,9 +68,11 @@ class Training(Section):
     """One run of the training loop."""
 
     steps: Annotated[int, Field(gt=0)] | None = None
+    """The budget in optimiser steps: give exactly one of steps, tokens and epochs."""
     tokens: Annotated[int, Field(gt=0)] | None = None
+    """The budget in tokens that are read."""
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """The budget: give exactly one of steps, tokens and epochs."""
+    """The budget in rounds over the training examples."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Examples an optimiser step, over accumulation and ranks."""
     micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
@@ -84,13 +86,17 @@ class Training(Section):
     and layers are put together while they are used. A live teacher, and a model that is evaluated, are whole on every
     rank."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """The highest, after the warmup; of AdamW."""
     schedule: Schedule = "linear"
+    """From there to 0: in a straight line, as half a cosine, or wsd: constant, then straight down (see decay)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The share of the steps in which the learning rate rises."""
     decay: Annotated[float, Field(ge=0, le=1)] = 0.2
     """The share of the steps in which the learning rate falls, for the schedule wsd."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's; biases and norms have none."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm where theirs is larger."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; left out, the model's own."""
     evaluations: Annotated[int, Field(gt=0)] = 4

@@ -80,6 +80,10 @@ def test_the_schema_knows_every_key() -> None:
     sections = {"Recipe": schema, **schema["$defs"]}
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name
+        for key, described in section["properties"].items():
+            # A section's own description is that of a key that holds one.
+            reference = described.get("$ref", "").rpartition("/")[2]
+            assert described.get("description") or sections[reference]["description"], f"{name}.{key}"
     expected: dict[str, set[str]] = {
         "Recipe": {"family"},
         "Student": {"decoder_layers"},
