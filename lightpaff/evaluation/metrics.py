@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lightpaff.errors import UserError
 from lightpaff.evaluation.comparison import Comparison
@@ -42,7 +41,7 @@ class Predictions:
     labels_N: Array
     groups_N: Integers | None = None
 
-    @property
+    @cached_property
     def classes_N(self) -> Integers:
         """The class with the highest logit, the first one where several tie."""
         return np.asarray(self.logits_NV.argmax(axis=1), dtype=np.int64)
@@ -101,21 +100,14 @@ class Predictions:
             return np.arange(len(self))
         return np.unique(self.groups_N, return_inverse=True)[1].astype(np.int64)
 
-    @cached_property
-    def _cells_N(self) -> Integers:
-        """Each row's place in the flattened confusion matrix."""
-        return self.labels_N.astype(np.int64) * self._classes + self.classes_N
-
-    @property
-    def _classes(self) -> int:
-        return max(int(self.logits_NV.shape[1]), int(self.labels_N.max()) + 1)
-
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each row comes as often as its weight says."""
-        if metric not in _FROM_CONFUSION:
+        if metric not in _OF_COUNTS:
             return self.take(np.repeat(np.arange(len(self)), weights_N.astype(np.int64))).score(metric)
-        counts = np.bincount(self._cells_N, weights_N, minlength=self._classes**2).astype(np.float64)
-        return _FROM_CONFUSION[metric](counts.reshape(self._classes, self._classes))
+        gold_N, said_N = self.labels_N.astype(np.int64), self.classes_N
+        classes = max(self.logits_NV.shape[1], int(gold_N.max()) + 1)
+        counted = ((gold_N, weights_N * (gold_N == said_N)), (gold_N, weights_N), (said_N, weights_N))
+        return _OF_COUNTS[metric](*(np.bincount(side, by, classes).astype(np.float64) for side, by in counted))
 
     def score(self, metric: Metric) -> float:
         """The value of a metric of classes or scores: a fraction (accuracy, f1) or a correlation.
@@ -124,22 +116,26 @@ class Predictions:
         are more than two. A correlation (matthews, pearson, spearman) with a constant has no value: it is 0.0 here, as
         GLUE counts a model that says one thing about every row as one that has learnt nothing.
         """
-        return _METRICS[metric](self)
+        if metric in _OF_COUNTS:
+            return self.weighted_score(metric, np.ones(len(self)))
+        return _OF_SCORES[metric](self)
 
 
-def _accuracy(predictions: Predictions) -> float:
-    return float(accuracy_score(predictions.labels_N, predictions.classes_N))
+def _accuracy(hits_V: Floats, gold_V: Floats, said_V: Floats) -> float:
+    return float(hits_V.sum() / gold_V.sum())
 
 
-def _f1(predictions: Predictions) -> float:
-    average = "binary" if predictions.logits_NV.shape[1] == 2 else "macro"
-    return float(f1_score(predictions.labels_N, predictions.classes_N, average=average, zero_division=0.0))
+def _f1(hits_V: Floats, gold_V: Floats, said_V: Floats) -> float:
+    occurrences_V = gold_V + said_V
+    f1_V = 2 * hits_V / np.maximum(occurrences_V, 1)
+    return float(f1_V[1]) if len(f1_V) == 2 else float(f1_V[occurrences_V > 0].mean())
 
 
-def _matthews(predictions: Predictions) -> float:
-    if len(np.unique(predictions.labels_N)) < 2 or len(np.unique(predictions.classes_N)) < 2:
-        return 0.0
-    return float(matthews_corrcoef(predictions.labels_N, predictions.classes_N))
+def _matthews(hits_V: Floats, gold_V: Floats, said_V: Floats) -> float:
+    """The multi-class coefficient (Gorodkin 2004), 0.0 where one side is constant."""
+    total = gold_V.sum()
+    spread = (total**2 - gold_V @ gold_V) * (total**2 - said_V @ said_V)
+    return float((hits_V.sum() * total - gold_V @ said_V) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 def _pearson(predictions: Predictions) -> float:
@@ -161,38 +157,15 @@ def correlation(first_N: Floats, second_N: Floats) -> float:
     return float(np.clip(value, -1.0, 1.0))
 
 
-def _accuracy_of_confusion(confusion_VV: Floats) -> float:
-    return float(np.trace(confusion_VV) / confusion_VV.sum())
-
-
-def _f1_of_confusion(confusion_VV: Floats) -> float:
-    hits_V = np.diag(confusion_VV)
-    occurrences_V = confusion_VV.sum(axis=0) + confusion_VV.sum(axis=1)
-    f1_V = 2 * hits_V / np.maximum(occurrences_V, 1)
-    return float(f1_V[1]) if len(f1_V) == 2 else float(f1_V[occurrences_V > 0].mean())
-
-
-def _matthews_of_confusion(confusion_VV: Floats) -> float:
-    """The multi-class coefficient (Gorodkin 2004), 0.0 where one side is constant."""
-    gold_V, said_V, total = confusion_VV.sum(axis=1), confusion_VV.sum(axis=0), confusion_VV.sum()
-    spread = (total**2 - gold_V @ gold_V) * (total**2 - said_V @ said_V)
-    return float((np.trace(confusion_VV) * total - gold_V @ said_V) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-_FROM_CONFUSION: dict[Metric, Callable[[Floats], float]] = {
-    "accuracy": _accuracy_of_confusion,
-    "f1": _f1_of_confusion,
-    "matthews": _matthews_of_confusion,
-}
-"""The metrics of classes from gold x said counts, for resamples."""
-
-_METRICS: dict[Metric, Callable[[Predictions], float]] = {
+_OF_COUNTS: dict[Metric, Callable[[Floats, Floats, Floats], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,
-    "pearson": _pearson,
-    "spearman": _spearman,
 }
+"""By how many rows each class is rightly said of, is the gold one of, and is said of: no V x V counts, which would take
+most of a resample where classes are many."""
+
+_OF_SCORES: dict[Metric, Callable[[Predictions], float]] = {"pearson": _pearson, "spearman": _spearman}
 
 
 def write_logits(path: Path, logits_NV: NDArray[np.float32]) -> None:

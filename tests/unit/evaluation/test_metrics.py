@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.recipe_sections import Metric
@@ -32,6 +35,30 @@ def test_binary_f1_is_that_of_the_last_label() -> None:
 def test_f1_of_several_classes_is_the_unweighted_mean() -> None:
     predictions = answers([0, 0, 1, 2], [0, 0, 1, 1], 3)
     assert predictions.score("f1") == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 150])
+def test_class_metrics_of_weighted_rows_match_scikit_learn(classes: int) -> None:
+    generator = np.random.default_rng(0)
+    labels_N, weights_N = generator.integers(classes, size=300), generator.integers(4, size=300)
+    predictions = answers([*labels_N[:200], *generator.integers(classes, size=100)], list(labels_N), classes)
+    gold_T, said_T = (np.repeat(side_N, weights_N) for side_N in (labels_N, predictions.classes_N))
+    expected = {
+        "accuracy": accuracy_score(gold_T, said_T),
+        "f1": f1_score(gold_T, said_T, average="binary" if classes == 2 else "macro", zero_division=0.0),
+        "matthews": matthews_corrcoef(gold_T, said_T),
+    }
+    metrics: list[Metric] = ["accuracy", "f1", "matthews"]
+    assert {metric: predictions.weighted_score(metric, weights_N.astype(float)) for metric in metrics} == expected
+
+
+def test_a_weighted_score_counts_no_pairs_of_classes() -> None:
+    predictions = answers([5, 1998], [5, 1999], 2000)
+    tracemalloc.start()
+    assert predictions.weighted_score("accuracy", np.array([1.0, 3.0])) == 0.25
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert highest < 1e6  # 2000 x 2000 counts take 32 MB.
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
