@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
 from lightpaff.data.documents import text_of
+from lightpaff.data.numbering import numbered
 from lightpaff.data.numbers import canonical_number, is_number
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
@@ -66,7 +67,7 @@ class TaskRows:
         table = TokenTable(path)
         labels = np.array([math.nan if v is None else v for v in table.column("label")], dtype=np.float64)
         groups = table.column("group")
-        groups_N = np.unique(groups, return_inverse=True)[1] if None not in groups else None
+        groups_N = numbered(groups) if None not in groups else None
         return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64), groups_N)
 
     def texts(self) -> Iterator[tuple[str, str | None]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from lightpaff.data.numbering import numbered
 from lightpaff.evaluation.comparison import Comparison
 from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.recipe_sections import Metric
@@ -182,4 +183,4 @@ class ExtractedAnswers:
     @property
     def units_N(self) -> Integers:
         """The contexts: questions about one of them are drawn together."""
-        return np.unique(self.contexts, return_inverse=True)[1].astype(np.int64)
+        return numbered(self.contexts)
