@@ -67,7 +67,8 @@ class TaskRows:
         table = TokenTable(path)
         labels = np.array([math.nan if v is None else v for v in table.column("label")], dtype=np.float64)
         groups = table.column("group")
-        groups_N = numbered(groups) if None not in groups else None
+        # A row without a group is one by itself, under its own number.
+        groups_N = numbered(group or row for row, group in enumerate(groups)) if None not in groups else None
         return cls(table, labels, np.array(table.column("first_length"), dtype=np.int64), groups_N)
 
     def texts(self) -> Iterator[tuple[str, str | None]]:

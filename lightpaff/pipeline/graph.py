@@ -35,7 +35,7 @@ VERSIONS = {
     "latency": 2,
     "choose": 2,
     "export": 5,
-    "check": 2,
+    "check": 3,
     "online": 2,
     "noise": 2,
 }

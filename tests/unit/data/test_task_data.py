@@ -198,6 +198,18 @@ def test_a_split_comes_back(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
     }
 
 
+def test_a_row_without_a_group_is_one_by_itself(
+    make_source: MakeSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    films = ["Alien", None, "Brazil", "", "Alien", None]
+    source = make_source([{"sentence": "a fox", "label": 1, "film": film} for film in films])
+    examples = read(source, make_task(columns={"group": "film"}), ["0", "1"])
+    write_split(iter(examples), tokenizer, 8, tmp_path / "rows.arrow", lambda amount: None)
+    groups_N = TaskRows.open(tmp_path / "rows.arrow").groups_N
+    assert groups_N is not None
+    assert groups_N.tolist() == [0, 1, 2, 3, 0, 4]
+
+
 def test_long_rows_are_cut_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     texts = [" ".join(WORDS), "the old king saw a red", "the old king saw a red fox"]
     written = write_split(
