@@ -31,12 +31,14 @@ side's seeds alone in up to 18 %, by the pairs alone in up to 12 %.
 Shapes: N rows, R resamples, S seeds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm, t
 
+from lightpaff.evaluation.likelihoods import LARGEST_EXPONENT
 from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Floats, Outputs
 from lightpaff.recipe_sections import Metric
@@ -47,8 +49,7 @@ _PERCENTILES = (2.5, 97.5)
 OneOrMore = Outputs | Sequence[Outputs]
 """One model's outputs, or those of several seeds for the same rows: then the mean of their scores counts."""
 
-_HIGHEST_PERPLEXITY = 1e9
-"""Open upwards, but a report holds finite numbers."""
+_PERPLEXITIES = (1.0, math.exp(LARGEST_EXPONENT))
 _RANGES: dict[Metric, tuple[float, float]] = {
     "accuracy": (0.0, 1.0),
     "f1": (0.0, 1.0),
@@ -58,8 +59,8 @@ _RANGES: dict[Metric, tuple[float, float]] = {
     "matthews": (-1.0, 1.0),
     "pearson": (-1.0, 1.0),
     "spearman": (-1.0, 1.0),
-    "word_perplexity": (1.0, _HIGHEST_PERPLEXITY),
-    "perplexity": (1.0, _HIGHEST_PERPLEXITY),
+    "word_perplexity": _PERPLEXITIES,
+    "perplexity": _PERPLEXITIES,
     "bleu": (0.0, 1.0),
     "chrf": (0.0, 1.0),
     "rouge1": (0.0, 1.0),
@@ -109,7 +110,7 @@ class _Resampled:
 def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The 95 % interval of the score over the rows; given several seeds' outputs, of the mean score, over both.
 
-    Where a resample's score is not finite (a perplexity can be infinite), it is the whole range of the metric.
+    Where a resample's score is not finite, it is the whole range of the metric.
     """
     several = _as_list(outputs)
     score_S = np.array([one.score(metric) for one in several])

@@ -19,8 +19,8 @@ from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe_sections import Metric
 
-_LARGEST_EXPONENT = 115.0
-"""A perplexity of 1e50 is as bad as any, and its powers, in the variance over seeds, are still numbers."""
+LARGEST_EXPONENT = 115.0
+"""Of a perplexity: 1e50 is as bad as any, and its powers, in the variance over seeds, are still numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class TokenLikelihoods:
     def score(self, metric: Metric) -> float:
         """A perplexity: exp of the mean -log P per token, or per word, so that models with unlike tokens compare.
 
-        Infinity where it is beyond a float, and where there is nothing to divide by.
+        No higher than exp of `LARGEST_EXPONENT`, which it is where there is nothing to divide by.
         """
         return _METRICS[metric](self)
 
@@ -113,7 +113,7 @@ def _word_perplexity(likelihoods: TokenLikelihoods) -> float:
 
 def _exp_of_mean(nll_N: Floats, counts_N: Integers) -> float:
     nll, count = float(nll_N.sum()), int(counts_N.sum())
-    return math.exp(min(nll / count, _LARGEST_EXPONENT) if count else _LARGEST_EXPONENT)
+    return math.exp(min(nll / count, LARGEST_EXPONENT) if count else LARGEST_EXPONENT)
 
 
 _METRICS: dict[Metric, Callable[[TokenLikelihoods], float]] = {

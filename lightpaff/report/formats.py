@@ -33,14 +33,13 @@ def signed_interval(low: float, high: float) -> str:
 
 
 def plain(value: float, like: float | None = None) -> str:
-    """A perplexity: 38.01, 412.3, 1,234; with the decimals of `like` where the two are shown together."""
-    return f"{value:,.{_decimals(value if like is None else like)}f}".replace("-", _MINUS)
+    """A perplexity: 38.01, 412.3, 1,234, 8.8e+49; with the decimals of `like` where the two are shown together."""
+    return _plain(value, like, sign="")
 
 
 def signed_plain(value: float, like: float | None = None) -> str:
     """A difference of such, with its sign: -3.2 -> −3.20."""
-    decimals = _decimals(value if like is None else like)
-    return f"{round(value, decimals) + 0.0:+,.{decimals}f}".replace("-", _MINUS)
+    return _plain(value, like, sign="+")
 
 
 def percent(share: float) -> str:
@@ -135,6 +134,12 @@ def comparison_name(first_arm: str, second_arm: str) -> str:
 def joined(parts: list[str]) -> str:
     """a, b and c"""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _plain(value: float, like: float | None, sign: str) -> str:
+    decimals = _decimals(value if like is None else like)
+    written = f"{value:{sign}.2g}" if abs(value) >= 1e9 else f"{round(value, decimals) + 0.0:{sign},.{decimals}f}"
+    return written.replace("-", _MINUS)
 
 
 def _decimals(value: float) -> int:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightpaff.data.batch_order import sequential_batches
+from lightpaff.evaluation.likelihoods import LARGEST_EXPONENT
 from lightpaff.files import write_json_whole
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import NO_GOLD_LABEL
@@ -40,8 +41,6 @@ from lightpaff.training.validation import validate_task
 
 _NOISE = "noise.json"
 _TOKENS_TOGETHER = 4096
-_HIGHEST_EXPONENT = 115.0
-"""As of reported perplexities."""
 _CURVATURE_BATCHES, _CURVATURE_DRAWS = 4, 8
 
 
@@ -103,7 +102,7 @@ def _step(noise: Noise, cell: Cell, steps: TaskSteps) -> Step:
                         values = validate_task(data, task, _TOKENS_TOGETHER, context.hardware, model)
                     if isinstance(data, SlidingWindows):
                         nll_a_word = values["nll"] * float(data.targets_N.sum() / data.words_N.sum())
-                        values["word_perplexity"] = math.exp(min(nll_a_word, _HIGHEST_EXPONENT))
+                        values["word_perplexity"] = math.exp(min(nll_a_word, LARGEST_EXPONENT))
                     points.append(NoisePoint(deviation, draw, values))
                     advance(1)
         content = {"points": [asdict(point) for point in points], "curvature": curvature(model, data)}

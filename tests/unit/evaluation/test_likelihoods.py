@@ -58,6 +58,17 @@ def test_a_cut_perplexity_has_finite_intervals() -> None:
     assert paired_difference("perplexity", diverged, diverged, resamples=20).value == 0.0
 
 
+def test_the_intervals_of_the_worst_perplexities_hold_them() -> None:
+    worse, bad = likelihoods([30.0] * 8, [1] * 8, [1] * 8), likelihoods([28.0] * 8, [1] * 8, [1] * 8)
+    score, other = worse.score("perplexity"), bad.score("perplexity")
+    interval = bootstrap_interval("perplexity", worse, resamples=20)
+    assert (interval.low, interval.high) == pytest.approx((score, score))
+    difference = paired_difference("perplexity", worse, bad, resamples=20)
+    assert (difference.low, difference.high) == pytest.approx((score - other, score - other))
+    of_one = bootstrap_interval("perplexity", likelihoods([30.0], [1], [1]), resamples=20)
+    assert (of_one.low, of_one.high) == (1.0, LARGEST)
+
+
 def test_no_perplexity_is_below_one() -> None:
     """Neither is where an interval may reach: of one window nothing follows, and two seeds say little about a third."""
     assert bootstrap_interval("perplexity", likelihoods([20.0], [10], [5]), resamples=20).low == 1.0
