@@ -67,7 +67,7 @@ class Answering:
         self.number_of_classes, self.may_be_nothing = max_length, may_be_nothing
         self._file, self._rows, self._padding_id = file, TokenTable(file), padding_id
         self.lengths_N = self._rows.lengths_N
-        self.targets_N = np.full(len(self._rows), 2)
+        self.targets_N = self.gold_targets_N = np.full(len(self._rows), 2)
         self.gold_ids = np.arange(len(self._rows))
         golds = (self._rows.column("gold_start"), self._rows.column("gold_end"))
         self._gold_W2 = np.array(golds, dtype=np.int64).T

@@ -72,7 +72,8 @@ class Classification:
         self.labels_N = labels_N
         self.groups_N = groups_N
         is_score = labels_N.dtype.kind == "f"
-        self.gold_ids = np.flatnonzero(~np.isnan(labels_N) if is_score else labels_N != NO_GOLD_LABEL)
+        self.gold_targets_N = (~np.isnan(labels_N) if is_score else labels_N != NO_GOLD_LABEL).astype(np.int64)
+        self.gold_ids = np.flatnonzero(self.gold_targets_N)
         self._rows, self._padding_id, self._first_lengths_N = rows, padding_id, first_lengths_N
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:

@@ -103,6 +103,7 @@ class CausalLanguageModelling:
         # A row's first token is no target anyway.
         starts_N = np.bincount(row_of_start[document_starts.values > 0], minlength=len(rows))
         self.targets_N = self.lengths_N - starts_N
+        self.gold_targets_N = self.targets_N * self._has_gold_N
         self._rows, self._starts, self._padding_id = rows, document_starts, padding_id
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
@@ -180,7 +181,7 @@ class SlidingWindows:
         self._start_N = np.maximum(self._end_N - width, 0)
         scored_before_N = np.where(window_N == 0, 0, width + (window_N - 1) * stride)
         self.lengths_N = self._end_N - self._start_N
-        self.targets_N = self._end_N - scored_before_N
+        self.targets_N = self.gold_targets_N = self._end_N - scored_before_N
         self.gold_ids = np.arange(len(window_N))
         words_before_N, words_until_N = (words_N * scored // inputs_N for scored in (scored_before_N, self._end_N))
         self.words_N = (words_until_N - words_before_N).astype(np.float64)

@@ -79,6 +79,7 @@ class MaskedLanguageModelling:
         self.lengths_N = sequences.lengths_N
         # About: a sequence's own count leaves its special tokens out.
         self.targets_N = np.maximum(1, np.rint(mask_rate * self.lengths_N).astype(np.int64))
+        self.gold_targets_N = self.targets_N
         self.gold_ids = np.arange(len(self.lengths_N))
         self._sequences, self._mask_id, self._padding_id = sequences, mask_id, padding_id
         self._mask_rate, self._seed = mask_rate, seed

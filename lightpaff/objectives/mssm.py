@@ -131,6 +131,7 @@ class MaskedSequenceToSequence:
         ordinary_N = np.array(rows.column(_ORDINARY_COLUMN), dtype=np.int64)
         self.targets_N = np.maximum(1, np.rint(fragment_ratio * ordinary_N).astype(np.int64))
         self.lengths_N = rows.lengths_N + has_language_N + self.targets_N
+        self.gold_targets_N = self.targets_N
         self.gold_ids = np.arange(len(self.lengths_N))
         self._rows, self._mask_id, self._padding_id, self._seed = rows, mask_id, padding_id, seed
         self._is_special_V = _mark(special_ids, number_of_classes)

@@ -37,6 +37,8 @@ class Objective(Protocol):
     """Tokens of each example, as the model sees it (of an encoder-decoder both sides together)."""
     targets_N: np.ndarray
     """Target positions of each example."""
+    gold_targets_N: np.ndarray
+    """How many of these have a gold class."""
     gold_ids: np.ndarray
     """The examples that have a gold class or text: without a teacher the others teach nothing."""
 

@@ -66,6 +66,8 @@ class Tagging:
         self.has_target = [starts_W >= 0 for starts_W in self._starts]
         self.lengths_N = rows.tokens.lengths_N
         self.targets_N = np.array([has_target_W.sum() for has_target_W in self.has_target], dtype=np.int64)
+        is_gold = [(gold_W != NO_GOLD_LABEL) & has_W for gold_W, has_W in zip(self.gold, self.has_target, strict=True)]
+        self.gold_targets_N = np.array([is_gold_W.sum() for is_gold_W in is_gold], dtype=np.int64)
         self.gold_ids = np.flatnonzero([(gold_W != NO_GOLD_LABEL).any() for gold_W in self.gold])
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:

@@ -127,7 +127,8 @@ class Translation:
             usual = round(float(targets.lengths_N[has_target_N].mean())) if has_target_N.any() else 0
             self.targets_N = np.where(has_target_N, targets.lengths_N, usual)
         self.lengths_N = sources.lengths_N + self.targets_N
-        self.gold_ids = np.flatnonzero(self.targets_N if teacher_targets is not None else has_target_N)
+        self.gold_targets_N = self.targets_N * (has_target_N | (teacher_targets is not None))
+        self.gold_ids = np.flatnonzero(self.gold_targets_N)
         self._sources, self._targets, self._teacher_targets = sources, targets, teacher_targets
         self._start_id, self._padding_id = start_id, padding_id
         self._teacher_ratio, self._seed = teacher_ratio, seed

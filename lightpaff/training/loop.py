@@ -142,7 +142,7 @@ def targets_for_one_gold_label(job: TrainingJob) -> float:
     if job.distillation.weight == 0:
         return 1.0
     targets = job.data.targets_N[job.example_ids].sum()
-    gold = job.data.targets_N[np.intersect1d(job.example_ids, job.data.gold_ids)].sum()
+    gold = job.data.gold_targets_N[job.example_ids].sum()
     return float(targets / gold) if gold else 1.0
 
 

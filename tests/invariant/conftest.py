@@ -16,13 +16,15 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertForTokenClassification,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
 )
 
+from lightpaff.data.tagged_words import TaggedRows
 from lightpaff.data.token_table import TokenTable, write_token_table
-from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS
+from lightpaff.models.architecture import CLASSES, MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, TOKEN_CLASSES
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.opening import split_model
 from lightpaff.objectives.batch import NO_GOLD_LABEL
@@ -31,6 +33,7 @@ from lightpaff.objectives.clm import CausalLanguageModelling
 from lightpaff.objectives.mlm import MaskedLanguageModelling
 from lightpaff.objectives.mssm import MaskedSequenceToSequence
 from lightpaff.objectives.objective import Objective
+from lightpaff.objectives.tag import Tagging
 from lightpaff.objectives.translate import Translation
 from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.capture import CaptureRequest, capture
@@ -51,7 +54,7 @@ LABELS = {
     "partly scored": np.where(np.arange(EXAMPLES) % 4 == 1, np.nan, np.linspace(-1, 1, EXAMPLES)).astype(np.float32),
 }
 HEADS = {"mlm": MASKED_TOKENS, "clm": NEXT_TOKENS, "mssm": TARGET_TOKENS, "translate": TARGET_TOKENS}
-"""What a job learns, by its name: tokens, or else classes or scores (`LABELS`)."""
+"""What a job learns, by its name: tokens, or else classes or scores (`LABELS`), or classes of words."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ def make_data(kind: str, folder: Path) -> Objective:
         "ordinary_tokens": [4 + number % 12 for number in range(EXAMPLES)],
         "target_ids": [row[2:] for row in reversed(rows)],
         "teacher_ids": [[*row[:3], 3] for row in rows],
+        # The last word of each row has a class and no token.
+        "starts": [[*range(1, len(row) - 1), -1] for row in rows],
+        "tags": [[NO_GOLD_LABEL if word % 4 == 1 else word % 3 for word in range(len(row) - 1)] for row in rows],
     }
     types = {
         name: pa.int32() if isinstance(column[0], int) else pa.large_list(pa.int32())
@@ -135,6 +141,11 @@ def make_data(kind: str, folder: Path) -> Objective:
             first_lengths_N=np.full(EXAMPLES, 5),
         )
     return _DATA[kind](path)
+
+
+def _partly_tagged_words(path: Path) -> Objective:
+    rows = TaggedRows(*(TokenTable(path, column) for column in ("input_ids", "tags", "starts")))
+    return Tagging(rows, ["O", "B-place", "I-place"], padding_id=0)
 
 
 def _masked_tokens(path: Path) -> Objective:
@@ -181,7 +192,13 @@ def _pairs(path: Path, ratio: float = 0.5) -> Objective:
     )
 
 
-_DATA = {"mlm": _masked_tokens, "clm": _packed_documents, "mssm": _fragments, "translate": _pairs}
+_DATA = {
+    "mlm": _masked_tokens,
+    "clm": _packed_documents,
+    "mssm": _fragments,
+    "translate": _pairs,
+    "partly tagged": _partly_tagged_words,
+}
 
 
 def classes_of(kind: str) -> int:
@@ -190,7 +207,7 @@ def classes_of(kind: str) -> int:
 
 def make_model(kind: str, seed: int, dropout: float = 0.0, layers: int = 2) -> HeadedModel:
     torch.manual_seed(seed)
-    head = HEADS.get(kind, CLASSES)
+    head = HEADS.get(kind, TOKEN_CLASSES if kind == "partly tagged" else CLASSES)
     return split_model(_MODELS[head](classes_of(kind), dropout, layers), head, classes_of(kind))
 
 
@@ -264,6 +281,7 @@ def _make_encoder_decoder(classes: int, dropout: float, layers: int) -> PreTrain
 
 _MODELS: dict[str, Callable[[int, float, int], PreTrainedModel]] = {
     CLASSES: _make_encoder,
+    TOKEN_CLASSES: partial(_make_encoder, model=BertForTokenClassification),
     MASKED_TOKENS: partial(_make_encoder, model=BertForMaskedLM),
     NEXT_TOKENS: _make_decoder,
     TARGET_TOKENS: _make_encoder_decoder,

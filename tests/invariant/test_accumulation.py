@@ -14,7 +14,7 @@ from lightpaff.training.loop import TrainingJob, train
 AT_ONCE, ONE_BY_ONE = 8 * 34, 1
 """Tokens of a micro-batch: enough for the whole batch, and so few that each example stands alone."""
 TOKENS = ("mlm", "clm", "mssm", "translate", "mlm stored", "clm stored", "mssm stored", "translate stored")
-OTHERS = ("classes", "partly labelled", "scores", "partly scored")
+OTHERS = ("classes", "partly labelled", "partly tagged", "scores", "partly scored")
 JOBS = [(kind, weight) for kind in (*TOKENS, *OTHERS) for weight in (0.0, 0.5)]
 
 
@@ -61,15 +61,16 @@ def test_activations_computed_again_are_the_same(
     assert largest_difference(weights_of(kept.model), weights_of(again.model)) < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["partly labelled", "partly scored"])
+@pytest.mark.parametrize("kind", ["partly labelled", "partly tagged", "partly scored"])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_each_term_is_a_mean_over_what_it_speaks_about(
     kind: str, weight: float, make_job: Callable[..., TrainingJob]
 ) -> None:
-    """How many rows have no label changes nothing about how much the labels weigh beside the teacher."""
+    """How many rows or words have no label changes nothing about how much the labels weigh beside the teacher."""
     record = train(make_job(kind, weight=weight, steps=1, batch_size=24, micro_batch_tokens=50)).history[0]
-    # Six of 24 rows have no label. T² = 4 belongs to classes; for scores there is no temperature.
-    factor = 4.0 if kind == "partly labelled" else 1.0
+    # Six of 24 rows, or about a quarter of each row's words, have no label. T² = 4 belongs to classes; for scores there
+    # is no temperature.
+    factor = 1.0 if kind == "partly scored" else 4.0
     expected = (1 - weight) * record["nll"] + weight * factor * record["divergence"]
     assert record["loss"] == pytest.approx(expected, rel=1e-8)
     assert record["divergence"] > 0.01

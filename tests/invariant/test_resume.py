@@ -30,6 +30,7 @@ class StoppingData:
     number_of_classes: int
     lengths_N: np.ndarray
     targets_N: np.ndarray
+    gold_targets_N: np.ndarray
     gold_ids: np.ndarray
     calls: int = 0
 
@@ -49,7 +50,14 @@ def small_biases(model: HeadedModel) -> dict[str, float]:
 def stopped(job: TrainingJob, taken: int, stop_at: int) -> TrainingJob:
     data = job.data
     stopping = StoppingData(
-        data, stop_at - taken, data.head, data.number_of_classes, data.lengths_N, data.targets_N, data.gold_ids
+        data,
+        stop_at - taken,
+        data.head,
+        data.number_of_classes,
+        data.lengths_N,
+        data.targets_N,
+        data.gold_targets_N,
+        data.gold_ids,
     )
     return replace(job, data=stopping)
 

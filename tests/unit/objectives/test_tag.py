@@ -78,6 +78,7 @@ def test_the_first_token_carries_the_tag(prepare: Callable[..., tag.Tagging], tm
     assert batch.positions_P.tolist() == [1, 2, 3, 8, 9, 11, 12]
     assert batch.labels_P.tolist() == [1, NO_GOLD_LABEL, 0, 1, 2, 0, 0]
     assert data.targets_N.tolist() == [4, 3]
+    assert data.gold_targets_N.tolist() == [4, 2]
     assert data.gold_ids.tolist() == [0, 1]
 
 
@@ -92,7 +93,7 @@ def test_tags_of_rows_without_labels_are_not_looked_at(prepare: Callable[..., ta
 def test_words_that_are_cut_off_are_no_targets(prepare: Callable[..., tag.Tagging]) -> None:
     data = prepare([{"tokens": ["is"] * 9, "tags": ["O"] * 8 + ["B-place"]}], max_length=8)
     assert data.lengths_N.tolist() == [8]
-    assert data.targets_N.tolist() == [6]
+    assert data.targets_N.tolist() == data.gold_targets_N.tolist() == [6]
     outputs = tag.outputs_of(np.zeros((6, 2), np.float32), data)
     assert len(outputs.gold[0]) == 9
 

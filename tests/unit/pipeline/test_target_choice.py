@@ -17,7 +17,7 @@ class Lengths:
 
     def __init__(self, count: int) -> None:
         self.lengths_N = np.arange(count) % 9 + 3
-        self.targets_N = np.ones(count, dtype=np.int64)
+        self.targets_N = self.gold_targets_N = np.ones(count, dtype=np.int64)
         self.gold_ids = np.arange(count)
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Any:
