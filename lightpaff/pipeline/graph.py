@@ -27,7 +27,7 @@ VERSIONS = {
     "task": 8,
     "initial": 3,
     "pretrain": 5,
-    "finetune": 6,
+    "finetune": 7,
     "capture": 5,
     "sequences": 2,
     "predict": 3,
