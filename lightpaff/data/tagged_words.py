@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lightpaff.data.cleaning import clean_text
-from lightpaff.data.numbers import canonical_number, is_number
+from lightpaff.data.numbers import is_number
 from lightpaff.data.sources import ResolvedSource, iterate_rows
+from lightpaff.data.task_data import label_name, named_labels
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.data.words import first_pieces, join_words
 from lightpaff.errors import UserError
@@ -68,17 +69,16 @@ def find_tags(task: Task, sources: list[ResolvedSource]) -> list[str]:
     """The tags of a task in order: the recipe's, or those of the training rows, sorted, with `O` first.
 
     Raises:
-        UserError: when there are fewer than two.
+        UserError: when there are fewer than two, in the recipe or in the rows.
     """
-    if task.labels is not None:
-        return [clean_text(str(label)) for label in task.labels]
+    names = None if task.labels is None else named_labels(task)
     found = {tag for row in read_tagged(sources, task, Counter()) for tag in row.tags if tag is not None}
     if len(found) < 2:
         raise UserError(
             f"tasks.{task.name}: the training rows have {len(found)} tags ({', '.join(found) or 'none'}) in column "
             f"'{task.columns.label}'; tagging needs two or more"
         )
-    return sorted(found, key=lambda tag: (tag != "O", float(tag) if is_number(tag) else 0.0, tag))
+    return names or sorted(found, key=lambda tag: (tag != "O", float(tag) if is_number(tag) else 0.0, tag))
 
 
 def read_tagged(
@@ -137,7 +137,7 @@ def _tags_of(row: dict[str, Any], task: Task, place: str, words: int) -> list[st
             f"{place}: has {words} words in column '{task.columns.text}' and {len(found)} tags in "
             f"'{task.columns.label}'; every word needs one"
         )
-    return [None if tag is None else clean_text(canonical_number(tag)) for tag in found]
+    return [None if tag is None else label_name(tag) for tag in found]
 
 
 def _list_of(row: dict[str, Any], column: str, place: str, what: str) -> list[Any]:

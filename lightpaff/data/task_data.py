@@ -83,10 +83,7 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
         UserError: when there are fewer than two.
     """
     if task.labels is not None:
-        names = [_label_name(label) for label in task.labels]
-        if len(set(names)) < 2 or len(set(names)) != len(names):
-            raise UserError(f"tasks.{task.name}.labels: needs at least two different labels; found {names}")
-        return names
+        return named_labels(task)
     found: dict[str, str] = {}
     for source in sources:
         found = _labels_of(task, source) | found
@@ -98,6 +95,18 @@ def find_labels(task: Task, sources: list[ResolvedSource]) -> list[str]:
     _refuse_other_capitals(task, found)
     _refuse_words_for_missing(task, found)
     return sorted(found, key=lambda name: (0, float(name), "") if is_number(name) else (1, 0.0, name))
+
+
+def named_labels(task: Task) -> list[str]:
+    """The classes that the recipe names.
+
+    Raises:
+        UserError: when there are fewer than two, or one comes twice.
+    """
+    names = [label_name(label) for label in task.labels or []]
+    if len(set(names)) < 2 or len(set(names)) != len(names):
+        raise UserError(f"tasks.{task.name}.labels: needs at least two different labels; found {names}")
+    return names
 
 
 def _refuse_other_capitals(task: Task, names: dict[str, str]) -> None:
@@ -254,10 +263,10 @@ def _raw_label(row: dict[str, Any], task: Task, origin: str, number: int) -> str
             f"class or score a row; write one value in column '{task.columns.label}' (several labels a row are not "
             "supported)"
         )
-    return None if value is None else _label_name(value) or None
+    return None if value is None else label_name(value) or None
 
 
-def _label_name(value: object) -> str:
+def label_name(value: object) -> str:
     """A label as text, cleaned as texts are."""
     return clean_text(canonical_number(value))
 

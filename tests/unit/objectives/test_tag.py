@@ -123,6 +123,25 @@ def test_rows_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
+    ("labels", "tags", "expected"),
+    [
+        (["O"], ["O", "O"], "tasks.toy.labels: needs at least two different labels; found ['O']"),
+        (["O", "B-place", "O"], ["O", "B-place"], "tasks.toy.labels: needs at least two different labels; found ['O',"),
+        (["O", "B-place"], ["O", "O"], "have 1 tags (O) in column 'tags'; tagging needs two or more"),
+        (["O", "B-place"], [None, None], "have 0 tags (none) in column 'tags'; tagging needs two or more"),
+        (["O", "B-place"], None, "have 0 tags (none) in column 'tags'; tagging needs two or more"),
+    ],
+)
+def test_named_tags_that_cannot_be_learnt(
+    labels: list[str], tags: Any, expected: str, prepare: Callable[..., tag.Tagging]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare([{"tokens": ["big", "York"], "tags": tags}], ROWS[:1], labels=labels)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("row", "expected"),
     [
         ({"tokens": ["big"], "tags": ["B-person"]}, "to [O, B-place, I-place, B-person]"),
