@@ -18,7 +18,7 @@ from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES, PieceTokenizer
 from lightpaff.deployment.runner import Ids
 from lightpaff.errors import UserError
-from lightpaff.evaluation.generation import generate
+from lightpaff.evaluation.generation import Search, generate
 from lightpaff.models.architecture import NEXT_TOKENS, TARGET_TOKENS
 from lightpaff.models.encoder import logits_of, without_unknown_segments
 from lightpaff.models.opening import NAMED_CLASSES, finetuned_head, open_headed, read_config
@@ -95,20 +95,18 @@ class PyTorchTextRunner:
 
     def write(self, sources: list[list[int]], *, beams: int, length_penalty: float, max_tokens: int) -> list[list[int]]:
         """See `TextRunner`; all sources are one batch. `max_tokens` counts the end token."""
-        end_id = self._model.config.eos_token_id
+        search = Search(
+            decoder_start_id=self._start_id,
+            end_id=self._model.config.eos_token_id,
+            padding_id=self._model.config.pad_token_id,
+            beams=beams,
+            length_penalty=length_penalty,
+            max_new_tokens=max_tokens,
+            first_written_id=self._first_written_id,
+        )
         with _arithmetic(self._precision):
-            rows = generate(
-                self._model,
-                _padded(sources, padding_id=self._model.config.pad_token_id),
-                decoder_start_id=self._start_id,
-                end_id=end_id,
-                padding_id=self._model.config.pad_token_id,
-                beams=beams,
-                length_penalty=length_penalty,
-                max_new_tokens=max_tokens,
-                first_written_id=self._first_written_id,
-            )
-        return [[int(id_) for id_ in row if id_ != end_id] for row in rows]
+            rows = generate(self._model, _padded(sources, padding_id=search.padding_id), search)
+        return [[int(id_) for id_ in row if id_ != search.end_id] for row in rows]
 
 
 def _open(directory: Path, head: str, threads: int, precision: Precision) -> tuple[PreTrainedModel, Precision]:

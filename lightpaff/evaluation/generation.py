@@ -20,7 +20,14 @@ from transformers import GenerationConfig, PreTrainedModel
 
 @dataclass(frozen=True)
 class Search:
-    """How texts are searched; the arguments of `generate` and `generation_settings`."""
+    """How texts are searched.
+
+    Attributes:
+        decoder_start_id: of an encoder-decoder, what its output starts from (the language, in a model of several);
+            None for a decoder.
+        max_new_tokens: the most new tokens of a row, the end token counted.
+        first_written_id: of an encoder-decoder, the token that it has to write first (see `first_written_token`).
+    """
 
     decoder_start_id: int | None
     end_id: int
@@ -31,18 +38,7 @@ class Search:
     first_written_id: int | None = None
 
 
-def generate(
-    model: PreTrainedModel,
-    inputs: dict[str, Tensor],
-    *,
-    decoder_start_id: int | None,
-    end_id: int,
-    padding_id: int,
-    beams: int,
-    length_penalty: float,
-    max_new_tokens: int,
-    first_written_id: int | None = None,
-) -> list[NDArray[np.int64]]:
+def generate(model: PreTrainedModel, inputs: dict[str, Tensor], search: Search) -> list[NDArray[np.int64]]:
     """Write on: each row's new token ids, up to and including the end token where it is reached.
 
     The most likely sequence that beam search finds, by the sum of log P over length to the power of `length_penalty`
@@ -52,50 +48,29 @@ def generate(
 
     Args:
         inputs: `input_ids` and `attention_mask`, both B x S; for a decoder the prompts, padded on the left.
-        decoder_start_id: of an encoder-decoder, what its output starts from (the language, in a model of several);
-            None for a decoder.
-        max_new_tokens: the most new tokens of a row, the end token counted.
-        first_written_id: of an encoder-decoder, the token that it has to write first (see `first_written_token`).
     """
-    config = generation_settings(
-        decoder_start_id=decoder_start_id,
-        end_id=end_id,
-        padding_id=padding_id,
-        beams=beams,
-        length_penalty=length_penalty,
-        max_new_tokens=max_new_tokens,
-        first_written_id=first_written_id,
-    )
+    config = generation_settings(search)
     model.eval()
     with _only_this(model, config), torch.inference_mode():
         ids_BT = model.generate(**inputs, generation_config=config)
-    known = inputs["input_ids"].shape[1] if decoder_start_id is None else 1
-    return [_cut(ids_T, end_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
+    known = inputs["input_ids"].shape[1] if search.decoder_start_id is None else 1
+    return [_cut(ids_T, search.end_id) for ids_T in ids_BT[:, known:].cpu().numpy()]
 
 
-def generation_settings(
-    *,
-    decoder_start_id: int | None,
-    end_id: int,
-    padding_id: int,
-    beams: int,
-    length_penalty: float,
-    max_new_tokens: int,
-    first_written_id: int | None = None,
-) -> GenerationConfig:
-    """What `generate` asks of transformers, with the same arguments; a model's directory may hold it too."""
+def generation_settings(search: Search) -> GenerationConfig:
+    """What `generate` asks of transformers; a model's directory may hold it too."""
     return GenerationConfig(
         do_sample=False,
-        num_beams=beams,
+        num_beams=search.beams,
         # transformers does not save settings of a search that is not done.
-        **({"length_penalty": length_penalty, "early_stopping": False} if beams > 1 else {}),
-        max_new_tokens=max_new_tokens,
+        **({"length_penalty": search.length_penalty, "early_stopping": False} if search.beams > 1 else {}),
+        max_new_tokens=search.max_new_tokens,
         use_cache=True,
-        decoder_start_token_id=decoder_start_id,
-        forced_bos_token_id=first_written_id,
-        eos_token_id=end_id,
-        pad_token_id=padding_id,
-        suppress_tokens=None if padding_id == end_id else [padding_id],
+        decoder_start_token_id=search.decoder_start_id,
+        forced_bos_token_id=search.first_written_id,
+        eos_token_id=search.end_id,
+        pad_token_id=search.padding_id,
+        suppress_tokens=None if search.padding_id == search.end_id else [search.padding_id],
     )
 
 

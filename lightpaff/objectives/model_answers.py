@@ -49,5 +49,5 @@ class ModelAnswers:
     def write(self, inputs: dict[str, Tensor], search: Search) -> list[list[int]]:
         """By transformers' own generation."""
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        rows = generate(self._model.model, on_device, **vars(search))
+        rows = generate(self._model.model, on_device, search)
         return [[int(id_) for id_ in row if id_ != search.end_id] for row in rows]

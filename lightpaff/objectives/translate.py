@@ -253,7 +253,7 @@ def run(
 ) -> object:
     """Write the targets as in the evaluation."""
     assert isinstance(data, Translation)
-    return generate(model, inputs, **vars(_search(data, task, vocabulary)))
+    return generate(model, inputs, _search(data, task, vocabulary))
 
 
 def describe_export(task: Task, rows: Path, data: Objective, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def describe_use(directory: Path, data: Objective, task: Task, vocabulary: Vocab
     """Let the model's own `generate` write as in the evaluation (see `generate`): the target language first, by the
     same search, and without the habits that a ready-made model comes with."""
     assert isinstance(data, Translation)
-    settings = generation_settings(**vars(_search(data, task, vocabulary)))
+    settings = generation_settings(_search(data, task, vocabulary))
     settings.bos_token_id = vocabulary.tokenizer.bos_token_id
     settings.save_pretrained(directory)
 

@@ -22,7 +22,7 @@ from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
 from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
 from lightpaff.deployment.runner import TokenRunner
-from lightpaff.evaluation.generation import generate
+from lightpaff.evaluation.generation import Search, generate
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_families import Family
 from lightpaff.recipe_sections import FromScratch
@@ -249,11 +249,13 @@ def test_an_encoder_decoder_writes_as_in_transformers(name: str, beams: int, tmp
         expected = generate(
             model,
             {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)},
-            decoder_start_id=tokenizer.convert_tokens_to_ids("<ne>"),
-            end_id=tokenizer.eos_token_id,
-            padding_id=tokenizer.pad_token_id,
-            beams=beams,
-            length_penalty=1.0,
-            max_new_tokens=12,
+            Search(
+                decoder_start_id=tokenizer.convert_tokens_to_ids("<ne>"),
+                end_id=tokenizer.eos_token_id,
+                padding_id=tokenizer.pad_token_id,
+                beams=beams,
+                length_penalty=1.0,
+                max_new_tokens=12,
+            ),
         )[0].tolist()
         assert row == [id_ for id_ in expected if id_ != tokenizer.eos_token_id]

@@ -26,7 +26,7 @@ from lightpaff.deployment.model_card import usage_example
 from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
 from lightpaff.deployment.text_loading import Written, load_continuer, load_writer
 from lightpaff.errors import UserError
-from lightpaff.evaluation.generation import generate
+from lightpaff.evaluation.generation import Search, generate
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_families import Family
 from lightpaff.recipe_sections import FromScratch
@@ -216,12 +216,7 @@ def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[P
         [row] = generate(
             model,
             {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)},
-            decoder_start_id=nepali,
-            end_id=2,
-            padding_id=0,
-            beams=3,
-            length_penalty=0.8,
-            max_new_tokens=9,
+            Search(decoder_start_id=nepali, end_id=2, padding_id=0, beams=3, length_penalty=0.8, max_new_tokens=9),
         )
         assert written == tokenizer.decode(row.tolist(), skip_special_tokens=True).strip()
 

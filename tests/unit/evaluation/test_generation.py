@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from lightpaff.evaluation.generation import generate
+from lightpaff.evaluation.generation import Search, generate
 
 PADDING, END, ENGLISH, GERMAN = 1, 2, 4, 5
 V = 40
@@ -55,7 +55,7 @@ def write(model: PreTrainedModel, inputs: dict[str, Tensor], **changes: Any) -> 
         "decoder_start_id": ENGLISH, "end_id": END, "padding_id": PADDING, "beams": 1, "length_penalty": 1.0,
         "max_new_tokens": 12, **changes,
     }  # fmt: skip
-    return [row.tolist() for row in generate(model, inputs, **options)]
+    return [row.tolist() for row in generate(model, inputs, Search(**options))]
 
 
 @torch.no_grad()
