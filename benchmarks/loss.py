@@ -15,10 +15,8 @@ import json
 import multiprocessing
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -27,6 +25,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from lightpaff.memory import highest_resident_bytes
 from lightpaff.targets.soft_targets import Projected
 from lightpaff.training import loss, reference_loss
 
@@ -38,7 +37,6 @@ POSITIONS, CLASSES = 600, 30522
 HIDDEN_SIZES = (384, 768)
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 LAMBDA = 0.9
-SAMPLING_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -174,29 +172,9 @@ def peak_mib(case: Case, implementation: Implementation) -> float:
     tiny = Case(4, 64, 16, case.precision, 2, case.threads)
     make_step(tiny, implementation)()  # loads libraries and starts threads, which are not the step's memory
     step = make_step(case, implementation)
-    with highest_resident_bytes() as highest:
-        before = highest[0]
-        step()
-    return (highest[0] - before) / 2**20
-
-
-@contextmanager
-def highest_resident_bytes() -> Iterator[list[int]]:
-    """Watch this process's resident size from a thread; the list's one entry is the highest seen."""
-    process, done = psutil.Process(), threading.Event()
-    highest = [process.memory_info().rss]
-
-    def watch() -> None:
-        while not done.wait(SAMPLING_SECONDS):
-            highest[0] = max(highest[0], process.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield highest
-    finally:
-        done.set()
-        thread.join()
+    before = int(psutil.Process().memory_info().rss)
+    step()
+    return (highest_resident_bytes() - before) / 2**20
 
 
 def readable(row: Row) -> str:

@@ -50,7 +50,6 @@ def create_student(
     seed: int,
     attention: str,
     dropout: float | None = None,
-    labels: list[str] | None = None,
     calibration: Iterable[dict[str, Tensor]] = (),
 ) -> PreTrainedModel:
     """Make a student in float32 on the CPU, in evaluation mode.
@@ -65,7 +64,6 @@ def create_student(
         seed: of the random weights, and of a head that the teacher's directory lacks.
         attention: transformers' `attn_implementation`.
         dropout: every dropout probability; None leaves the config's.
-        labels: the names of the classes, in order.
         calibration: inputs of the teacher's trunk, on the CPU, that tell what a narrower student takes.
 
     Raises:
@@ -73,7 +71,7 @@ def create_student(
     """
     assert initialisation in ("random", "teacher")
     config = copy.deepcopy(config)
-    configure_head(config, head, classes, labels)
+    configure_head(config, head, classes)
     set_dropout(config, dropout)
     head_of(config, head)  # Refuses what cannot be split before anything is built.
     if initialisation == "random":
@@ -86,7 +84,7 @@ def create_student(
         # A layer keeps the kind of attention, local or global, that it was trained with.
         [layers] = chosen.values()
         config.layer_types = [kinds[layer] for layer in layers]
-    opened = open_headed(teacher_path, head, classes, device="cpu", attention=attention, labels=labels, seed=seed)
+    opened = open_headed(teacher_path, head, classes, device="cpu", attention=attention, seed=seed)
     student = _build_random(config, head, seed, attention)
     _untie_as_in_teacher(student, opened.model)
     is_cut = is_narrower(config, teacher_config)

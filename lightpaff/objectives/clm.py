@@ -132,7 +132,6 @@ class CausalLanguageModelling:
             labels_BS[is_target_BS],
             example_ids,
             content_keys(rows, starts),
-            draw,
         )
 
 
@@ -206,7 +205,6 @@ class SlidingWindows:
             tokens_BT[:, 1:][is_target_BS],
             example_ids,
             content_keys(windows, targets_B1),
-            draw,
         )
 
 
@@ -217,7 +215,6 @@ def _make_batch(
     labels_P: np.ndarray,
     example_ids: np.ndarray,
     keys_B: NDArray[np.uint64],
-    draw: int,
 ) -> Batch:
     return Batch(
         inputs={"input_ids": torch.from_numpy(ids_BS), "position_ids": torch.from_numpy(places_BS)},

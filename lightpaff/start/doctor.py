@@ -37,9 +37,9 @@ class Finding:
     meaning: str = ""
 
 
-def examine(folder: Path = Path()) -> list[Finding]:
+def examine() -> list[Finding]:
     """Everything that decides how fast a run is here; multiplies a few matrices, for a second or two."""
-    return [*_processor(), *_gpu(), *_memory(folder), *_versions(), *_runtimes()]
+    return [*_processor(), *_gpu(), *_memory(), *_versions(), *_runtimes()]
 
 
 def _processor() -> Iterator[Finding]:
@@ -92,10 +92,10 @@ def _gpu() -> Iterator[Finding]:
         )
 
 
-def _memory(folder: Path) -> Iterator[Finding]:
+def _memory() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     yield Finding("memory", f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free")
-    disk = shutil.disk_usage(folder)
+    disk = shutil.disk_usage(".")
     low = "little for checkpoints and stores: give another --output" if disk.free < 5 * 2**30 else ""
     yield Finding("disk here", f"{disk.free / 2**30:.0f} GiB free", low)
 

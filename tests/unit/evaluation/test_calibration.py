@@ -19,10 +19,10 @@ def test_overconfidence_is_the_gap() -> None:
 
 
 def test_bins_do_not_cancel_each_other_but_rows_in_one_do() -> None:
-    low, high = with_confidence(0.6, [0]), with_confidence(0.9, [1])
-    both = Predictions(np.concatenate([low.logits_NV, high.logits_NV]), np.array([0, 1]))
-    assert expected_calibration_error(both) == pytest.approx((0.4 + 0.9) / 2, abs=1e-6)
-    assert expected_calibration_error(both, bins=1) == pytest.approx(abs(1.5 - 1) / 2, abs=1e-6)
+    for confidence, expected in ((0.6, (0.4 + 0.9) / 2), (0.88, abs(0.88 + 0.9 - 1) / 2)):
+        low, high = with_confidence(confidence, [0]), with_confidence(0.9, [1])
+        both = Predictions(np.concatenate([low.logits_NV, high.logits_NV]), np.array([0, 1]))
+        assert expected_calibration_error(both) == pytest.approx(expected, abs=1e-6)
 
 
 def test_full_confidence_falls_into_the_last_bin() -> None:

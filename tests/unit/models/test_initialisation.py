@@ -250,11 +250,11 @@ def test_a_projection_of_its_own_is_not_lost_in_a_t5(tmp_path: Path) -> None:
     assert not opened.model.config.scale_decoder_outputs
 
 
-def test_labels_and_dropout_reach_the_config(tmp_path: Path) -> None:
+def test_classes_and_dropout_reach_the_config(tmp_path: Path) -> None:
     save_teacher(tmp_path, "bert")
     for path in (None, tmp_path):
-        student = start_student("bert", path, head=CLASSES, classes=2, labels=["no", "yes"], dropout=0.3)
-        assert student.config.id2label == {0: "no", 1: "yes"}
+        student = start_student("bert", path, head=CLASSES, classes=4, dropout=0.3)
+        assert student.config.num_labels == 4
         assert student.config.hidden_dropout_prob == 0.3
         assert not student.training
 
