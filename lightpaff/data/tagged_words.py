@@ -15,7 +15,7 @@ import pyarrow as pa
 from lightpaff.data.cleaning import clean_text
 from lightpaff.data.numbers import is_number
 from lightpaff.data.sources import ResolvedSource, iterate_rows
-from lightpaff.data.task_data import label_name, named_labels
+from lightpaff.data.task_data import Gold, label_name, named_labels
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.data.words import first_pieces, join_words
 from lightpaff.errors import UserError
@@ -72,7 +72,8 @@ def find_tags(task: Task, sources: list[ResolvedSource]) -> list[str]:
         UserError: when there are fewer than two, in the recipe or in the rows.
     """
     names = None if task.labels is None else named_labels(task)
-    found = {tag for row in read_tagged(sources, task, Counter()) for tag in row.tags if tag is not None}
+    rows = read_tagged(sources, task, Counter(), gold="optional")
+    found = {tag for row in rows for tag in row.tags if tag is not None}
     if len(found) < 2:
         raise UserError(
             f"tasks.{task.name}: the training rows have {len(found)} tags ({', '.join(found) or 'none'}) in column "
@@ -82,7 +83,7 @@ def find_tags(task: Task, sources: list[ResolvedSource]) -> list[str]:
 
 
 def read_tagged(
-    sources: list[ResolvedSource], task: Task, dropped: Counter[str], *, needs_tags: bool = False
+    sources: list[ResolvedSource], task: Task, dropped: Counter[str], *, gold: Gold
 ) -> Iterator[TaggedWords]:
     """The rows of a split; those without a word are counted in `dropped`.
 
@@ -94,27 +95,12 @@ def read_tagged(
         for number, row in iterate_rows(source):
             place = f"{source.source.path}, row {number}"
             words = words_of(row, task.columns.text, place)
-            tags = _tags_of(row, task, place, len(words))
-            if needs_tags and None in tags:
+            tags = _tags_of(row, task, place, len(words), gold)
+            if gold == "needed" and None in tags:
                 missing = words[tags.index(None)]
                 raise UserError(f"{place}: the word '{missing}' has no tag in column '{task.columns.label}'; add it")
             if words:
                 yield TaggedWords(words, tags)
-            else:
-                dropped["no word"] += 1
-
-
-def read_untagged(sources: list[ResolvedSource], task: Task, dropped: Counter[str]) -> Iterator[TaggedWords]:
-    """Rows whose tags, if any, are not looked at; those without a word are counted in `dropped`.
-
-    Raises:
-        UserError: for a missing column of words, or one that holds no list.
-    """
-    for source in sources:
-        for number, row in iterate_rows(source):
-            words = words_of(row, task.columns.text, f"{source.source.path}, row {number}")
-            if words:
-                yield TaggedWords(words, [None] * len(words))
             else:
                 dropped["no word"] += 1
 
@@ -128,8 +114,8 @@ def words_of(row: dict[str, Any], column: str, place: str) -> list[str]:
     return [clean_text(str(word)) for word in _list_of(row, column, place, "words")]
 
 
-def _tags_of(row: dict[str, Any], task: Task, place: str, words: int) -> list[str | None]:
-    if row.get(task.columns.label) is None and task.columns.label in row:
+def _tags_of(row: dict[str, Any], task: Task, place: str, words: int, gold: Gold) -> list[str | None]:
+    if gold == "ignored" or (task.columns.label in row and row[task.columns.label] is None):
         return [None] * words
     found = _list_of(row, task.columns.label, place, "tags")
     if len(found) != words:

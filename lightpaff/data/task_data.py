@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from lightpaff.recipe_sections import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Gold = Literal["needed", "optional", "ignored"]
+"""Whether rows need labels (or tags), may lack them, or have none that are looked at."""
 
 _ROWS_TOKENISED_TOGETHER = 1000
 _WORDS_FOR_MISSING = {"nan", "na", "n/a", "<na>", "nat", "null", "none"}
@@ -148,7 +151,7 @@ def _labels_of(task: Task, source: ResolvedSource) -> dict[str, str]:
 
 
 def read_examples(
-    sources: list[ResolvedSource], task: Task, labels: list[str], dropped: Counter[str], *, needs_labels: bool
+    sources: list[ResolvedSource], task: Task, labels: list[str], dropped: Counter[str], *, gold: Gold
 ) -> Iterator[Example]:
     """Examples of a split; rows with an empty text are counted in `dropped`.
 
@@ -162,15 +165,15 @@ def read_examples(
             text = clean_text(text_of(row, task.columns.text, path, number))
             pair = task.columns.text_pair
             text_pair = clean_text(text_of(row, pair, path, number)) if pair else None
-            raw = _raw_label(row, task, path, number) if needs_labels or task.columns.label in row else None
+            is_read = gold == "needed" or (gold == "optional" and task.columns.label in row)
+            raw = _raw_label(row, task, path, number) if is_read else None
             if not text or text_pair == "":
                 dropped["empty text"] += 1
                 continue
-            if raw is None and needs_labels:
+            if raw is None and gold == "needed":
                 raise UserError(f"{path}, row {number}: has no label; rows without one go under tasks.unlabelled")
-            yield Example(
-                text, text_pair, _label_value(raw, task, class_of, path, number), _group_of(row, source, task, number)
-            )
+            group = None if gold == "ignored" else _group_of(row, source, task, number)
+            yield Example(text, text_pair, _label_value(raw, task, class_of, path, number), group)
 
 
 def _group_of(row: dict[str, Any], source: ResolvedSource, task: Task, number: int) -> str | None:
@@ -178,19 +181,6 @@ def _group_of(row: dict[str, Any], source: ResolvedSource, task: Task, number: i
     split = source.source.split
     column = task.columns.group or (split.by if split else None)
     return None if column is None else text_of(row, column, source.source.path, number)
-
-
-def read_unlabelled(sources: list[ResolvedSource], task: Task, dropped: Counter[str]) -> Iterator[Example]:
-    """Examples whose labels, if any, are not looked at."""
-    for source in sources:
-        for number, row in iterate_rows(source):
-            text = clean_text(text_of(row, task.columns.text, source.source.path, number))
-            pair = task.columns.text_pair
-            text_pair = clean_text(text_of(row, pair, source.source.path, number)) if pair else None
-            if not text or text_pair == "":
-                dropped["empty text"] += 1
-            else:
-                yield Example(text, text_pair, None)
 
 
 def write_split(

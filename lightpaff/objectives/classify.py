@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightpaff.data.draws import content_keys
 from lightpaff.data.split_warnings import warn_of_one_class, warn_of_repeated
-from lightpaff.data.task_data import TaskRows, find_labels, read_examples, read_unlabelled, write_split
+from lightpaff.data.task_data import TaskRows, find_labels, read_examples, write_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import TokenTable
 from lightpaff.errors import UserError
@@ -174,9 +174,9 @@ def _write_split(
 ) -> dict[str, Any]:
     own = sources.of(split)
     dropped: Counter[str] = Counter()
-    examples = read_examples(own, task, labels, dropped, needs_labels=split != "train")
+    examples = read_examples(own, task, labels, dropped, gold="optional" if split == "train" else "needed")
     if split == "train":
-        examples = chain(examples, read_unlabelled(sources.unlabelled, task, dropped))
+        examples = chain(examples, read_examples(sources.unlabelled, task, labels, dropped, gold="ignored"))
     written = write_split(examples, vocabulary.tokenizer, task.max_length, result / f"{split}.arrow", advance)
     facts: dict[str, Any] = written["facts"]
     names = ", ".join(source.source.path for source in own)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightpaff.data.draws import content_keys
 from lightpaff.data.split_warnings import warn_of_repeated
-from lightpaff.data.tagged_words import TaggedRows, find_tags, read_tagged, read_untagged, write_tagged_split
+from lightpaff.data.tagged_words import TaggedRows, find_tags, read_tagged, write_tagged_split
 from lightpaff.data.task_sources import SPLITS, TaskSources
 from lightpaff.data.token_table import ragged
 from lightpaff.errors import UserError
@@ -108,9 +108,9 @@ def prepare_rows(
         if not sources.of(split):
             continue
         dropped: Counter[str] = Counter()
-        rows = read_tagged(sources.of(split), task, dropped, needs_tags=split != "train")
+        rows = read_tagged(sources.of(split), task, dropped, gold="optional" if split == "train" else "needed")
         if split == "train":
-            rows = chain(rows, read_untagged(sources.unlabelled, task, dropped))
+            rows = chain(rows, read_tagged(sources.unlabelled, task, dropped, gold="ignored"))
         facts = write_tagged_split(rows, task, labels, vocabulary.tokenizer, result / f"{split}.arrow", advance)
         if not facts["rows"]:
             names = ", ".join(source.source.path for source in sources.of(split))

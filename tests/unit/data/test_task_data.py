@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerFast
 from lightpaff.data.sources import ResolvedSource, resolve
 from lightpaff.data.task_data import (
     Example,
+    Gold,
     TaskRows,
     find_labels,
     read_examples,
-    read_unlabelled,
     write_split,
 )
 from lightpaff.errors import UserError
@@ -95,8 +95,8 @@ def test_classes_that_cannot_be_are_refused(
     assert "\n" not in str(caught.value)
 
 
-def read(source: ResolvedSource, task: Task, labels: list[str], needs_labels: bool = True) -> list[Example]:
-    return list(read_examples([source], task, labels, Counter(), needs_labels=needs_labels))
+def read(source: ResolvedSource, task: Task, labels: list[str], gold: Gold = "needed") -> list[Example]:
+    return list(read_examples([source], task, labels, Counter(), gold=gold))
 
 
 def test_labels_become_class_numbers(make_source: MakeSource) -> None:
@@ -132,13 +132,13 @@ def test_a_label_that_cannot_be_is_refused(
 
 def test_a_training_row_may_lack_its_label(make_source: MakeSource) -> None:
     source = make_source([*labels_only(["0", None, ""]), {"sentence": "no such column"}])
-    examples = read(source, make_task(), ["0", "1"], needs_labels=False)
+    examples = read(source, make_task(), ["0", "1"], gold="optional")
     assert [example.label for example in examples] == [0, None, None, None]
 
 
 def test_scores_are_numbers(make_source: MakeSource) -> None:
     source = make_source(labels_only([1, 2.5, "-3e-1", None]))
-    examples = read(source, make_task(objective="regress"), [], needs_labels=False)
+    examples = read(source, make_task(objective="regress"), [], gold="optional")
     assert [example.label for example in examples] == [1.0, 2.5, -0.3, None]
 
 
@@ -148,26 +148,20 @@ def test_a_score_that_is_no_number_is_refused(make_source: MakeSource, label: An
         read(make_source(labels_only([label])), make_task(objective="regress"), [])
 
 
-@pytest.mark.parametrize(
-    "read_rows",
-    [
-        lambda source, task, dropped: read_examples([source], task, ["0", "1"], dropped, needs_labels=True),
-        lambda source, task, dropped: read_unlabelled([source], task, dropped),
-    ],
-)
-def test_empty_rows_are_counted(make_source: MakeSource, read_rows: Any) -> None:
+@pytest.mark.parametrize("gold", ["needed", "optional", "ignored"])
+def test_empty_rows_are_counted(make_source: MakeSource, gold: Gold) -> None:
     cells = [("a fox", "runs"), ("", "runs"), (" \n", "runs"), ("a fox", None), ("a fox", ""), (None, None)]
     source = make_source([{"first": first, "second": second, "label": 1} for first, second in cells])
     dropped: Counter[str] = Counter()
     task = make_task(columns={"text": "first", "text_pair": "second"})
-    examples = list(read_rows(source, task, dropped))
+    examples = list(read_examples([source], task, ["0", "1"], dropped, gold=gold))
     assert [(example.text, example.text_pair) for example in examples] == [("a fox", "runs")]
     assert dropped == {"empty text": 5}
 
 
 def test_unlabelled_rows_are_not_asked_for_labels(make_source: MakeSource) -> None:
     source = make_source([{"sentence": "a fox"}, {"sentence": "hills", "label": "anything"}])
-    assert list(read_unlabelled([source], make_task(), Counter())) == [
+    assert read(source, make_task(columns={"group": "film"}), ["0", "1"], gold="ignored") == [
         Example("a fox", None, None),
         Example("hills", None, None),
     ]
