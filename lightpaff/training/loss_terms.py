@@ -46,11 +46,7 @@ def loss_terms(
     of one chunk; KL(teacher || student) has softmax(z/T) - softmax(t/T)."""
     if isinstance(targets, Sparse):
         return _sparse_terms(logits_CV, labels_C, targets, settings, exact_dtype, needs_gradient)
-    log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
-    has_gold_C = labels_C != NO_GOLD_LABEL
-    gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
-    nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
-    share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
+    log_p_CV, nll, gold_C1, share_C1 = _gold_term(logits_CV, labels_C, settings.gold_weight, exact_dtype)
     if targets is None:
         gradient_CV = log_p_CV.exp_().mul_(share_C1).scatter_add_(1, gold_C1, -share_C1) if needs_gradient else None
         return LossTerms(nll, torch.zeros_like(nll), gradient_CV)
@@ -73,6 +69,19 @@ def loss_terms(
     return LossTerms(nll, divergence, gradient_CV)
 
 
+def _gold_term(
+    logits_CV: Tensor, labels_C: Tensor, gold_weight: float, exact_dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log P; -log P of the gold classes, summed; each position's gold class (0 where it has none), and the weight of
+    its gradient, C x 1."""
+    log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
+    has_gold_C = labels_C != NO_GOLD_LABEL
+    gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
+    nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
+    share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * gold_weight
+    return log_p_CV, nll, gold_C1, share_C1
+
+
 def _sparse_terms(
     logits_CV: Tensor,
     labels_C: Tensor,
@@ -87,11 +96,7 @@ def _sparse_terms(
     probability p(rest) together, what is no stored class has r · (1 - 1 / p(rest)) · softmax more, what is one
     r · softmax.
     """
-    log_p_CV = functional.log_softmax(logits_CV, 1, dtype=exact_dtype)
-    has_gold_C = labels_C != NO_GOLD_LABEL
-    gold_C1 = labels_C.where(has_gold_C, 0).unsqueeze(1)
-    nll = -log_p_CV.gather(1, gold_C1).squeeze(1).where(has_gold_C, 0).sum()
-    share_C1 = has_gold_C.to(exact_dtype).unsqueeze(1) * settings.gold_weight
+    log_p_CV, nll, gold_C1, share_C1 = _gold_term(logits_CV, labels_C, settings.gold_weight, exact_dtype)
     gradient_CV: Tensor | None = None
     scale = settings.teacher_weight * settings.temperature
     if settings.temperature != 1:
