@@ -63,7 +63,7 @@ def plan(
     from lightpaff.pipeline.run import plan_run
     from lightpaff.progress import results_console
     from lightpaff.recipe import Recipe
-    from lightpaff.report.formats import duration
+    from lightpaff.report.formats import rough_duration
     from lightpaff.study.definition import is_study, load_study
     from lightpaff.study.run import plan_study
 
@@ -74,7 +74,7 @@ def plan(
             results_console().print(f"\n{arm}, the first of its seeds:", style="bold")
             print_plan(planned, context, results_console())
         results_console().print(
-            f"\nAll arms and seeds, what they share counted once: about {duration(whole.seconds)} of work left"
+            f"\nAll arms and seeds, what they share counted once: about {rough_duration(whole.seconds)} of work left"
             + (", and the evaluations with noise" if asked.noise else "")
         )
         return

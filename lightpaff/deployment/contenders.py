@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightpaff.cores import count_cores
 from lightpaff.deployment.card import CARD, ExportCard
 from lightpaff.deployment.pieces import PIECES
 from lightpaff.errors import UserError
+from lightpaff.machine import count_cores
 from lightpaff.runtimes import RUNTIMES, WORKS, Quantisation, Runtime, Work, runtime_of
 
 _WORK_OF_HEADS: tuple[Work, ...] = ("next_tokens", "target_tokens")

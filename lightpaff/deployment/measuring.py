@@ -6,17 +6,14 @@ true. Then all are started anew, several times: a start decides where memory lie
 """
 
 import contextlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +22,7 @@ from lightpaff.deployment.contenders import Contender
 from lightpaff.deployment.worker_process import Timing, WorkerProcess
 from lightpaff.errors import UserError
 from lightpaff.evaluation.latency import Latency, SpeedRatio, speed_ratio
+from lightpaff.machine import processor_name, system_name, versions_of
 from lightpaff.progress import Advance
 from lightpaff.runtimes import Runtime, Work, packages_of_runtimes
 
@@ -242,22 +240,12 @@ def to_json_lines(measurements: Sequence[Measurement]) -> str:
 
 def describe_machine() -> dict[str, str]:
     """The processor, its cores, the system, and the versions of what is installed of the runtimes."""
-    information = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (information.read_text().splitlines() if information.exists() else [])
-        if line.startswith("model name")
-    ]
-    versions = {}
-    for package in ("lightpaff", "numpy", *packages_of_runtimes()):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": system_name(),
         "python": sys.version.split()[0],
-        **versions,
+        **versions_of(("lightpaff", "numpy", *packages_of_runtimes())),
     }
 
 

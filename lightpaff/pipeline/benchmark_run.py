@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightpaff.cores import count_cores
 from lightpaff.deployment.benchmark_table import render_rich
 from lightpaff.deployment.card import CARD
 from lightpaff.deployment.contenders import find_contenders
 from lightpaff.deployment.measuring import Measurement, MeasureSettings, count_parts, measure
 from lightpaff.errors import UserError
+from lightpaff.machine import count_cores
 from lightpaff.models.opening import read_config
 from lightpaff.models.vocabulary import load_tokenizer, number_of_classes
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows

@@ -1,17 +1,12 @@
 """What a result must say about where it was made."""
 
-import contextlib
-import importlib.metadata
 import os
-import platform
 import sys
-import time
-from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 import torch
 
+from lightpaff.machine import processor_name, system_name, versions_of
 from lightpaff.training.device import Hardware
 
 _MAKERS = ("torch", "transformers", "numpy")
@@ -34,26 +29,17 @@ def describe_environment(hardware: Hardware) -> dict[str, str]:
     device, precision = hardware.device, hardware.precision
     kind = "processor" if device.type == "cpu" else "GPU"
     return {
-        "processor": describe_processor(torch.device("cpu")),
+        "processor": processor_name(),
         "cores": str(os.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "device": describe_processor(device),
         "training precision": "bf16 autocast" if precision == "bf16" else precision,
         "threads": str(torch.get_num_threads()),
         "same bits again": f"yes, on this kind of {kind}" if hardware.deterministic else "no: deterministic is false",
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": system_name(),
         "python": sys.version.split()[0],
         **versions_of(_PACKAGES),
     }
-
-
-def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 def describe_maker(device: torch.device) -> dict[str, str]:
@@ -78,29 +64,7 @@ def describe_processor(device: torch.device) -> str:
     """The name of the GPU, or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _lines_of(Path("/proc/cpuinfo")):
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-BUSY = 0.2
-"""From this share of the cores on, other processes are told of where something is timed."""
-
-
-def busy_share(seconds: float = 0.5) -> float:
-    """The share of all cores that other processes use, looked at for a moment: 0 to 1."""
-    own, before, started = time.process_time(), psutil.cpu_times(), time.monotonic()
-    time.sleep(seconds)
-    after, elapsed = psutil.cpu_times(), time.monotonic() - started
-    idle = (after.idle - before.idle) + (getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0))
-    everything = elapsed * (os.cpu_count() or 1)
-    return float(min(max(1 - idle / everything - (time.process_time() - own) / everything, 0.0), 1.0))
-
-
-def describe_busyness(share: float) -> str:
-    """What to say of a machine that others use; empty where they hardly do."""
-    return f"the machine is busy: other processes use {share:.0%} of its cores" if share >= BUSY else ""
+    return processor_name()
 
 
 def describe_runtime(device: torch.device) -> str:
@@ -108,7 +72,3 @@ def describe_runtime(device: torch.device) -> str:
     threads = torch.get_num_threads()
     place = "GPU" if device.type == "cuda" else f"{threads} CPU {'thread' if threads == 1 else 'threads'}"
     return f"PyTorch float32, {place}"
-
-
-def _lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from transformers import PreTrainedConfig
 
 from lightpaff.data.languages import tokenizer_between
@@ -22,6 +21,7 @@ from lightpaff.errors import UserError
 from lightpaff.evaluation.intervals import paired_difference
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.files import sha256_of_file, write_json_whole
+from lightpaff.machine import processor_name, versions_of
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
 from lightpaff.objectives.objective import Objective
@@ -29,7 +29,6 @@ from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.choosing import chosen_seed
 from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
-from lightpaff.pipeline.environment import describe_processor, versions_of
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Export, Metric, Task
 from lightpaff.report.formats import percent
@@ -176,7 +175,7 @@ def check_step(
 
     settings = {
         # Exports run on the processor, wherever the student was trained.
-        "processor": describe_processor(torch.device("cpu")),
+        "processor": processor_name(),
         "versions": versions_of(_packages(request)),
         "task": task.model_dump(exclude=NOT_OF_THE_ROWS - {"stride", "generation", "metrics"}),
     }

@@ -12,11 +12,12 @@ from lightpaff.evaluation.baseline import fit_tfidf_baseline
 from lightpaff.evaluation.latency import measure_latency, speed_ratio
 from lightpaff.evaluation.metrics import write_logits
 from lightpaff.files import write_json_whole
+from lightpaff.machine import versions_of
 from lightpaff.models.opening import open_headed
 from lightpaff.objectives.classify import Classification
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
-from lightpaff.pipeline.environment import describe_processor, describe_runtime, versions_of
+from lightpaff.pipeline.environment import describe_processor, describe_runtime
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.progress import console
 from lightpaff.recipe_sections import Task

@@ -13,9 +13,9 @@ from lightpaff.deployment.contenders import Contender, find_contenders
 from lightpaff.deployment.measuring import PROCESSES, Measurement, MeasureSettings, count_parts, measure
 from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
+from lightpaff.machine import busy_share, processor_name, versions_of
 from lightpaff.objectives.table import TASK_OBJECTIVES, draw_timed_rows
 from lightpaff.pipeline.context import ModelSource, RunContext, evaluation_splits, task_objective
-from lightpaff.pipeline.environment import busy_share, describe_processor, versions_of
 from lightpaff.pipeline.exporting import EXPORT
 from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.progress import console, progress_bar
@@ -57,7 +57,7 @@ def online_step(
         return {"threads": threads, "busy": round(max(before, busy_share()), 2)}
 
     settings = {
-        "processor": describe_processor(torch.device("cpu")),
+        "processor": processor_name(),
         "threads": threads,
         "versions": versions_of(packages_of_runtimes()),
         "models": {name: start.identity for name, start in models.items()},

@@ -19,6 +19,7 @@ from lightpaff.evaluation.metrics import Predictions
 from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.tags import TagPredictions
 from lightpaff.evaluation.texts import GeneratedTexts
+from lightpaff.machine import describe_busyness
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
@@ -33,7 +34,6 @@ from lightpaff.pipeline.context import RunContext, evaluation_splits, task_objec
 from lightpaff.pipeline.data_steps import CARD, read_warnings
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.environment import (
-    describe_busyness,
     describe_environment,
     describe_maker,
     describe_runtime,

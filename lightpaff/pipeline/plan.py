@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lightpaff.errors import UserError
+from lightpaff.machine import busy_share, describe_busyness
 from lightpaff.memory import highest_resident_bytes
 from lightpaff.models.shapes import ParameterCount, count_parameters, shape_of
 from lightpaff.pipeline.build import Graph, TrainingStep
 from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
-from lightpaff.pipeline.environment import busy_share, describe_busyness
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
 from lightpaff.pipeline.workload import Workload, captured_tokens, config_of, flops_of, head_of, workload_of
+from lightpaff.report.formats import rough_duration
 from lightpaff.targets.encodings import Encoding
 
 _BYTES_A_WEIGHT = 4
@@ -119,8 +120,9 @@ def print_plan(plan: Plan, context: RunContext, console: Console) -> None:
     if plan.busyness:
         console.print(f"Warning: {plan.busyness}, and alone it would be quicker than this", style="yellow")
     console.print(
-        f"{context.hardware.device.type}, {context.hardware.precision}; about {_duration(plan.seconds)} of work left, "
-        f"about {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
+        f"{context.hardware.device.type}, {context.hardware.precision}; "
+        f"about {rough_duration(plan.seconds)} of work left, about {plan.memory_bytes / 1e9:.1f} GB of memory, "
+        f"{plan.disk_bytes / 1e9:.1f} GB of disk in {context.root}"
     )
 
 
@@ -241,12 +243,6 @@ def _step_table(plan: Plan) -> Table:
         else:
             load = item.workload
             flops = (f"{value:.1e}" if value else "" for value in (item.training_flops, item.teacher_flops))
-            about = _duration(item.seconds) if item.seconds else ""
+            about = rough_duration(item.seconds) if item.seconds else ""
             table.add_row(step.name, step.state, str(load.steps), f"{load.tokens / 1e6:.2f}M", *flops, about)
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

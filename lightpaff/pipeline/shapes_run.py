@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 from transformers import PreTrainedConfig
 
-from lightpaff.cores import count_cores
 from lightpaff.deployment.benchmark_table import describe_runtime
 from lightpaff.deployment.measuring import describe_machine
 from lightpaff.deployment.shape_grid import list_shapes, name_shape
@@ -39,6 +37,7 @@ from lightpaff.deployment.shape_search import (
 from lightpaff.deployment.shape_table import ShapeSearch, draw_shapes, render_shapes
 from lightpaff.errors import UserError
 from lightpaff.files import write_whole
+from lightpaff.machine import busy_share, count_cores, describe_busyness
 from lightpaff.models.shapes import count_parameters, shape_of, student_config
 from lightpaff.pipeline.shapes_teacher import TeacherConfig, find_teacher_config
 from lightpaff.pipeline.shapes_writing import check_recipe, write_shape
@@ -53,8 +52,6 @@ SHAPES = "shapes"
 PLOT = "shapes.svg"
 
 _BYTES_OF_FLOAT32 = 4
-_BUSY = 40.0
-"""Per cent of all cores' time, before anything is measured."""
 _USUALLY_MEASURED = (5, 10)
 _SECONDS_EACH = 20
 _REFERENCE_AND_TEACHER = 2
@@ -265,11 +262,8 @@ def _search(
 
 
 def _warn_if_busy() -> None:
-    share: float = psutil.cpu_percent(interval=1.0)
-    if share > _BUSY:
-        progress_console.print(
-            f"This machine is busy ({share:.0f} % of its cores' time): what is measured now is too slow", soft_wrap=True
-        )
+    if told := describe_busyness(busy_share(seconds=1.0)):
+        progress_console.print(f"Warning: {told}; what is measured now is too slow", soft_wrap=True)
 
 
 @contextlib.contextmanager

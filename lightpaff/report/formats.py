@@ -113,6 +113,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """Of an estimate: 45 s, 12 min, 2.5 h"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def threads(count: int) -> str:
     """1 thread, 2 threads"""
     return f"{count} {'thread' if count == 1 else 'threads'}"

@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 
-from lightpaff.cores import count_cores
-from lightpaff.pipeline.environment import busy_share, describe_busyness, describe_processor, versions_of
+from lightpaff.machine import busy_share, count_cores, describe_busyness, processor_flags, processor_name, versions_of
 from lightpaff.runtimes import RUNTIMES, missing_packages
 from lightpaff.training.device import fastest_precision
 
@@ -45,12 +43,12 @@ def examine() -> list[Finding]:
 def _processor() -> Iterator[Finding]:
     cores = count_cores()
     yield Finding("system", f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}")
-    yield Finding("processor", f"{describe_processor(torch.device('cpu'))}, {cores} cores")
+    yield Finding("processor", f"{processor_name()}, {cores} cores")
     threads = torch.get_num_threads()
     fewer = "some cores are idle: is OMP_NUM_THREADS set?" if threads < cores else ""
     more = "more threads than cores wait for each other: set OMP_NUM_THREADS" if threads > cores else ""
     yield Finding("threads", str(threads), fewer or more)
-    flags = _flags()
+    flags = processor_flags()
     for flag in _INSTRUCTIONS:
         if flag in flags:
             yield Finding(flag, "yes", _INSTRUCTIONS[flag])
@@ -61,12 +59,6 @@ def _processor() -> Iterator[Finding]:
     yield Finding("bf16 against float32", f"{ratio:.1f}x as fast, {_SIDE} x {_SIDE} products", used)
     if told := describe_busyness(busy_share()):
         yield Finding("just now", told, "measure again when it is idle")
-
-
-def _flags() -> set[str]:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
 def _matrix_seconds(dtype: torch.dtype) -> float:

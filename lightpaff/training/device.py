@@ -2,15 +2,14 @@
 
 import contextlib
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from lightpaff.errors import UserError
+from lightpaff.machine import processor_maker
 from lightpaff.recipe import Recipe
 
 
@@ -80,11 +79,5 @@ def fastest_precision(device: str) -> Literal["bf16", "float32"]:
     # Without these instructions bf16 is emulated. With them AMD's vector units and Intel's tiles (AMX) multiply several
     # times as fast as in float32, and Intel's vector units half as fast: whole steps of a BERT took 1.4 to 1.7 times as
     # long where a virtual machine hides the tiles.
-    is_quick = torch.cpu._is_amx_tile_supported() or "AuthenticAMD" in _processor()
+    is_quick = torch.cpu._is_amx_tile_supported() or processor_maker() == "AuthenticAMD"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() and is_quick else "float32"
-
-
-def _processor() -> str:
-    """What the system says of it, its maker included."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else platform.processor()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightpaff.cores import count_cores
 from lightpaff.data.batch_order import BatchOrder
+from lightpaff.machine import count_cores
 from lightpaff.objectives.batch import NO_GOLD_LABEL, Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.recipe_training import Distillation

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lightpaff.pipeline import environment, plan
+from lightpaff import machine
+from lightpaff.pipeline import plan
 
 
 def _use_a_core(until: float) -> None:
@@ -30,7 +31,7 @@ def busy_machine() -> Iterator[None]:
 
 
 def test_other_processes_are_noticed(busy_machine: None) -> None:
-    assert environment.busy_share() > 0.3
+    assert machine.busy_share() > 0.3
 
 
 def test_plan_says_that_the_machine_is_busy(

@@ -22,7 +22,7 @@ FOUNDATIONS = {
     "recipe_training",
     "recipe_file",
     "runtimes",
-    "cores",
+    "machine",
     "progress",
 }
 """What any room may stand on; they import no room."""
@@ -54,6 +54,7 @@ LIGHT = {
     "recipe_sources": {"torch", "transformers"},
     "recipe_training": {"torch", "transformers"},
     "runtimes": {"torch", "transformers"},
+    "machine": {"torch", "transformers"},
 }
 """What a room's source does not name, not even inside a function."""
 

@@ -22,5 +22,5 @@ def test_bf16_is_taken_where_it_is_faster(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
-    monkeypatch.setattr(device, "_processor", lambda: f"vendor_id : {vendor}")
+    monkeypatch.setattr(device, "processor_maker", lambda: vendor)
     assert fastest_precision("cpu") == ("bf16" if expected else "float32")
