@@ -16,7 +16,7 @@ def _cosine(progress: float, _decay: float) -> float:
 
 def _warmup_stable_decay(progress: float, decay: float) -> float:
     """Constant, then straight down in the last `decay` of the steps (MiniCPM; arXiv 2404.06395, section 4)."""
-    return 1.0 if progress < 1 - decay else (1 - progress) / decay
+    return min(1.0, (1 - progress) / decay) if decay else 1.0
 
 
 _SHAPES: dict[Schedule, Callable[[float, float], float]] = {

@@ -19,7 +19,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIGHTPAFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shape_measuring, "_SECONDS", 0.0)
     monkeypatch.setattr(shape_measuring, "PROCESSES", 1)
-    monkeypatch.setattr(shapes_run, "_BUSY", 101.0)
+    monkeypatch.setattr(shapes_run, "busy_share", lambda seconds: 0.0)
 
 
 def test_from_a_recipe_into_it(tiny_recipe: Any, run_cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightpaff.recipe_training import Schedule, Training
@@ -21,6 +21,7 @@ SHARES = st.floats(0, 1)
 
 
 @given(st.sampled_from(get_args(Schedule)), st.integers(1, 200), SHARES, SHARES)
+@example("wsd", 100, 0.0, 0.15)
 @settings(deadline=None)
 def test_it_rises_once_and_falls_once(schedule: Schedule, total: int, warmup: float, decay: float) -> None:
     found = rates(total, schedule=schedule, warmup=warmup, decay=decay)
