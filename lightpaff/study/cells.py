@@ -81,8 +81,8 @@ def require_same_rows(study: Study, cells: list[Cell]) -> None:
 
 
 def _targets(cell: Cell) -> list[np.ndarray]:
-    """What rows of the tasks are paired by: classes and scores; of texts in windows, the tokens that each scores. Nothing
-    where answers are compared as text or by name, which no arm can change: tags, spans, what is written."""
+    """What rows of the tasks are paired by: classes and scores; of texts in windows, the tokens that each scores.
+    Nothing where answers are compared as text or by name, which no arm can change: tags, spans, what is written."""
     found = []
     for steps in cell.graph.tasks:
         data = task_objective(cell.context, steps.task, steps.rows, evaluation_splits(steps.task)[-1])
