@@ -116,7 +116,6 @@ def study(
     result = run_study(loaded, output, _this_command())
     console = results_console()
     for sentence in answer(result.data):
-        # Names of arms and intervals may have brackets.
         console.print(sentence.text)
     console.print(f"Done: {result.page}")
 

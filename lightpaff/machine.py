@@ -25,8 +25,8 @@ def processor_name() -> str:
 
 
 def processor_maker() -> str:
-    """Such as AuthenticAMD; empty where the system does not say."""
-    return _processor_fact("vendor_id")
+    """Such as AuthenticAMD; where the system has no file about it, a text that names it, or nothing."""
+    return _processor_fact("vendor_id") or platform.processor()
 
 
 def processor_flags() -> set[str]:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _LOG_WIDTH = 140
 
+# Intervals, paths and the names of arms have brackets.
 console = Console(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 """Where lightpaff talks to the person at the terminal; results go to standard output."""
 

@@ -58,7 +58,7 @@ def run_study(study: Study, output: Path | None = None, command: str = "") -> St
     steps = [(cell.arm, step) for cell in cells for step in cell.steps]
     _say_what_is_left(study, [step for _, step in steps])
     done = _do_whole(steps, directory)
-    cells = [_without_what_failed(cell, done, directory) for cell in cells]
+    cells = [_measured_without_what_failed(cell, done, directory) for cell in cells]
     noise = noise_steps(study, cells)
     done |= _do_whole([(one.arm, one.step) for one in noise], directory)
     data = compare(study, budgets, cells, done, noise, command or f"lightpaff study {study.name}")
@@ -163,8 +163,8 @@ def _do_whole(steps: list[tuple[str, Step]], directory: Path) -> dict[str, DoneS
     return done
 
 
-def _without_what_failed(cell: Cell, done: dict[str, DoneStep], directory: Path) -> Cell:
-    """A cell without the exports that could not be made: the others are measured all the same."""
+def _measured_without_what_failed(cell: Cell, done: dict[str, DoneStep], directory: Path) -> Cell:
+    """A cell without the exports that could not be made: the others are measured, which is put into `done`."""
     left_out: list[str] = []
     while failed := [step.name for step in cell.steps if step.fingerprint not in done and _is_ready(step, done)]:
         left_out += failed

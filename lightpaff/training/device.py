@@ -79,5 +79,5 @@ def fastest_precision(device: str) -> Literal["bf16", "float32"]:
     # Without these instructions bf16 is emulated. With them AMD's vector units and Intel's tiles (AMX) multiply several
     # times as fast as in float32, and Intel's vector units half as fast: whole steps of a BERT took 1.4 to 1.7 times as
     # long where a virtual machine hides the tiles.
-    is_quick = torch.cpu._is_amx_tile_supported() or processor_maker() == "AuthenticAMD"
+    is_quick = torch.cpu._is_amx_tile_supported() or "AuthenticAMD" in processor_maker()
     return "bf16" if torch.cpu._is_avx512_bf16_supported() and is_quick else "float32"
