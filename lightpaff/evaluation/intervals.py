@@ -6,6 +6,11 @@ a text) are drawn together: as if they were independent, intervals would be too 
 few: resamples are then too narrow by sqrt((U - 1) / U), for which they are widened, and the percentiles by Student's t
 as for seeds. Of one unit alone nothing follows: the interval is everything.
 
+Where all rows that differ between two models differ one way, or none does, resamples know of no other way. What was
+seen in none of N rows may be so in 3/N of them (the rule of three, at 95 %), so that resamples get a normal deviate of
+half of that too: 4 of 1,000 rows for one model and none for the other are p 0.11 (the sign test's is 0.125; without
+it, 0.04), 6 are 0.04 (0.03).
+
 Several seeds' predictions: rows and seeds are both samples, as in the multi-bootstrap of Sellam et al. 2022 (The
 MultiBERTs, section 4). Two or three seeds are too few to draw from with replacement: such draws are too narrow by
 sqrt((n - 1) / n) for n seeds and take a handful of values. And what rows and seeds do together would count twice, since
@@ -69,6 +74,10 @@ _RANGES: dict[Metric, tuple[float, float]] = {
 }
 
 
+_OF_NUMBERS = ("pearson", "spearman", "perplexity", "word_perplexity")
+"""Of which no two models say the same of a row, so that no way in which they could differ goes unseen."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A 95 % interval, in the metric's own unit."""
@@ -116,7 +125,8 @@ def bootstrap_interval(metric: Metric, outputs: OneOrMore, seed: int = 0, resamp
     score_S = np.array([one.score(metric) for one in several])
     side = _summarise(score_S, resampled_scores(metric, several, seed, resamples))
     units = _count_units(several)
-    low, high = _interval(side.mean, _widened(side.mean, side.mean_R, units), [side], units, seed)
+    unseen = _unseen(metric, len(several[0]))
+    low, high = _interval(side.mean, _widened(side.mean, side.mean_R, units, unseen), [side], units, seed)
     lowest, highest = _RANGES[metric]
     return Interval(max(low, lowest), min(high, highest))
 
@@ -140,7 +150,7 @@ def paired_difference(
     value = sides[0].mean - sides[1].mean
     units = _count_units(firsts)
     with np.errstate(invalid="ignore"):  # Infinity less infinity.
-        value_R = _widened(value, sides[0].mean_R - sides[1].mean_R, units)
+        value_R = _widened(value, sides[0].mean_R - sides[1].mean_R, units, _unseen(metric, len(firsts[0])))
         if count == len(seconds) > 1:
             pairs = _summarise(score_S[:count] - score_S[count:], scores_SR[:count] - scores_SR[count:])
             sides = max(sides, [pairs], key=lambda chosen: _half_width(value_R, chosen, units))
@@ -158,10 +168,20 @@ def _count_units(several: Sequence[Outputs]) -> int:
     return int(several[0].units_N.max()) + 1
 
 
-def _widened(value: float, value_R: Floats, units: int) -> Floats:
-    """Resamples of a few units about the value, as wide as those of many would be; not numbers where there is one."""
+def _unseen(metric: Metric, rows: int) -> float:
+    """The standard deviation of a score by what so few rows did not show (see the module's text)."""
+    if metric in _OF_NUMBERS:
+        return 0.0
+    lowest, highest = _RANGES[metric]
+    return 1.5 * (highest - lowest) / rows
+
+
+def _widened(value: float, value_R: Floats, units: int, unseen: float) -> Floats:
+    """Resamples of a few units about the value, as wide as those of many would be, and by what none of them shows; not
+    numbers where there is one unit."""
+    unseen_R = np.random.default_rng(2).normal(0.0, unseen, size=len(value_R))
     with np.errstate(invalid="ignore"):  # Infinity less infinity.
-        return value + (value_R - value) * (np.sqrt(units / (units - 1)) if units > 1 else np.nan)
+        return value + (value_R - value) * (np.sqrt(units / (units - 1)) if units > 1 else np.nan) + unseen_R
 
 
 def _are_same_rows(first: Outputs, second: Outputs) -> bool:

@@ -72,10 +72,29 @@ def test_the_interval_follows_from_its_seed() -> None:
     assert bootstrap_interval("f1", predictions, seed=1) != bootstrap_interval("f1", predictions, seed=2)
 
 
-def test_a_model_does_not_differ_from_itself() -> None:
+def test_rows_on_which_two_models_agree_leave_room_for_as_many_as_none_was_seen_of() -> None:
     predictions = random_predictions(60, 3, 0)
-    difference = paired_difference("matthews", predictions, predictions, resamples=50)
-    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+    difference = paired_difference("accuracy", predictions, predictions)
+    assert (difference.value, difference.p) == (0.0, 1.0)
+    assert difference.high == pytest.approx(3 / 60, rel=0.05)  # The rule of three.
+    assert difference.low == pytest.approx(-3 / 60, rel=0.05)
+
+
+@pytest.mark.parametrize("better", [2, 4, 5, 6, 8])
+def test_few_rows_that_all_speak_for_one_model_are_as_likely_as_the_sign_test_has_it(better: int) -> None:
+    labels_N = np.ones(1000, dtype=np.int64)
+    said_N = np.where(np.arange(1000) < 800, 1, 0)
+    first = Predictions(np.eye(2, dtype=np.float32)[said_N], labels_N)
+    second = Predictions(np.eye(2, dtype=np.float32)[np.where(np.arange(1000) < better, 0, said_N)], labels_N)
+    difference = paired_difference("accuracy", first, second)
+    exact = 2.0 ** (1 - better)
+    assert exact / 2 < difference.p < 2 * exact
+    assert (difference.low > 0) == (exact < 0.05)
+
+
+def test_that_all_of_few_rows_are_right_does_not_show_that_all_will_be() -> None:
+    found = bootstrap_interval("accuracy", Predictions(np.tile(np.float32([0, 1]), (30, 1)), np.ones(30, np.int64)))
+    assert (found.low, found.high) == (pytest.approx(1 - 3 / 30, abs=0.01), 1.0)
 
 
 def test_pairing_makes_the_interval_narrower_than_two_separate_ones() -> None:

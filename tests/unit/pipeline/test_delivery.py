@@ -35,6 +35,8 @@ def verdict_of(student: Predictions, export: Predictions, **request: Any) -> str
 
 def test_an_export_is_refused_only_where_a_loss_is_shown() -> None:
     assert verdict_of(predictions(490, 613), predictions(490, 613)) == "delivered"
+    assert verdict_of(predictions(8, 10), predictions(8, 10)) == "undecided"
+    assert verdict_of(predictions(8, 10), predictions(8, 10), quantise="none") == "delivered"
     assert verdict_of(predictions(490, 613), predictions(486, 613)) == "undecided"
     assert verdict_of(predictions(490, 613), predictions(460, 613)) == "refused"
     assert verdict_of(predictions(16, 20), predictions(15, 20)) == "undecided"
