@@ -26,7 +26,7 @@ from lightpaff.machine import processor_name, system_name, versions_of
 from lightpaff.progress import Advance
 from lightpaff.runtimes import Runtime, Work, packages_of_runtimes
 
-PROCESSES = 3
+PROCESSES = 5
 """How often contenders are started for a figure that is reported."""
 _WARM_UP_RUNS = 3
 _WARM_UP_SECONDS = 2.0

@@ -13,7 +13,7 @@ import psutil
 from transformers import PreTrainedConfig
 
 from lightpaff.deployment.contenders import Contender
-from lightpaff.deployment.measuring import PROCESSES, MeasureSettings, measure
+from lightpaff.deployment.measuring import MeasureSettings, measure
 from lightpaff.deployment.shape_building import build_contender
 from lightpaff.deployment.shape_plan import MeasuringPlan
 from lightpaff.deployment.shape_search import Timing
@@ -21,6 +21,8 @@ from lightpaff.deployment.shape_search import Timing
 REFERENCE = "reference"
 """Its name among contenders."""
 
+PROCESSES = 3
+"""In which a shape is timed; the time in the middle counts."""
 _SECONDS = 2.5
 """Of taking turns, in every process."""
 _BYTES_OF_FLOAT32 = 4

@@ -1,14 +1,16 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from lightpaff.evaluation.latency import Latency, measure_latency, speed_ratio
 
 
-def of_samples(samples_ms: list[float]) -> Latency:
-    return Latency(sorted(samples_ms)[len(samples_ms) // 2], max(samples_ms), 1.0, len(samples_ms), tuple(samples_ms))
+def of_samples(samples_ms: list[float], by_process: tuple[int, ...] = ()) -> Latency:
+    median = sorted(samples_ms)[len(samples_ms) // 2]
+    return Latency(median, max(samples_ms), 1.0, len(samples_ms), tuple(samples_ms), by_process)
 
 
 def sleeper(seconds_an_example: float) -> Callable[[list[int]], object]:
@@ -67,3 +69,22 @@ def test_noise_widens_the_ratio() -> None:
     assert ratio.value == 3.0
     assert ratio.low < ratio.high
     assert ratio == speed_ratio(slow, fast)
+
+
+def test_what_differs_from_process_to_process_is_in_the_interval_as_student_has_it() -> None:
+    logs = np.array([0.0, 0.1, -0.1])  # Of the ratios; within a process nothing differs.
+    slow = [4 * np.exp(log) for log in logs for _ in range(10)]
+    ratio = speed_ratio(of_samples(slow, (10, 10, 10)), of_samples([1.0] * 30, (10, 10, 10)))
+    half_width = 4.303 * logs.std(ddof=1) / np.sqrt(3)
+    assert ratio.value == pytest.approx(4.0)
+    assert np.log([ratio.low / 4, ratio.high / 4]) == pytest.approx([-half_width, half_width], rel=1e-3)
+
+
+def test_the_interval_of_a_few_processes_holds_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        slow = [np.exp(generator.normal(0, 0.1) + generator.normal(0, 0.05, size=30)) for _ in range(3)]
+        found = speed_ratio(of_samples(list(np.concatenate(slow)), (30,) * 3), of_samples([1.0] * 90, (30,) * 3))
+        held += found.low <= 1.0 <= found.high
+    assert 0.9 * 200 <= held < 200
