@@ -12,7 +12,7 @@ from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER
-from lightpaff.pipeline.build import TaskSteps
+from lightpaff.pipeline.build import TaskSteps, TrainingStep
 from lightpaff.pipeline.context import evaluation_splits, task_objective
 from lightpaff.pipeline.environment import describe_environment
 from lightpaff.pipeline.graph import DoneStep, Step
@@ -49,11 +49,11 @@ class ArmRow:
         minus_teacher: the same against the teacher, not corrected.
         teacher: the score of its teacher.
         share: of that; None where it means nothing, since one of the two is below 0, or the teacher's is 0.
-        closed: the share of the way from the baseline to the teacher; None where the teacher is no better.
+        closed: the share of the way from the baseline to the teacher; None where it is not shown that there is one.
         steps: of each stage, by its name.
         flops: of the student's trainings, a seed.
         teacher_flops: of its teacher's answers, asked or captured.
-        seconds: of the trainings, a seed, as they were when they were done.
+        seconds: of the trainings and of asking the teacher, a seed, as they were when that was done.
         constant: who gives every row the same answer: the arm by its name, its teacher as "the teacher".
         has_another_teacher: than the baseline.
     """
@@ -226,6 +226,8 @@ def _rows(
     found = {arm: paired_difference(metric, outputs[arm], outputs[study.baseline]) for arm in others}
     corrected = dict(zip(others, adjusted([found[arm].p for arm in others]), strict=True))
     floor = statistics.fmean(one.score(metric) for one in outputs[study.baseline])
+    room = paired_difference(metric, _outputs(by_arm[study.baseline][0], place, TEACHER), outputs[study.baseline])
+    is_ahead = METRICS[metric].as_gain(room.low, room.high)[0] > 0
     for arm, cells in by_arm.items():
         # Its own: an arm with other rows has another one.
         teacher = _outputs(cells[0], place, TEACHER)
@@ -233,7 +235,6 @@ def _rows(
         values = [one.score(metric) for one in outputs[arm]]
         interval = bootstrap_interval(metric, outputs[arm])
         mean = statistics.fmean(values)
-        is_ahead = (goal > floor) == METRICS[metric].is_higher_better and goal != floor
         has_another_teacher = _teacher(cells[0], place) != _teacher(by_arm[study.baseline][0], place)
         constant = [f"'{arm}'"] if all(one.is_constant for one in outputs[arm]) else []
         yield ArmRow(
@@ -283,8 +284,15 @@ def _cost(cell: Cell, steps: TaskSteps, done: dict[str, DoneStep]) -> dict[str, 
         if training.task is None or training.task.name == steps.task.name:
             flops = flops_of(cell.context, training, workload_of(cell.context, training))
             own, asked = own + flops.own, asked + flops.teacher
-            seconds += done[training.step.fingerprint].seconds
+            seconds += sum(done[step.fingerprint].seconds for step in (training.step, *_asking(training)))
     return {"flops": own, "teacher_flops": asked, "seconds": seconds}
+
+
+def _asking(training: TrainingStep) -> Iterator[Step]:
+    """The steps that ask its teacher beforehand."""
+    if (heard := training.supervision) is not None:
+        yield from ([heard.captured.step] if heard.captured else [])
+        yield from ([heard.sequences] if heard.sequences else [])
 
 
 def _parameters(cell: Cell, place: int, arm: str) -> int:
