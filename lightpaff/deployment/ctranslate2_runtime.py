@@ -71,9 +71,6 @@ class Ctranslate2TextRunner:
         directory: the export.
         threads: for one batch; 0 is all cores.
 
-    Attributes:
-        decoder_start: the token that the decoder begins with.
-
     Raises:
         UserError: the directory holds no such export.
     """
@@ -82,7 +79,6 @@ class Ctranslate2TextRunner:
         self._tokens = _read_vocabulary(directory / "shared_vocabulary.json")
         self._ids = {token: id_ for id_, token in enumerate(self._tokens)}
         self._translator = _open(ctranslate2.Translator, directory, threads)
-        self.decoder_start: str = json.loads((directory / "config.json").read_text("utf-8"))["decoder_start_token"]
         written = ExportCard.read(directory).first_written if (directory / CARD).is_file() else ""
         self._first_written = [written] if written else []
 

@@ -5,23 +5,21 @@ classify = load("my-export")
 print(classify("What a lovely film."))
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import ExportCard, Kind
-from lightpaff.deployment.classifier import Classifier, Scorer
-from lightpaff.deployment.runner import open_export
+from lightpaff.deployment.pieces import PIECES, PieceTokenizer
+from lightpaff.deployment.runner import find_in_room, open_export
 from lightpaff.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from lightpaff.deployment.classifier import Classifier, Scorer
     from lightpaff.deployment.extractor import Extractor
     from lightpaff.deployment.tagger import Tagger
     from lightpaff.deployment.text_loading import Continuer, Writer
-
-TOKENIZER = "tokenizer.json"
 
 
 def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Tagger | Extractor | Continuer | Writer":
@@ -41,65 +39,36 @@ def load(directory: str | Path, threads: int = 0) -> "Classifier | Scorer | Tagg
             f"{folder}: is an export to transformers; open it with transformers, or export to another format"
         )
     try:
-        return _LOADERS[card.kind](card, folder, threads)
+        opened: Classifier | Scorer | Tagger | Extractor | Continuer | Writer = find_in_room(_CLASSES[card.kind])(
+            open_export(card, folder, threads), _open_tokenizer(card, folder), card
+        )
     except ModuleNotFoundError as error:
         raise UserError(
             f"{folder}: needs {card.format}, and {error.name} is not installed; install lightpaff[export]"
         ) from error
+    return opened
 
 
-def _load_classifier(card: ExportCard, directory: Path, threads: int) -> Classifier:
-    runner = open_export(card, directory, threads)
-    return Classifier(runner, _open_tokenizer(directory), card)
-
-
-def _load_scorer(card: ExportCard, directory: Path, threads: int) -> Scorer:
-    runner = open_export(card, directory, threads)
-    return Scorer(runner, _open_tokenizer(directory), card)
-
-
-def _load_tagger(card: ExportCard, directory: Path, threads: int) -> "Tagger":
-    from lightpaff.deployment.tagger import Tagger
-
-    return Tagger(open_export(card, directory, threads), _open_tokenizer(directory), card)
-
-
-def _load_extractor(card: ExportCard, directory: Path, threads: int) -> "Extractor":
-    from lightpaff.deployment.extractor import Extractor
-
-    return Extractor(open_export(card, directory, threads), _open_tokenizer(directory), card)
-
-
-def _load_continuer(card: ExportCard, directory: Path, threads: int) -> "Continuer":
-    from lightpaff.deployment.text_loading import load_continuer
-
-    return load_continuer(card, directory, threads)
-
-
-def _load_writer(card: ExportCard, directory: Path, threads: int) -> "Writer":
-    from lightpaff.deployment.text_loading import load_writer
-
-    return load_writer(card, directory, threads)
-
-
-_LOADERS: dict[
-    Kind, Callable[[ExportCard, Path, int], "Classifier | Scorer | Tagger | Extractor | Continuer | Writer"]
-] = {
-    "classes": _load_classifier,
-    "scores": _load_scorer,
-    "token_classes": _load_tagger,
-    "spans": _load_extractor,
-    "next_tokens": _load_continuer,
-    "target_tokens": _load_writer,
+_CLASSES: dict[Kind, str] = {
+    "classes": "classifier.Classifier",
+    "scores": "classifier.Scorer",
+    "token_classes": "tagger.Tagger",
+    "spans": "extractor.Extractor",
+    "next_tokens": "text_loading.Continuer",
+    "target_tokens": "text_loading.Writer",
 }
+"""What answers, by what it answers: `module.Class` of this room."""
 
 
-def _open_tokenizer(directory: Path) -> Tokenizer:
-    path = directory / TOKENIZER
+def _open_tokenizer(card: ExportCard, directory: Path) -> Tokenizer | PieceTokenizer:
+    if card.tokenizer == PIECES:
+        return PieceTokenizer(directory)
+    path = directory / card.tokenizer
     try:
         tokenizer = Tokenizer.from_file(str(path))
     # The tokenizers library raises bare Exception.
     except Exception as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)}); export the model anew") from error
     tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer

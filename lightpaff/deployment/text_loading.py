@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from lightpaff.deployment.card import CARD, ExportCard
-from lightpaff.deployment.pieces import PIECES, PieceTokenizer
-from lightpaff.deployment.runner import TextRunner, open_export
+from lightpaff.deployment.pieces import PieceTokenizer
+from lightpaff.deployment.runner import TextRunner
 from lightpaff.deployment.texts import read_prompts, read_texts
-from lightpaff.errors import UserError, one_line
-from lightpaff.runtimes import RUNTIMES, WORKS, runtimes_for
-
-TOKENIZER = "tokenizer.json"
+from lightpaff.errors import UserError
 
 _TEXTS_TOGETHER = 16
 _USUAL_TOKENS = 32
@@ -148,7 +144,9 @@ class Writer:
         if card.source_prefix:
             prefix = tokenizer.token_to_id(card.source_prefix)
             if prefix is None:
-                raise UserError(f"{CARD}: source_prefix {card.source_prefix} is no token of {TOKENIZER}; export anew")
+                raise UserError(
+                    f"{CARD}: source_prefix {card.source_prefix} is no token of {card.tokenizer}; export anew"
+                )
             self._first = [prefix]
         tokenizer.enable_truncation(card.max_length - len(self._first), direction=card.truncation_side)
 
@@ -190,58 +188,6 @@ class Writer:
                 for row, ids, text, is_cut in zip(batch, written, told, cut, strict=True)
             ]
         return found
-
-
-def load_continuer(card: ExportCard, directory: Path, threads: int = 0) -> Continuer:
-    """Open an exported decoder.
-
-    Raises:
-        UserError: it is in a format that has no decoders, or its files cannot be read.
-    """
-    _check_format(card, directory)
-    runner = open_export(card, directory, threads)
-    return Continuer(runner, _open_tokenizer(directory), card)
-
-
-def load_writer(card: ExportCard, directory: Path, threads: int = 0) -> Writer:
-    """Open an exported encoder-decoder.
-
-    Raises:
-        UserError: it is not in CTranslate2's format, its files cannot be read, or its decoder begins with another token
-            than the card says.
-    """
-    _check_format(card, directory)
-    from lightpaff.deployment.ctranslate2_runtime import Ctranslate2TextRunner
-
-    runner = Ctranslate2TextRunner(directory, threads)
-    if card.decoder_start and card.decoder_start != runner.decoder_start:
-        raise UserError(
-            f"{directory}: {CARD} says that the decoder begins with {card.decoder_start}, config.json says "
-            f"{runner.decoder_start}; export it anew"
-        )
-    tokenizer = PieceTokenizer(directory) if card.tokenizer == PIECES else _open_tokenizer(directory)
-    return Writer(runner, tokenizer, card)
-
-
-def _check_format(card: ExportCard, directory: Path) -> None:
-    known = [RUNTIMES[runtime].format for runtime in runtimes_for(WORKS[card.kind]) if runtime != "pytorch"]
-    if card.format not in known:
-        raise UserError(
-            f"{directory}: is an export for {card.format}, and such models are used here from {' or '.join(known)} "
-            "only; export it to that"
-        )
-
-
-def _open_tokenizer(directory: Path) -> Tokenizer:
-    path = directory / TOKENIZER
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    # The tokenizers library raises bare Exception.
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error)}); export the model anew") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def _special_ids(tokenizer: Tokenizer) -> set[int]:

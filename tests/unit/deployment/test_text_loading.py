@@ -22,9 +22,10 @@ from transformers import (
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_ctranslate2 import export_ctranslate2
 from lightpaff.deployment.export_onnx import export_onnx
+from lightpaff.deployment.loading import load
 from lightpaff.deployment.model_card import usage_example
 from lightpaff.deployment.onnx_runtime import OnnxTokenRunner
-from lightpaff.deployment.text_loading import Written, load_continuer, load_writer
+from lightpaff.deployment.text_loading import Written
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import Search, generate
 from lightpaff.models.tokenizers import train_tokenizer
@@ -115,6 +116,11 @@ def run_without(blocked: set[str], script: str, folder: Path) -> str:
     return done.stdout
 
 
+def load_as(card: ExportCard, export: Path) -> Any:
+    card.write(export)
+    return load(export, threads=1)
+
+
 def continued(model: PreTrainedModel, ids: list[int], new_tokens: int) -> list[int]:
     with torch.inference_mode():
         for _ in range(new_tokens):
@@ -124,7 +130,7 @@ def continued(model: PreTrainedModel, ids: list[int], new_tokens: int) -> list[i
 
 def test_prompts_are_continued(decoder: tuple[PreTrainedModel, Any, Path]) -> None:
     model, tokenizer, export = decoder
-    found = load_continuer(CONTINUER, export, threads=1)(TEXTS[:2], new_tokens=6)
+    found = load_as(CONTINUER, export)(TEXTS[:2], new_tokens=6)
     for prompt, text in zip(TEXTS, found, strict=False):
         whole = continued(model, tokenizer(prompt)["input_ids"], 6)
         special = set(tokenizer.all_special_ids)
@@ -136,10 +142,10 @@ def test_prompts_are_continued(decoder: tuple[PreTrainedModel, Any, Path]) -> No
 def test_a_prompt_that_is_whole_is_read_from_the_start_token_on(kind: str, request: pytest.FixtureRequest) -> None:
     model, tokenizer, export = request.getfixturevalue(kind)
     start, ids = tokenizer.eos_token_id, tokenizer(TEXTS[0])["input_ids"]
-    continuer = load_continuer(replace(CARDS[kind], start=start), export, threads=1)
+    continuer = load_as(replace(CARDS[kind], start=start), export)
     [text] = continuer(TEXTS[0], new_tokens=6)
     assert TEXTS[0] + text == tokenizer.decode(continued(model, [start, *ids], 6)[1:])
-    plain = load_continuer(CARDS[kind], export, threads=1)
+    plain = load_as(CARDS[kind], export)
     assert [text] != plain(TEXTS[0], new_tokens=6), "the test has to be about a start token that matters"
     long = " ".join(TEXTS * 4)
     assert continuer(long, new_tokens=8) == plain(long, new_tokens=8)
@@ -149,7 +155,7 @@ def test_a_long_prompt_loses_its_beginning_and_an_empty_one_is_refused(
     decoder: tuple[PreTrainedModel, Any, Path],
 ) -> None:
     _, tokenizer, export = decoder
-    continuer = load_continuer(CONTINUER, export, threads=1)
+    continuer = load_as(CONTINUER, export)
     last = tokenizer.decode(tokenizer(" ".join(TEXTS * 4))["input_ids"][-40:])
     assert continuer(" ".join(TEXTS * 4), new_tokens=8) == continuer(last, new_tokens=8)
     with pytest.raises(UserError, match="number 2 is empty"):
@@ -160,7 +166,7 @@ def test_a_long_prompt_loses_its_beginning_and_an_empty_one_is_refused(
 
 def test_a_continuation_ends_at_a_special_token(decoder: tuple[PreTrainedModel, Any, Path]) -> None:
     _, tokenizer, export = decoder
-    continuer = load_continuer(CONTINUER, export, threads=1)
+    continuer = load_as(CONTINUER, export)
     first, second, end = (*tokenizer("ab")["input_ids"][:2], tokenizer.eos_token_id)
     begun = Written("", 1, 0, is_ended=False, ids=(first,))
     written = Written("b", 1, 1, is_ended=True, ids=(first, second))
@@ -174,7 +180,7 @@ def test_what_is_written_in_pieces_is_what_is_written_at_once(
 ) -> None:
     export = onnx_decoder[2]
     card = replace(ONNX_CONTINUER, quantisation="int8" if shares_scales else "none")
-    continuer = load_continuer(card, export, threads=1)
+    continuer = load_as(card, export)
     long = " ".join(TEXTS * 4)
     whole = continuer.write([*TEXTS, long], 20)
     pieces = continuer.begin([*TEXTS, long], 20)
@@ -187,9 +193,9 @@ def test_what_is_written_in_pieces_is_what_is_written_at_once(
 
 def test_a_model_whose_whole_room_is_little_still_answers(onnx_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
     export = onnx_decoder[2]
-    continuer = load_continuer(replace(ONNX_CONTINUER, max_length=16), export, threads=1)
+    continuer = load_as(replace(ONNX_CONTINUER, max_length=16), export)
     assert continuer(TEXTS[0]) == continuer(TEXTS[0], new_tokens=8)
-    assert load_continuer(replace(ONNX_CONTINUER, max_length=90), export, threads=1).usual_tokens == 32
+    assert load_as(replace(ONNX_CONTINUER, max_length=90), export).usual_tokens == 32
 
 
 def test_in_8_bits_what_was_written_is_read_as_it_was_written(
@@ -208,7 +214,7 @@ def test_in_8_bits_what_was_written_is_read_as_it_was_written(
 
 def test_sources_are_written_about_as_in_the_evaluation(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
     model, tokenizer, export = encoder_decoder
-    found = load_writer(WRITER, export, threads=1)(TEXTS)
+    found = load_as(WRITER, export)(TEXTS)
     english, nepali = tokenizer.convert_tokens_to_ids(["<en>", "<ne>"])
     for text, written in zip(TEXTS, found, strict=True):
         source = [english, *tokenizer(text, truncation=True, max_length=11)["input_ids"]]
@@ -227,14 +233,12 @@ CARDS = {"decoder": CONTINUER, "onnx_decoder": ONNX_CONTINUER, "encoder_decoder"
 @pytest.mark.parametrize("kind", CARDS)
 def test_neither_torch_nor_transformers_is_needed(kind: str, request: pytest.FixtureRequest) -> None:
     export = request.getfixturevalue(kind)[2]
-    card, load = CARDS[kind], (load_writer if kind == "encoder_decoder" else load_continuer)
+    expected = load_as(CARDS[kind], export)(TEXTS)
     script = f"""
-from pathlib import Path
-from lightpaff.deployment.card import ExportCard
-from lightpaff.deployment.text_loading import {load.__name__}
-print({load.__name__}({card!r}, Path("."), threads=1)({TEXTS!r}))
+from lightpaff.deployment.loading import load
+print(load(".", threads=1)({TEXTS!r}))
 """
-    assert run_without({"torch", "transformers"}, script, export) == f"{load(card, export, threads=1)(TEXTS)}\n"
+    assert run_without({"torch", "transformers"}, script, export) == f"{expected}\n"
 
 
 @pytest.mark.parametrize("kind", CARDS)
@@ -252,23 +256,18 @@ def test_the_example_of_the_readme_runs_without_lightpaff(kind: str, request: py
     if kind == "encoder_decoder":
         # The example cuts no text.
         uncut = ExportCard(**vars(card) | {"max_length": 48})
-        assert printed.strip() == load_writer(uncut, export, threads=1)("A text to read.")[0]
+        assert printed.strip() == load_as(uncut, export)("A text to read.")[0]
 
 
 def test_of_a_long_source_it_is_told_that_it_was_cut(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
-    written = load_writer(WRITER, encoder_decoder[2], threads=1).write(["a", TEXTS[0]], 3)
+    written = load_as(WRITER, encoder_decoder[2]).write(["a", TEXTS[0]], 3)
     assert [(one.is_cut, one.read) for one in written] == [(False, 3), (True, 12)]
 
 
 def test_what_does_not_fit_is_refused(encoder_decoder: tuple[PreTrainedModel, Any, Path]) -> None:
     export = encoder_decoder[2]
-    fields = vars(WRITER)
-    with pytest.raises(UserError, match=r"begins with <en>, config\.json says <ne>"):
-        load_writer(ExportCard(**fields | {"decoder_start": "<en>"}), export)
     with pytest.raises(UserError, match="source_prefix <fr> is no token"):
-        load_writer(ExportCard(**fields | {"source_prefix": "<fr>"}), export)
-    with pytest.raises(UserError, match="is an export for transformers"):
-        load_writer(ExportCard(**fields | {"format": "transformers"}), export)
+        load_as(replace(WRITER, source_prefix="<fr>"), export)
     (export / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read"):
-        load_writer(WRITER, export)
+        load_as(WRITER, export)
