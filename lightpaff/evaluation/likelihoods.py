@@ -4,7 +4,6 @@ Shapes: N windows.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +39,6 @@ class TokenLikelihoods:
     def __len__(self) -> int:
         return len(self.nll_N)
 
-    def take(self, rows_N: NDArray[np.int32] | Integers) -> "TokenLikelihoods":
-        """The likelihoods of the given windows, in that order; a window may come several times."""
-        return TokenLikelihoods(self.nll_N[rows_N], self.tokens_N[rows_N], self.words_N[rows_N])
-
     def compare(self, other: "TokenLikelihoods") -> Comparison:
         """By the largest difference of a window's log likelihood a token."""
         return Comparison(None, float(np.abs((self.nll_N - other.nll_N) / self.tokens_N).max()))
@@ -78,7 +73,7 @@ class TokenLikelihoods:
 
         No higher than exp of `LARGEST_EXPONENT`, which it is where there is nothing to divide by.
         """
-        return _METRICS[metric](self)
+        return self.weighted_score(metric, np.ones(len(self)))
 
 
 def write_likelihoods(path: Path, likelihoods: TokenLikelihoods) -> None:
@@ -103,20 +98,6 @@ def read_likelihoods(path: Path) -> TokenLikelihoods:
         raise UserError(f"{path}: holds no likelihoods; delete its folder and run again") from error
 
 
-def _perplexity(likelihoods: TokenLikelihoods) -> float:
-    return _exp_of_mean(likelihoods.nll_N, likelihoods.tokens_N)
-
-
-def _word_perplexity(likelihoods: TokenLikelihoods) -> float:
-    return _exp_of_mean(likelihoods.nll_N, likelihoods.words_N)
-
-
 def _exp_of_mean(nll_N: Floats, counts_N: Integers) -> float:
     nll, count = float(nll_N.sum()), int(counts_N.sum())
     return math.exp(min(nll / count, LARGEST_EXPONENT) if count else LARGEST_EXPONENT)
-
-
-_METRICS: dict[Metric, Callable[[TokenLikelihoods], float]] = {
-    "perplexity": _perplexity,
-    "word_perplexity": _word_perplexity,
-}

@@ -68,11 +68,6 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def take(self, rows_N: NDArray[np.int32] | Integers) -> "Predictions":
-        """The predictions of the given rows, in that order; a row may come several times."""
-        groups_N = None if self.groups_N is None else self.groups_N[rows_N]
-        return Predictions(self.logits_NV[rows_N], self.labels_N[rows_N], groups_N)
-
     def compare(self, other: "Predictions") -> Comparison:
         """Classes by their agreement, logits and scores by their largest difference, scores by their shift too."""
         difference_NV = self.logits_NV.astype(np.float64) - other.logits_NV
@@ -103,7 +98,9 @@ class Predictions:
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each row comes as often as its weight says."""
         if metric not in _OF_COUNTS:
-            return self.take(np.repeat(np.arange(len(self)), weights_N.astype(np.int64))).score(metric)
+            times_N = weights_N.astype(np.int64)
+            repeated = np.repeat(self.logits_NV, times_N, axis=0), np.repeat(self.labels_N, times_N)
+            return _OF_SCORES[metric](Predictions(*repeated))
         gold_N, said_N = self.labels_N.astype(np.int64), self.classes_N
         classes = max(self.logits_NV.shape[1], int(gold_N.max()) + 1)
         counted = ((gold_N, weights_N * (gold_N == said_N)), (gold_N, weights_N), (said_N, weights_N))
@@ -116,9 +113,7 @@ class Predictions:
         are more than two. A correlation (matthews, pearson, spearman) with a constant has no value: it is 0.0 here, as
         GLUE counts a model that says one thing about every row as one that has learnt nothing.
         """
-        if metric in _OF_COUNTS:
-            return self.weighted_score(metric, np.ones(len(self)))
-        return _OF_SCORES[metric](self)
+        return self.weighted_score(metric, np.ones(len(self)))
 
 
 def _accuracy(hits_V: Floats, gold_V: Floats, said_V: Floats) -> float:

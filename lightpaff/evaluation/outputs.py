@@ -19,10 +19,6 @@ class Outputs(Protocol):
         """How many rows there are."""
         ...
 
-    def take(self, rows_N: NDArray[np.int32] | NDArray[np.int64]) -> Self:
-        """The outputs of the given rows, in that order; a row may come several times."""
-        ...
-
     def score(self, metric: Metric) -> float:
         """The value of a metric over all rows: a fraction (BLEU too), a correlation, or a perplexity."""
         ...

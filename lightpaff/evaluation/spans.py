@@ -7,7 +7,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -142,16 +142,6 @@ class ExtractedAnswers:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, rows_N: NDArray[np.int32] | Integers) -> "ExtractedAnswers":
-        """The answers to the given questions, in that order; a question may come several times."""
-        return replace(
-            self,
-            texts=[self.texts[row] for row in rows_N],
-            answers=[self.answers[row] for row in rows_N],
-            contexts=[self.contexts[row] for row in rows_N],
-            is_finite_N=self.is_finite_N[rows_N],
-        )
-
     @cached_property
     def _scores(self) -> dict[Metric, Floats]:
         pairs = list(zip(self.texts, self.answers, strict=True))
@@ -162,7 +152,7 @@ class ExtractedAnswers:
 
     def score(self, metric: Metric) -> float:
         """`exact_match` or `answer_f1`: the mean over the questions."""
-        return float(self._scores[metric].mean())
+        return self.weighted_score(metric, np.ones(len(self)))
 
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each question comes as often as its weight says."""

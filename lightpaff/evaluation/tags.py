@@ -58,11 +58,6 @@ class TagPredictions:
     def __len__(self) -> int:
         return len(self.gold)
 
-    def take(self, rows_N: NDArray[np.int32] | Integers) -> "TagPredictions":
-        """The predictions of the given rows, in that order; a row may come several times."""
-        parts = ([part[row] for row in rows_N] for part in (self.gold, self.has_logit, self.logits))
-        return TagPredictions(self.names, *parts)
-
     @cached_property
     def said(self) -> list[Integers]:
         """A row's most likely class of each word; -1 where there is none."""

@@ -8,7 +8,6 @@ counts. These are counted once a row, so that a part of the rows is scored in mi
 Shapes: N rows, K counts, M ROUGE metrics.
 """
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -41,54 +40,30 @@ _ROUGE: tuple[Metric, ...] = ("rouge1", "rouge2", "rougeL")
 class GeneratedTexts:
     """What one model writes for every row of a split, beside the references.
 
-    Args:
+    Attributes:
         hypotheses: the written text of each row.
         references: the right texts of each row: one or more, not as many in every row.
         sources: what each row's text was written from, where it is kept.
     """
 
-    def __init__(
-        self, hypotheses: Sequence[str], references: Sequence[Sequence[str]], sources: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, hypotheses: list[str], references: list[list[str]], sources: list[str] | None = None) -> None:
         assert len(hypotheses) == len(references), "every row has a hypothesis and references"
         assert all(references), "every row has a reference"
         assert sources is None or len(sources) == len(hypotheses), "every row has a source, or none has"
-        self._all = _CountedTexts(hypotheses, references, sources)
-        self._rows_N = np.arange(len(hypotheses))
+        self.hypotheses = hypotheses
+        self.references = references
+        self.sources = sources
+        self._counts: dict[Metric, Floats] = {}
 
     def __len__(self) -> int:
-        return len(self._rows_N)
-
-    @property
-    def hypotheses(self) -> list[str]:
-        """The written text of each row."""
-        return [self._all.hypotheses[row] for row in self._rows_N.tolist()]
-
-    @property
-    def references(self) -> list[list[str]]:
-        """The right texts of each row."""
-        return [list(self._all.references[row]) for row in self._rows_N.tolist()]
-
-    @property
-    def sources(self) -> list[str] | None:
-        """What each row's text was written from; None where that was not kept."""
-        return None if self._all.sources is None else [self._all.sources[row] for row in self._rows_N.tolist()]
-
-    def take(self, rows_N: NDArray[np.int32] | Integers) -> "GeneratedTexts":
-        """The texts of the given rows, in that order; a row may come several times. The counts are shared."""
-        taken = copy.copy(self)
-        taken._rows_N = self._rows_N[rows_N]
-        return taken
+        return len(self.hypotheses)
 
     def score(self, metric: Metric) -> float:
         """The value of a metric, 0 to 1: sacreBLEU's score / 100, or the mean F-measure of ROUGE.
 
         Of several references, BLEU matches all, chrF and ROUGE the closest of the row.
         """
-        if metric in _ROUGE:
-            return float(self._all.rouge_NM[self._rows_N, _ROUGE.index(metric)].mean())
-        counts_K = self._all.counts_NK(metric)[self._rows_N].sum(axis=0)
-        return _score_counts(self._all.corpus_metric(metric), counts_K) / 100
+        return self.weighted_score(metric, np.ones(len(self)))
 
     def compare(self, other: "GeneratedTexts") -> Comparison:
         """By the share of rows with the same text."""
@@ -113,16 +88,44 @@ class GeneratedTexts:
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each row comes as often as its weight says."""
         if metric in _ROUGE:
-            scores_N = self._all.rouge_NM[self._rows_N, _ROUGE.index(metric)]
+            scores_N = self._rouge_NM[:, _ROUGE.index(metric)]
             return float(scores_N @ weights_N / weights_N.sum())
-        counts_K = weights_N @ self._all.float_counts_NK(metric)[self._rows_N]
-        return _score_counts(self._all.corpus_metric(metric), counts_K.astype(np.int64)) / 100
+        counts_K = weights_N @ self._counts_NK(metric)
+        return _score_counts(self._corpus_metric(metric), counts_K.astype(np.int64)) / 100
 
     def signatures(self) -> dict[str, str]:
         """How each metric is computed, with the version of the package: sacreBLEU's own signatures, and ROUGE's."""
-        corpus: dict[str, str] = {name: str(self._all.corpus_metric(name).get_signature()) for name in _CORPUS_METRICS}
+        corpus: dict[str, str] = {name: str(self._corpus_metric(name).get_signature()) for name in _CORPUS_METRICS}
         rouge = f"stemmer:porter|measure:f|refs:best|version:rouge_score {version('rouge_score')}"
         return {**corpus, **dict.fromkeys(_ROUGE, rouge)}
+
+    def _corpus_metric(self, metric: Metric) -> CorpusMetric:
+        """sacreBLEU's object, which knows how many references there are (-1: not as many in every row)."""
+        made = _CORPUS_METRICS[metric](self._tokenizer)
+        numbers = {len(references) for references in self.references}
+        made.num_refs = numbers.pop() if len(numbers) == 1 else -1
+        return made
+
+    def _counts_NK(self, metric: Metric) -> Floats:
+        """The counts whose sums BLEU or chrF is made from; as floats, which matrix products are fast with."""
+        if metric not in self._counts:
+            counted = _count_rows(self._corpus_metric(metric), self.hypotheses, self.references)
+            self._counts[metric] = counted.astype(np.float64)
+        return self._counts[metric]
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        return bleu_tokenizer(text for texts in self.references for text in texts)
+
+    @cached_property
+    def _rouge_NM(self) -> Floats:
+        """The F-measures of each row, with the reference that is best for each."""
+        # Imported where it is needed: it takes seconds.
+        from rouge_score.rouge_scorer import RougeScorer
+
+        scorer = RougeScorer(list(_ROUGE), use_stemmer=True)
+        scored = [scorer.score_multi(*row) for row in zip(self.references, self.hypotheses, strict=True)]
+        return np.array([[row[name].fmeasure for name in _ROUGE] for row in scored])
 
 
 def write_texts(path: Path, texts: GeneratedTexts) -> None:
@@ -149,52 +152,6 @@ def read_texts(path: Path) -> GeneratedTexts:
         return GeneratedTexts([row["hypothesis"] for row in rows], [row["references"] for row in rows], sources)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: holds no generated texts; delete its folder and run again") from error
-
-
-class _CountedTexts:
-    """All rows of a split with what each adds to each metric, counted when it is first asked for."""
-
-    def __init__(
-        self, hypotheses: Sequence[str], references: Sequence[Sequence[str]], sources: Sequence[str] | None
-    ) -> None:
-        self.hypotheses = hypotheses
-        self.references = references
-        self.sources = sources
-        self._counts: dict[Metric, Integers] = {}
-        self._float_counts: dict[Metric, Floats] = {}
-
-    def corpus_metric(self, metric: Metric) -> CorpusMetric:
-        """sacreBLEU's object, which knows how many references there are (-1: not as many in every row)."""
-        made = _CORPUS_METRICS[metric](self._tokenizer)
-        numbers = {len(references) for references in self.references}
-        made.num_refs = numbers.pop() if len(numbers) == 1 else -1
-        return made
-
-    def counts_NK(self, metric: Metric) -> Integers:
-        """The counts whose sums BLEU or chrF is made from."""
-        if metric not in self._counts:
-            self._counts[metric] = _count_rows(self.corpus_metric(metric), self.hypotheses, self.references)
-        return self._counts[metric]
-
-    def float_counts_NK(self, metric: Metric) -> Floats:
-        """The same as floats, which matrix products are fast with."""
-        if metric not in self._float_counts:
-            self._float_counts[metric] = self.counts_NK(metric).astype(np.float64)
-        return self._float_counts[metric]
-
-    @cached_property
-    def _tokenizer(self) -> str:
-        return bleu_tokenizer(text for texts in self.references for text in texts)
-
-    @cached_property
-    def rouge_NM(self) -> Floats:
-        """The F-measures of each row, with the reference that is best for each."""
-        # Imported where it is needed: it takes seconds.
-        from rouge_score.rouge_scorer import RougeScorer
-
-        scorer = RougeScorer(list(_ROUGE), use_stemmer=True)
-        scored = [scorer.score_multi(*row) for row in zip(self.references, self.hypotheses, strict=True)]
-        return np.array([[row[name].fmeasure for name in _ROUGE] for row in scored])
 
 
 def _count_rows(metric: CorpusMetric, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Integers:

@@ -27,7 +27,7 @@ def test_a_weighted_score_is_that_of_the_rows_taken_so_often(
     predictions = random_predictions(rows, classes, seed)
     rows_N = np.random.default_rng(seed).integers(rows, size=rows)
     weights_N = np.bincount(rows_N, minlength=rows).astype(np.float64)
-    expected = predictions.take(rows_N).score(metric)
+    expected = Predictions(predictions.logits_NV[rows_N], predictions.labels_N[rows_N]).score(metric)
     assert predictions.weighted_score(metric, weights_N) == pytest.approx(expected, abs=1e-12)
 
 

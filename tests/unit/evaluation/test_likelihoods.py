@@ -32,10 +32,11 @@ def test_a_uniform_model_has_the_perplexity_of_its_vocabulary() -> None:
     assert windows.score("perplexity") == pytest.approx(50)
 
 
-def test_taken_windows_count_as_often_as_they_are_taken() -> None:
-    taken = likelihoods([1.0, 4.0, 100.0], [1, 2, 1], [1, 1, 1]).take(np.array([1, 0, 1]))
-    assert len(taken) == 3
-    assert taken.score("perplexity") == pytest.approx(math.exp(9 / 5))
+def test_windows_count_as_often_as_their_weights_say() -> None:
+    windows = likelihoods([1.0, 4.0, 100.0], [1, 2, 1], [1, 1, 1])
+    weights_N = np.array([1.0, 2.0, 0.0])
+    assert windows.weighted_score("perplexity", weights_N) == pytest.approx(math.exp(9 / 5))
+    assert windows.weighted_score("word_perplexity", weights_N) == pytest.approx(math.exp(9 / 3))
 
 
 LARGEST = math.exp(115)

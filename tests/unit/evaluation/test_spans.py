@@ -69,7 +69,6 @@ def test_the_best_of_all_windows_answers() -> None:
     assert answers.texts == ["fiv", ""]
     assert answers.score("exact_match") == 0.5
     assert answers.weighted_score("exact_match", np.array([0.0, 3.0])) == 1.0
-    assert answers.take(np.array([1, 1, 0])).texts == ["", "", "fiv"]
     assert answers.units_N.tolist() == [0, 1]
     must = ExtractedAnswers.of_logits(_logits((2, 2, 1.0), (2, 2, 5.0), (0, 0, 4.0)), WINDOWS, may_be_nothing=False)
     assert must.texts[1] != ""
