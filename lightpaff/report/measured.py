@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lightpaff.report.rows import Arm, Comparison, ReportData, Row, TaskFacts, aggregate_over_seeds
+from lightpaff.report.rows import Arm, Comparison, ReportData, Row, TaskFacts
 
 _FIRST: tuple[Arm, ...] = ("teacher", "student", "control")
 _LAST: Arm = "tfidf"
@@ -58,8 +58,11 @@ class MeasuredModel:
 def measured_models(data: ReportData, task: TaskFacts) -> list[MeasuredModel]:
     """The models with rows on the task's reported split: teacher, student, control, baseline; runtimes as they came."""
     by_model: dict[tuple[Arm, str], dict[str, Row]] = {}
-    for row in aggregate_over_seeds(row for row in data.rows if (row.task, row.split) == (task.name, task.split)):
-        by_model.setdefault((row.arm, row.runtime), {})[row.metric] = row
+    for row in data.rows:
+        if (row.task, row.split) == (task.name, task.split):
+            own = by_model.setdefault((row.arm, row.runtime), {})
+            # The mean over seeds has none.
+            own[row.metric] = row if row.seed is None else own.get(row.metric, row)
     models = [MeasuredModel(arm, runtime, rows) for (arm, runtime), rows in by_model.items()]
     order = in_order(model.arm for model in models)
     return sorted(models, key=lambda model: order.index(model.arm))

@@ -18,12 +18,9 @@ from lightpaff.report.plots import plot_comparisons, plot_learning_curves
 from lightpaff.report.rows import (
     Disagreement,
     ReportData,
-    Row,
     Sample,
-    aggregate_over_seeds,
     report_from_json,
     report_to_json,
-    to_json,
 )
 from lightpaff.report.score_plots import plot_quality_against_latency, plot_quality_online
 from lightpaff.report.tables import (
@@ -47,14 +44,14 @@ WhoIsRight = Literal["student is right", "teacher is right", "both are wrong"]
 def write_report(data: ReportData, directory: Path) -> None:
     """Write index.html, report.md, report.json (a list of rows) and report_data.json (everything) into `directory`.
 
-    Each file is written whole. Where several seeds were run, report.json also has their means (rows without a seed).
+    Each file is written whole.
 
     Raises:
         UserError: when a number is not finite or a field is of another type than declared; then nothing is written.
     """
-    rows, everything = to_json(_with_means(data.rows)), report_to_json(data)
+    everything = report_to_json(data)
     page, markdown = render_page(data), render_markdown(data)
-    write_json_whole(directory / "report.json", rows)
+    write_json_whole(directory / "report.json", everything["rows"])
     write_json_whole(directory / "report_data.json", everything)
     write_whole(directory / "report.md", markdown)
     write_whole(directory / PAGE, page)
@@ -123,10 +120,6 @@ def _page_content(data: ReportData) -> dict[str, Any]:
 
 def _with_lines(tables: dict[str, Table]) -> dict[str, Table]:
     return {name: table for name, table in tables.items() if table.lines}
-
-
-def _with_means(rows: list[Row]) -> list[Row]:
-    return rows + [row for row in aggregate_over_seeds(rows) if row not in rows]
 
 
 def _embed(charts: list[Chart]) -> list[tuple[str, Markup]]:

@@ -4,9 +4,7 @@ The pipeline fills a `ReportData`; everything else in this room only reads it. S
 and ROUGE too), correlations or perplexities, times are in the unit their name says, sizes are in bytes.
 """
 
-import statistics
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -303,8 +301,7 @@ class ComputeLine(_Checked):
 class ReportData(_Checked):
     """Everything that the report shows.
 
-    Rows of the same arm, task, split, metric and runtime that differ in the seed are summed up by the report itself
-    (`aggregate_over_seeds`), unless a row without a seed is already there.
+    Beside rows of the same arm, task, split, metric and runtime that differ in the seed is their mean, which has none.
     """
 
     name: str
@@ -333,69 +330,24 @@ class ReportData(_Checked):
     online: list[OnlineLine] = field(default_factory=list)
 
 
-def aggregate_over_seeds(rows: Iterable[Row]) -> list[Row]:
-    """One row for each arm, task, split, metric and runtime: the mean over its seeds, and their spread.
-
-    A group that already has a row without a seed keeps that row; a group of one row keeps it as it is. Costs are
-    those of the first row that has them. Intervals are dropped where seeds are averaged: they were about one seed.
-    """
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.arm, row.task, row.split, row.metric, row.runtime), []).append(row)
-    return [_aggregate_group(group) for group in groups.values()]
-
-
-def _aggregate_group(group: list[Row]) -> Row:
-    whole = [row for row in group if row.seed is None]
-    if whole or len(group) == 1:
-        return (whole or group)[0]
-    values = [row.value for row in group]
-
-    def first_known(name: str) -> Any:
-        return next((found for row in group if (found := getattr(row, name)) is not None), None)
-
-    costs = {name: first_known(name) for name in ("parameters", "bytes", "median_ms", "p95_ms", "throughput")}
-    return replace(
-        group[0],
-        value=statistics.fmean(values),
-        spread=statistics.stdev(values),
-        seed=None,
-        interval=None,
-        constant=all(row.constant for row in group),
-        **costs,
-    )
-
-
-_ROWS = TypeAdapter(list[Row])
 _REPORT = TypeAdapter(ReportData)
 
 
-def to_json(rows: list[Row]) -> list[dict[str, Any]]:
-    """The rows as plain dicts for `json.dumps`.
+def report_to_json(data: ReportData) -> dict[str, Any]:
+    """The whole report as plain dicts and lists for `json.dumps`.
 
     Raises:
         UserError: when a value is not finite (JSON has no NaN) or of another type than declared.
     """
-    checked = from_json([asdict(row) for row in rows], "report rows")
-    return list(_ROWS.dump_python(checked, mode="json"))
-
-
-def from_json(content: list[dict[str, Any]], name: str = "report.json") -> list[Row]:
-    """The rows again; `name` is what an error calls them.
-
-    Raises:
-        UserError: names the first row and field that is missing, unknown or of another type.
-    """
-    return _check(_ROWS, content, name)
-
-
-def report_to_json(data: ReportData) -> dict[str, Any]:
-    """The whole report as plain dicts and lists; raises as `to_json` does."""
     return dict(_REPORT.dump_python(_check(_REPORT, asdict(data), "report data"), mode="json"))
 
 
 def report_from_json(content: dict[str, Any], name: str = "report_data.json") -> ReportData:
-    """The whole report again; raises as `from_json` does."""
+    """The whole report again; `name` is what an error calls it.
+
+    Raises:
+        UserError: names the first field that is missing, unknown or of another type.
+    """
     return _check(_REPORT, content, name)
 
 
