@@ -64,6 +64,10 @@ class LayerList:
     count: str = "layers"
 
 
+def _as_many_as_embeddings(config: PreTrainedConfig) -> int:
+    return int(config.max_position_embeddings)
+
+
 def _nothing_more(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
     """The sizes are all there is."""
 
@@ -102,7 +106,7 @@ class Architecture:
     heads: dict[str, Head]
     layers: tuple[LayerList, ...]
     dropouts: tuple[str, ...]
-    longest_input: Callable[[PreTrainedConfig], int | None]
+    longest_input: Callable[[PreTrainedConfig], int | None] = _as_many_as_embeddings
     sizes: SizeNames = field(default_factory=SizeNames)
     before_resizing: Callable[[PreTrainedConfig, PreTrainedConfig, Shape], None] = _nothing_more
     scratch_settings: Callable[[FromScratch, PreTrainedTokenizerBase], dict[str, Any]] = _no_particulars

@@ -28,25 +28,17 @@ def _run_trunk(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     return hidden_BSD
 
 
-def _keep(model: PreTrainedModel, hidden_PD: Tensor) -> Tensor:
-    return hidden_PD
-
-
 def _next_tokens(*more_names: str) -> dict[str, Head]:
     """The head's projection is `lm_head`; `more_names` are what files call it besides."""
     return {
         NEXT_TOKENS: Head(
             AutoModelForCausalLM,
-            HeadLayout(_run_trunk, _keep, "lm_head"),
+            HeadLayout(_run_trunk, "lm_head"),
             ("lm_head.", *more_names),
             stored=(),
             foreign="score.",
         )
     }
-
-
-def _max_position_embeddings(config: PreTrainedConfig) -> int:
-    return int(config.max_position_embeddings)
 
 
 def _divide_key_value_heads(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
@@ -109,7 +101,6 @@ _LLAMA = Architecture(
     heads=_next_tokens(),
     layers=(LayerList("model.layers"),),
     dropouts=("attention_dropout",),
-    longest_input=_max_position_embeddings,
     before_resizing=_divide_key_value_heads,
     scratch_settings=_one_head_a_group,
     needs_even_head_size=True,
@@ -120,7 +111,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         heads=_next_tokens(),
         layers=(LayerList("transformer.h"),),
         dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-        longest_input=_max_position_embeddings,
         sizes=SizeNames(layers=("n_layer",), hidden_size=("n_embd",), heads=("n_head",), feed_forward=("n_inner",)),
         scratch_settings=_tied,
     ),
@@ -135,7 +125,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         heads=_next_tokens("embed_out."),
         layers=(LayerList("gpt_neox.layers"),),
         dropouts=("attention_dropout", "hidden_dropout"),
-        longest_input=_max_position_embeddings,
         scratch_settings=_first_and_last,
         needs_even_head_size=True,
     ),

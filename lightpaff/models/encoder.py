@@ -80,7 +80,7 @@ def _layout(
             hidden_PD = (attrgetter(step)(model) if isinstance(step, str) else step)(hidden_PD)
         return hidden_PD
 
-    return HeadLayout(trunk, pre_head, projection)
+    return HeadLayout(trunk, projection, pre_head)
 
 
 def _masked_tokens(
@@ -102,10 +102,6 @@ def _token_classes(*steps: str, foreign: str | None = None, parameters: tuple[st
 def _spans(*steps: str, projection: str = "qa_outputs", parameters: tuple[str, ...] = ("qa_outputs.",)) -> Head:
     layout = replace(_layout(*steps, projection=projection), spans=True)
     return Head(AutoModelForQuestionAnswering, layout, parameters, parameters, predicts_tokens=False)
-
-
-def _all_positions(config: PreTrainedConfig) -> int:
-    return int(config.max_position_embeddings)
 
 
 def _positions_after_padding(config: PreTrainedConfig) -> int:
@@ -216,7 +212,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         layers=(LayerList("bert.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
-        longest_input=_all_positions,
     ),
     "roberta": _ROBERTA,
     # Other languages, the same classes.
@@ -246,7 +241,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         layers=(LayerList("deberta.encoder.layer"),),
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
-        longest_input=_all_positions,
         before_resizing=_resize_pooler,
         scratch_settings=_deberta_settings,
         unlike=_unlike_deberta,
@@ -275,7 +269,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         layers=(LayerList("electra.encoder.layer"),),
         dropouts=_BERT_DROPOUTS,
-        longest_input=_all_positions,
         before_resizing=_resize_embeddings,
         scratch_settings=_embedding_size,
     ),
@@ -295,7 +288,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         layers=(LayerList("distilbert.transformer.layer"),),
         dropouts=("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
-        longest_input=_all_positions,
         sizes=SizeNames(layers=("n_layers",), hidden_size=("dim",), heads=("n_heads",), feed_forward=("hidden_dim",)),
     ),
     "modernbert": Architecture(
@@ -315,7 +307,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         layers=(LayerList("model.layers"),),
         dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"),
-        longest_input=_all_positions,
         scratch_settings=_modernbert_settings,
         needs_even_head_size=True,
     ),

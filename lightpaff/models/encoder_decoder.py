@@ -68,18 +68,10 @@ def _positions(table: nn.Module, position_ids_BT: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def _keep(model: PreTrainedModel, hidden_PD: Tensor) -> Tensor:
-    return hidden_PD
-
-
 def _scale_down(model: PreTrainedModel, hidden_PD: Tensor) -> Tensor:
     """Where T5's projection is tied to the embeddings, which are wide, the states are scaled down before it."""
     config = model.config
     return hidden_PD * config.d_model**-0.5 if config.scale_decoder_outputs else hidden_PD
-
-
-def _max_position_embeddings(config: PreTrainedConfig) -> int:
-    return int(config.max_position_embeddings)
 
 
 def _no_limit(config: PreTrainedConfig) -> None:
@@ -180,13 +172,12 @@ def _target_tokens(layout: HeadLayout, decoder: str, *parameters: str) -> dict[s
 
 _BART = Architecture(
     heads=_target_tokens(
-        HeadLayout(_run_trunk_at_positions, _keep, "lm_head", bias="final_logits_bias"),
+        HeadLayout(_run_trunk_at_positions, "lm_head", bias="final_logits_bias"),
         "model.decoder.",
         "final_logits_bias",
     ),
     layers=(LayerList("model.encoder.layers"), LayerList("model.decoder.layers", "decoder_layers")),
     dropouts=("dropout", "attention_dropout", "activation_dropout"),
-    longest_input=_max_position_embeddings,
     sizes=SizeNames(
         layers=("encoder_layers",),
         hidden_size=("d_model",),
@@ -201,7 +192,7 @@ _BART = Architecture(
 # T5 knows tokens by their distances, which are the same within a fragment as in the whole text: so it needs no
 # decoder_position_ids.
 _T5 = Architecture(
-    heads=_target_tokens(HeadLayout(_run_trunk, _scale_down, "lm_head"), "decoder."),
+    heads=_target_tokens(HeadLayout(_run_trunk, "lm_head", _scale_down), "decoder."),
     layers=(LayerList("encoder.block"), LayerList("decoder.block", "decoder_layers")),
     dropouts=("dropout_rate",),
     longest_input=_no_limit,
@@ -224,14 +215,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     # NLLB's models too.
     "m2m_100": replace(
         _BART,
-        heads=_target_tokens(HeadLayout(_run_trunk_at_positions, _keep, "lm_head"), "model.decoder."),
+        heads=_target_tokens(HeadLayout(_run_trunk_at_positions, "lm_head"), "model.decoder."),
         before_resizing=_resize_m2m_100,
         scratch_settings=_m2m_100_settings,
     ),
     "t5": _T5,
     "mt5": replace(
         _T5,
-        heads=_target_tokens(HeadLayout(_run_trunk, _keep, "lm_head"), "decoder."),
+        heads=_target_tokens(HeadLayout(_run_trunk, "lm_head"), "decoder."),
         has_own_projection=_always,
     ),
 }

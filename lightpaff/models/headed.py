@@ -19,14 +19,18 @@ NEVER = -1e4
 """A logit without any probability, still a number: the difference of two is 0."""
 
 
+def _unchanged(model: PreTrainedModel, hidden_PD: Tensor) -> Tensor:
+    return hidden_PD
+
+
 @dataclass(frozen=True)
 class HeadLayout:
     """Where a model splits.
 
     Attributes:
         trunk: from the model's inputs to hidden_BSD, the states after its last layer.
-        pre_head: from hidden_PD to features_PD, what the projection takes (its width may differ from the trunk's).
         projection: the attribute path of the `nn.Linear` from features_PD to logits.
+        pre_head: from hidden_PD to features_PD, what the projection takes (its width may differ from the trunk's).
         bias: the attribute path of a tensor (V or 1 x V) that is the projection's bias where the `nn.Linear` has none
             of its own: BART's and Marian's `final_logits_bias`.
         spans: each output of the projection chooses among the tokens of its row, instead of the outputs being the
@@ -34,8 +38,8 @@ class HeadLayout:
     """
 
     trunk: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
-    pre_head: Callable[[PreTrainedModel, Tensor], Tensor]
     projection: str
+    pre_head: Callable[[PreTrainedModel, Tensor], Tensor] = _unchanged
     bias: str | None = None
     spans: bool = False
 

@@ -24,7 +24,7 @@ def make_headed(classes: int, seen: list[Tensor] | None = None, bias: str | None
             seen.append(hidden_PD)
         return 2 * hidden_PD
 
-    return HeadedModel(make_model(), HeadLayout(trunk, pre_head, "cls.predictions.decoder", bias), classes)
+    return HeadedModel(make_model(), HeadLayout(trunk, "cls.predictions.decoder", pre_head, bias), classes)
 
 
 def test_only_the_target_positions_reach_the_pre_head() -> None:
