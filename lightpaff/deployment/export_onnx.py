@@ -1,7 +1,6 @@
 """Classifiers, scorers and decoders as ONNX graphs for ONNX Runtime."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedConfig
@@ -10,14 +9,11 @@ from lightpaff.deployment.int8_graph import quantise_graph
 from lightpaff.deployment.onnx_classifier import write_classifier
 from lightpaff.deployment.onnx_decoder import refusal_of_decoder, write_decoder
 from lightpaff.deployment.onnx_runtime import MODEL
-from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, NEXT_TOKENS
 from lightpaff.models.families import architecture_of
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import longest_input
-from lightpaff.runtimes import Quantisation
-
-_WRITERS: dict[str, Callable[[Path, Path], None]] = {CLASSES: write_classifier, NEXT_TOKENS: write_decoder}
+from lightpaff.runtimes import RUNTIMES, Quantisation
 
 
 def export_onnx(model_directory: Path, destination: Path, quantisation: Quantisation = "none") -> None:
@@ -31,35 +27,19 @@ def export_onnx(model_directory: Path, destination: Path, quantisation: Quantisa
         quantisation: `none` is float32, `int8` see `int8_graph.py`.
 
     Raises:
-        UserError: there is no such model, it is an encoder-decoder, is too large, or the quantisation is `bf16`.
+        UserError: there is no such model, or it is too large.
     """
-    if quantisation == "bf16":
-        raise UserError(
-            "--quantise bf16: ONNX Runtime computes in float32 or int8 on CPUs; take openvino, ctranslate2 or "
-            "transformers for bf16"
-        )
-    write = _writer_for(model_directory)
+    assert quantisation in RUNTIMES["onnx"].quantisations
+    config = read_config(model_directory)
+    write = write_classifier if CLASSES in architecture_of(config).heads else write_decoder
     if quantisation == "none":
         write(model_directory, destination / MODEL)
         return
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".onnx-") as folder:
         write(model_directory, Path(folder) / MODEL)
-        config = read_config(model_directory)
         quantise_graph(Path(folder) / MODEL, destination / MODEL, config.vocab_size, longest_input(config))
 
 
 def refusal(config: PreTrainedConfig) -> str:
     """Why a model cannot be written; empty where nothing speaks against it."""
     return refusal_of_decoder(config) if NEXT_TOKENS in architecture_of(config).heads else ""
-
-
-def _writer_for(model_directory: Path) -> Callable[[Path, Path], None]:
-    config = read_config(model_directory)
-    heads = architecture_of(config).heads
-    for head, write in _WRITERS.items():
-        if head in heads:
-            return write
-    raise UserError(
-        f"{model_directory}: a {config.model_type} neither classifies nor continues texts; export it to ctranslate2 or "
-        "transformers instead"
-    )

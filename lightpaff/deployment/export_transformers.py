@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightpaff.errors import UserError
 from lightpaff.files import write_json_whole
 from lightpaff.models.opening import read_config
 from lightpaff.models.weights import WEIGHTS_INDEX, tensor_names
@@ -36,13 +35,8 @@ def export_transformers(model_directory: Path, destination: Path, quantisation: 
         quantisation: `none` is float32; `bf16` halves the weights, and transformers then calculates in bfloat16 too.
 
     Raises:
-        UserError: for `int8`, which plain safetensors have no place for, or the directory holds no readable model.
+        UserError: the directory holds no readable model.
     """
-    if quantisation not in _DTYPES:
-        raise UserError(
-            f"quantise: is {quantisation}, but the format transformers takes none or bf16; for {quantisation} export "
-            "to onnx, openvino or ctranslate2"
-        )
     read_config(model_directory)
     tensor_names(model_directory)
     destination.mkdir(parents=True, exist_ok=True)

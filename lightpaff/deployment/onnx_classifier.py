@@ -16,9 +16,8 @@ from transformers.masking_utils import eager_mask
 
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
-from lightpaff.models.architecture import CLASSES
 from lightpaff.models.encoder import logits_of
-from lightpaff.models.families import architecture_of, attention_of, head_of
+from lightpaff.models.families import attention_of, head_of
 from lightpaff.models.opening import finetuned_head, quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
 
@@ -61,8 +60,6 @@ class _Logits(nn.Module):
 
 def _open_classifier(path: Path) -> PreTrainedModel:
     config = read_config(path)
-    if CLASSES not in architecture_of(config).heads:
-        raise UserError(f"{path}: a {config.model_type} does not classify; export it to another format")
     head = head_of(config, finetuned_head(config))
     tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
     AttentionInterface.register(_ATTENTION, _fused_attention)

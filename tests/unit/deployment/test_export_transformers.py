@@ -24,7 +24,6 @@ from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_transformers import export_transformers
 from lightpaff.deployment.model_card import usage_example
 from lightpaff.deployment.tokenizer_writing import write_longest_text
-from lightpaff.errors import UserError
 from lightpaff.models.tokenizers import train_tokenizer
 from lightpaff.recipe_families import Family
 from lightpaff.recipe_sections import FromScratch
@@ -149,8 +148,3 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
         json.loads((tmp_path / folder / "model.safetensors.index.json").read_text()) for folder in ("export", "model")
     )
     assert index["metadata"]["total_size"] * 2 == before["metadata"]["total_size"]
-
-
-def test_int8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the format transformers takes none or bf16"):
-        export_transformers(tmp_path, tmp_path / "export", "int8")
