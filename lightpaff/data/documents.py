@@ -90,7 +90,7 @@ def _documents_of_txt(resolved: ResolvedSource) -> Iterator[tuple[int, str]]:
                 f"{source.path}: {key} chooses rows, and a txt file has none with document '{source.document}'; "
                 "leave one of the two out"
             )
-    lines = read_lines(resolved.location, "txt", source.path)
+    lines = read_lines(resolved.location, source.path)
     documents = _join_all(lines) if source.document == "file" else _join_up_to_blank_lines(lines)
     number = 0
     for number, text in itertools.islice(documents, source.limit):

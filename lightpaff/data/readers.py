@@ -75,19 +75,18 @@ def read_rows(file: str, format: Format | None, origin: str) -> Iterator[Numbere
         raise UserError(f"{origin}: holds no rows; give a file with data, or leave this source out")
 
 
-def read_lines(file: str, format: Format | None, origin: str) -> Iterator[tuple[int, str]]:
+def read_lines(file: str, origin: str) -> Iterator[tuple[int, str]]:
     """All lines of a txt file, blank ones too, with their line ends and their numbers, counted from 1.
 
     Put together, they are the file, but for a byte order mark.
 
     Args:
-        file, format, origin: as for `read_rows`.
+        file, origin: as for `read_rows`.
 
     Raises:
         UserError: as `read_rows`, but a file without lines has none.
     """
-    chosen, compression = resolve_format(file, format, origin)
-    assert chosen == "txt"
+    _, compression = resolve_format(file, "txt", origin)
     with _open_file(file, origin) as stored, _DECOMPRESSORS[compression](stored) as stream:
         yield from enumerate(_decode_lines(stream, origin), start=1)
 

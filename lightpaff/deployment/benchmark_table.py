@@ -9,7 +9,6 @@ from rich.text import Text
 from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
 from lightpaff.report import formats
-from lightpaff.report.markdown import render_table
 from lightpaff.report.online_tables import WRITTEN
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, keep_columns
 from lightpaff.runtimes import RUNTIMES, Runtime
@@ -56,13 +55,6 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
 
 def _writes(measurements: Sequence[Measurement]) -> bool:
     return any(row.written for row in measurements)
-
-
-def render_markdown(measurements: Sequence[Measurement]) -> str:
-    """The table as Markdown, with the machine that it was measured on."""
-    machine = measurements[0].machine
-    facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    return "\n\n".join(part for part in (render_table(build_table(measurements)), facts) if part) + "\n"
 
 
 def render_rich(measurements: Sequence[Measurement], with_intervals: bool = False) -> RichTable:

@@ -6,12 +6,12 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import contextlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightpaff.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from lightpaff.models.opening import quiet_transformers
 
 GGUF_ENDING = ".gguf"
 
@@ -32,9 +32,6 @@ def convert_gguf(file: Path, destination: Path, source: str) -> None:
     Raises:
         UserError: the file cannot be read, or its architecture is not one that is supported.
     """
-    # Imported here, so that who fetches another model need not wait for torch.
-    from lightpaff.models.opening import quiet_transformers
-
     # Its progress bar goes past transformers' settings.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         _check_architecture(file, source)
@@ -60,10 +57,7 @@ def _check_architecture(file: Path, source: str) -> None:
         raise UserError(f"{source}: holds the architecture {architecture}; take a GGUF file with one of {known}")
 
 
-def _read_gguf(file: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
+def _read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(**place)
     model = AutoModelForCausalLM.from_pretrained(

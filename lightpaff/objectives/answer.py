@@ -136,7 +136,7 @@ def prepare_rows(
     return cards
 
 
-def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Answering:
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> Answering:
     """A prepared split as an objective over windows."""
     return Answering(
         rows / f"{split}.arrow",

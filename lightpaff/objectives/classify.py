@@ -118,7 +118,7 @@ def prepare_rows(
     return cards
 
 
-def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Classification:
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> Classification:
     """A prepared split as an objective."""
     opened = TaskRows.open(rows / f"{split}.arrow")
     if task.objective == "regress":

@@ -250,7 +250,7 @@ def prepare_rows(
     return [cards[split] for split in SPLITS if split in cards]
 
 
-def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Objective:
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> Objective:
     """A prepared split: of `train` packed rows, of the others the windows that score every token once."""
     path = rows / f"{split}.arrow"
     if split == "train":

@@ -56,8 +56,8 @@ class TaskObjective(Protocol):
         """Check and tokenise all splits into the folder `result`; their data cards."""
         ...
 
-    def open_split(self, task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Objective:
-        """`train`, `validation` or `test` of a prepared task; the seed is that of the draws, if any."""
+    def open_split(self, task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> Objective:
+        """`train`, `validation` or `test` of a prepared task."""
         ...
 
     def for_validation(self, task: Task) -> Task:

@@ -121,7 +121,7 @@ def prepare_rows(
     return cards
 
 
-def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> Tagging:
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> Tagging:
     """A prepared split as an objective."""
     return Tagging(TaggedRows.open(rows / f"{split}.arrow"), read_labels(rows), vocabulary.padding_id)
 

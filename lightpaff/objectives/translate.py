@@ -68,8 +68,8 @@ def _read_pairs(path: Path) -> Iterator[tuple[str, str]]:
     return zip(table.stream("source"), table.stream("target"), strict=True)
 
 
-def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary, seed: int = 0) -> "Translation":
-    """A prepared split as an objective; nothing is drawn, so the seed is of no use."""
+def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> "Translation":
+    """A prepared split as an objective."""
     path = rows / f"{split}.arrow"
     return Translation(
         TokenTable(path),

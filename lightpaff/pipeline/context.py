@@ -115,9 +115,9 @@ def open_for_task(
     return context.open(path, data.head, data.number_of_classes, training, labels or None, seed)
 
 
-def task_objective(context: RunContext, task: Task, rows: Step, split: str, seed: int = 0) -> Objective:
+def task_objective(context: RunContext, task: Task, rows: Step, split: str) -> Objective:
     """A split of a prepared task as the objective of a training."""
-    return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, context.inputs.vocabulary, seed)
+    return TASK_OBJECTIVES[task.objective].open_split(task, rows.directory, split, context.inputs.vocabulary)
 
 
 def corpus_objective(context: RunContext, corpus: Step, seed: int | None = None) -> Objective:

@@ -306,7 +306,7 @@ def training_objective(
 ) -> Objective:
     """The training rows of a task; for a student in sequence-level distillation, with the teacher's own outputs."""
     if supervision is None or supervision.sequences is None:
-        return task_objective(context, task, rows, "train", seed)
+        return task_objective(context, task, rows, "train")
     assert task.sequence_distillation is not None
     return with_teacher_targets(context, task, rows, supervision.sequences, task.sequence_distillation.ratio, seed)
 
@@ -315,7 +315,7 @@ def with_teacher_targets(
     context: RunContext, task: Task, rows: Step, sequences: Step, ratio: float, seed: int = 0
 ) -> Objective:
     """The training rows of a task, the share `ratio` of them with what the teacher wrote in place of the gold text."""
-    data = task_objective(context, task, rows, "train", seed)
+    data = task_objective(context, task, rows, "train")
     assert isinstance(data, Translation)
     return data.with_teacher_targets(TokenTable(sequences.directory / TEACHER_TARGETS), ratio, seed)
 

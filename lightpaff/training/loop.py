@@ -248,12 +248,7 @@ class _Sums:
     """Sums over steps, kept on the device until somebody asks: no wait for the device in every step."""
 
     def __init__(self, running: dict[str, float], device: torch.device) -> None:
-        self._device = device
-        self._sums = torch.tensor(
-            [running.get(name, 0.0) for name in SUMS],
-            dtype=torch.float64,
-            device=None if device.type == "mps" else device,
-        )
+        self._sums = torch.tensor([running.get(name, 0.0) for name in SUMS], dtype=torch.float64, device=device)
 
     def add(self, sums: Tensor) -> None:
         self._sums += sums
