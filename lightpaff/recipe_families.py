@@ -4,11 +4,18 @@ Imports neither torch nor transformers, so that the command line answers at once
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lightpaff.runtimes import RUNTIMES, Format, Work, runtimes_for
 
 Family = Literal["encoder", "decoder", "encoder-decoder"]
+
+Encoder = Literal[
+    "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"
+]
+Decoder = Literal["gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"]
+EncoderDecoder = Literal["bart", "mbart", "marian", "m2m_100", "t5", "mt5"]
+"""Architectures, by their model_type in transformers."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +34,7 @@ class FamilyWords:
 
 
 FAMILIES: dict[Family, FamilyWords] = {
-    "encoder": FamilyWords(
-        ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "distilbert", "modernbert"),
-        "mlm",
-        ("classify", "regress", "tag", "answer"),
-        "classes",
-    ),
-    "decoder": FamilyWords(
-        ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt_neox"),
-        "clm",
-        ("clm",),
-        "next_tokens",
-    ),
-    "encoder-decoder": FamilyWords(
-        ("bart", "mbart", "marian", "m2m_100", "t5", "mt5"), "mssm", ("translate",), "target_tokens"
-    ),
+    "encoder": FamilyWords(get_args(Encoder), "mlm", ("classify", "regress", "tag", "answer"), "classes"),
+    "decoder": FamilyWords(get_args(Decoder), "clm", ("clm",), "next_tokens"),
+    "encoder-decoder": FamilyWords(get_args(EncoderDecoder), "mssm", ("translate",), "target_tokens"),
 }

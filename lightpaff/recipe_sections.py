@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from lightpaff.recipe_families import Decoder, Encoder, EncoderDecoder
 from lightpaff.recipe_sources import AnyCorpusSource, AnySource, Section, Source
 from lightpaff.recipe_training import Distillation, Training
 from lightpaff.runtimes import RUNTIMES, Format, Quantisation, runtime_of
@@ -72,30 +73,7 @@ class Shape(Section):
 class FromScratch(Section):
     """A teacher made here: random weights, and a tokenizer trained on the pre-training corpus."""
 
-    architecture: Literal[
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "mpnet",
-        "deberta-v2",
-        "electra",
-        "distilbert",
-        "modernbert",
-        "gpt2",
-        "llama",
-        "qwen2",
-        "qwen3",
-        "mistral",
-        "gemma3_text",
-        "gpt_neox",
-        "bart",
-        "mbart",
-        "marian",
-        "m2m_100",
-        "t5",
-        "mt5",
-    ] = "bert"
+    architecture: Literal[Encoder, Decoder, EncoderDecoder] = "bert"
     """By its model_type in transformers."""
     layers: Annotated[int, Field(gt=0)]
     """Of an encoder-decoder, the encoder's."""
