@@ -18,6 +18,8 @@ from lightpaff.evaluation.metrics import Floats, Integers
 from lightpaff.files import write_whole
 from lightpaff.recipe_sections import Metric
 
+_FEW_DOCUMENTS = 10
+"""Fewer are too few to be drawn whole."""
 LARGEST_EXPONENT = 115.0
 """Of a perplexity: 1e50 is as bad as any, and its powers, in the variance over seeds, are still numbers."""
 
@@ -30,11 +32,13 @@ class TokenLikelihoods:
         nll_N: float64, the sum of -log P over the scored tokens of each window, in nats.
         tokens_N: how many tokens are scored.
         words_N: how many words of the text these tokens make up.
+        documents_N: the number of the document that each window is of, in order; None where that was not kept.
     """
 
     nll_N: Floats
     tokens_N: Integers
     words_N: Integers
+    documents_N: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.nll_N)
@@ -58,10 +62,16 @@ class TokenLikelihoods:
         """Blocks of neighbouring windows: what is hard about one is hard about the next.
 
         Of N**(1/3) windows each, the order that balances the bias and the variance of a block bootstrap's variance
-        (Hall, Horowitz and Jing 1995).
+        (Hall, Horowitz and Jing 1995). Where there are ten documents or more, none is cut: each is of the block in
+        which it begins.
         """
-        blocks: Integers = np.arange(len(self)) // max(1, round(len(self) ** (1 / 3)))
-        return blocks
+        blocks_N: Integers = np.arange(len(self)) // max(1, round(len(self) ** (1 / 3)))
+        if self.documents_N is None:
+            return blocks_N
+        _, begins_D, document_N = np.unique(self.documents_N, return_index=True, return_inverse=True)
+        if len(begins_D) < _FEW_DOCUMENTS:
+            return blocks_N
+        return np.unique(blocks_N[begins_D][document_N], return_inverse=True)[1].astype(np.int64)
 
     def weighted_score(self, metric: Metric, weights_N: Floats) -> float:
         """`score` where each window comes as often as its weight says."""
@@ -83,6 +93,8 @@ def write_likelihoods(path: Path, likelihoods: TokenLikelihoods) -> None:
         "tokens_N": likelihoods.tokens_N.astype(np.int64),
         "words_N": likelihoods.words_N.astype(np.int64),
     }
+    if likelihoods.documents_N is not None:
+        arrays["documents_N"] = likelihoods.documents_N.astype(np.int64)
     write_whole(path, save(arrays))
 
 

@@ -151,6 +151,7 @@ class SlidingWindows:
         number_of_classes: V, the size of the vocabulary without padded rows.
 
     Attributes:
+        documents_N: the number of the document that each window is of.
         targets_N: the tokens that each window scores.
         words_N: float64, the words of each document shared out to its windows by the tokens they score: whole numbers,
             so that their sums are exact.
@@ -173,9 +174,9 @@ class SlidingWindows:
         self._documents, self._padding_id = documents, padding_id
         inputs_D = documents.lengths_N - 1
         windows_D = 1 + -(-np.maximum(inputs_D - width, 0) // stride)
-        self._document_N = np.repeat(np.arange(len(documents)), windows_D)
-        window_N = np.arange(len(self._document_N)) - np.repeat(np.cumsum(windows_D) - windows_D, windows_D)
-        inputs_N, words_N = inputs_D[self._document_N], words_D[self._document_N]
+        self.documents_N = np.repeat(np.arange(len(documents)), windows_D)
+        window_N = np.arange(len(self.documents_N)) - np.repeat(np.cumsum(windows_D) - windows_D, windows_D)
+        inputs_N, words_N = inputs_D[self.documents_N], words_D[self.documents_N]
         self._end_N = np.minimum(width + window_N * stride, inputs_N)
         self._start_N = np.maximum(self._end_N - width, 0)
         scored_before_N = np.where(window_N == 0, 0, width + (window_N - 1) * stride)
@@ -187,7 +188,7 @@ class SlidingWindows:
 
     def tokens(self, window: int) -> np.ndarray:
         """The inputs of a window and the last token that it scores: int32, one longer than its inputs."""
-        row = self._documents.tokens(int(self._document_N[window]))
+        row = self._documents.tokens(int(self.documents_N[window]))
         return row[self._start_N[window] : self._end_N[window] + 1]
 
     def batch(self, example_ids: np.ndarray, draw: int) -> Batch:
@@ -277,7 +278,8 @@ def answer(
     """The likelihood of every token of the split, once each, summed up a window, in float32."""
     assert isinstance(data, SlidingWindows)
     nll_N = ask_nll(answerer, data, _TOKENS_SCORED_TOGETHER, description, "windows")
-    write_likelihoods(_likelihoods_file(path), TokenLikelihoods(nll_N, data.targets_N.astype(np.int64), data.words_N))
+    likelihoods = TokenLikelihoods(nll_N, data.targets_N.astype(np.int64), data.words_N, data.documents_N)
+    write_likelihoods(_likelihoods_file(path), likelihoods)
 
 
 def read_outputs(path: Path, data: Objective) -> TokenLikelihoods:

@@ -112,7 +112,7 @@ def _quality_card(data: ReportData, headlines: list[_Headline]) -> Card | None:
     mean = average(share for _, share in known)
     detail = known[0][0].scores if len(known) == 1 else f"mean of {len(known)} tasks"
     value = metric.write_share(mean)
-    if any(_is_constant(data, found.task) for found in headlines):
+    if any(_is_constant(data, found.task, "teacher", "student") for found in headlines):
         return Card("one answer", f"for every row: {name} says nothing", detail, "bad")
     if metric.is_higher_better:
         kind: Kind = "good" if mean >= FAIR_SHARE else "neutral" if mean >= POOR_SHARE else "bad"
@@ -120,8 +120,8 @@ def _quality_card(data: ReportData, headlines: list[_Headline]) -> Card | None:
     return Card(value, f"{name} against the teacher's; lower is better", detail, "neutral" if mean > 1 else "good")
 
 
-def _is_constant(data: ReportData, task: TaskFacts) -> bool:
-    return any(model.is_constant for model in measured_models(data, task) if model.arm in ("teacher", "student"))
+def _is_constant(data: ReportData, task: TaskFacts, *arms: str) -> bool:
+    return any(model.is_constant for model in measured_models(data, task) if model.arm in arms)
 
 
 def _size_card(headlines: list[_Headline]) -> Card | None:
@@ -142,7 +142,12 @@ def _speed_card(headlines: list[_Headline]) -> Card | None:
 
 
 def _gain_card(data: ReportData) -> Card | None:
-    gains = [gain for task in data.tasks if (gain := find_comparison(data, task, "student", "control")) is not None]
+    gains = [
+        gain
+        for task in data.tasks
+        if (gain := find_comparison(data, task, "student", "control")) is not None
+        and not _is_constant(data, task, "student", "control")
+    ]
     if not gains:
         return None
     turned = [turn_gain(gain) for gain in gains]

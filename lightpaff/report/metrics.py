@@ -89,5 +89,6 @@ METRICS: dict[str, ShownMetric] = {
     "word_perplexity": ShownMetric("perplexity per word", "plain", is_higher_better=False),
     "perplexity": ShownMetric("perplexity per token", "plain", is_higher_better=False),
     "nll": ShownMetric("loss (nats)", "plain", is_higher_better=False),
+    "mse": ShownMetric("loss (mean squared error)", "plain", is_higher_better=False),
 }
-"""By the recipe's word for it. The loss occurs in validation points only."""
+"""By the recipe's word for it. The losses occur in validation points, and under noise, only."""

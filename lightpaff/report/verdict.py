@@ -247,8 +247,11 @@ def _compare_with_control(data: ReportData, task: TaskFacts, models: list[Measur
         return None
     if "control" not in arms:
         return Sentence("caution", "no control was trained, so whether distillation paid is not known.")
-    if any(model.is_constant for model in models if model.arm == "student"):
+    silent = {model.arm: model for model in models if model.is_constant}
+    if "student" in silent:
         return None
+    if "control" in silent:
+        return Sentence("bad", f"{tell_constant(['the control'], task.answer, _score(silent['control'], task))}.")
     gain = find_comparison(data, task, "student", "control")
     if gain is None:
         return Sentence("caution", "the student was not compared with the control row by row: see the scores.")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
@@ -10,6 +12,11 @@ from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
 from lightpaff.pipeline.workload import captured_tokens, flops_of, workload_of
 from lightpaff.study.cells import STAGES, lay_out
 from lightpaff.study.definition import TEACHER_TRAINING, Match, Study, own_budgets
+
+_ROUNDS: dict[Match, int] = {"steps": 1, "tokens": 1, "flops": 6, "time": 2}
+"""In which the steps of an arm are looked for: what one costs can change with their number, and times are measured."""
+_CLOSE = 0.02
+"""A share of the steps, within which two rounds have found the same."""
 
 Budgets = dict[str, dict[str, int]]
 """Steps by the arm and the section: of each stage, and `TEACHER_TRAINING`."""
@@ -33,33 +40,49 @@ def find_budgets(study: Study, directory: Path) -> Budgets:
     what one step of the arm costs. Times are measured. Teachers take the same number of steps, however few their rows.
 
     Raises:
-        UserError: an arm's teacher alone costs more than all that the reference arm spends.
+        UserError: an arm's teacher alone costs more than all that the reference arm spends, or no number of steps costs
+            as much.
     """
-    costs = {arm: _costs(study, arm, directory) for arm in study.arms}
-    reference = costs[study.reference_arm]
-    budgets: Budgets = {}
-    for arm, own in costs.items():
-        kept = own_budgets(study.arms[arm])
-        budgets[arm] = {
-            section: cost.steps if section in kept or section not in reference else _as_many(reference[section], cost)
-            for section, cost in own.items()
-        }
-        if scarce := [section for section, steps in budgets[arm].items() if steps < 1]:
+    reference = _costs(study, study.reference_arm, directory, None)
+    return {arm: _as_costly(study, arm, directory, reference) for arm in study.arms}
+
+
+def _as_costly(study: Study, arm: str, directory: Path, reference: dict[str, _Cost]) -> dict[str, int]:
+    """The steps of an arm. How its teacher is asked, and how often, can change with them: so that is looked up anew."""
+    goals = {section: cost.total for section, cost in reference.items() if section not in own_budgets(study.arms[arm])}
+    steps: dict[str, int] = {}
+    before: dict[str, _Cost] = {}
+    for _ in range(_ROUNDS[study.match]):
+        costs = _costs(study, arm, directory, steps or None)
+        if scarce := [own for own, cost in costs.items() if cost.steps == 1 and cost.total > goals.get(own, np.inf)]:
             raise UserError(
                 f"arm '{arm}' of the study {study.name}: asking its teacher alone costs more than '"
                 f"{study.reference_arm}' spends in {scarce[0]}; give the arm {scarce[0]}.training.steps, or the study "
                 "match: steps"
             )
-    return budgets
+        steps = {own: _as_many(goals.get(own, cost.total), cost, before.get(own)) for own, cost in costs.items()}
+        if before and all(abs(cost.steps - steps[own]) <= _CLOSE * steps[own] for own, cost in costs.items()):
+            return steps
+        before = costs
+    if study.match != "flops":
+        return steps
+    raise UserError(
+        f"arm '{arm}' of the study {study.name}: how its teacher is asked changes with its steps, so that none cost as "
+        f"much as '{study.reference_arm}' spends; give distillation.targets.kind under set, or match: steps"
+    )
 
 
-def _as_many(reference: _Cost, own: _Cost) -> int:
-    return round((reference.total - own.once) / own.a_step)
+def _as_many(goal: float, now: _Cost, before: _Cost | None) -> int:
+    """The steps that would cost so much, if each more costs what it does now, or did since before; one at least."""
+    a_step = now.a_step
+    if before is not None and before.steps != now.steps:
+        a_step = (now.total - before.total) / (now.steps - before.steps)
+    return max(now.steps + round((goal - now.total) / a_step), 1)
 
 
-def _costs(study: Study, arm: str, directory: Path) -> dict[str, _Cost]:
-    """By the section."""
-    cell = lay_out(study, arm, study.seeds[0], directory, None)
+def _costs(study: Study, arm: str, directory: Path, steps: dict[str, int] | None) -> dict[str, _Cost]:
+    """By the section, at so many steps; left out, the arm's own."""
+    cell = lay_out(study, arm, study.seeds[0], directory, steps)
     found = {STAGES[training.stage]: _cost(study.match, cell.context, training) for training in cell.trainings}
     for training in cell.graph.trainings:
         if not training.arm.is_small and training.task is not None:

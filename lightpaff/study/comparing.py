@@ -14,6 +14,7 @@ from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER
 from lightpaff.pipeline.build import TaskSteps, TrainingStep
 from lightpaff.pipeline.context import evaluation_splits, task_objective
+from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.environment import describe_environment
 from lightpaff.pipeline.graph import DoneStep, Step
 from lightpaff.pipeline.measuring_steps import read_latency
@@ -152,6 +153,8 @@ class StudyData:
     """What the intervals are over, by the task."""
     answers: dict[str, str]
     """What a row is given, by the task: a class, a text."""
+    warnings: dict[str, list[str]]
+    """Of the tasks' splits, such as rows that are in two of them."""
     rows: list[ArmRow]
     references: list[ReferenceRow]
     environment: dict[str, str]
@@ -200,6 +203,7 @@ def compare(
             steps.task.name: TASK_OBJECTIVES[steps.task.objective].answer_words(steps.task).one
             for steps in first.graph.tasks
         },
+        warnings={steps.task.name: read_warnings(steps.rows) for steps in first.graph.tasks},
         rows=rows,
         references=references,
         environment={

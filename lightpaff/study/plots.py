@@ -152,7 +152,8 @@ def plot_noise(data: StudyData, task: str) -> list[Chart]:
 
 
 def _draw_noise(data: StudyData, task: str, name: str, lines: list[NoiseLine]) -> Chart:
-    metric = METRICS.get(name, METRICS["nll"])
+    loss = "mse" if _rows_of(data, task)[0].metric in ("pearson", "spearman") else "nll"
+    metric = METRICS.get(name, METRICS[loss])
     with open_figure(5.2, 3.0) as figure:
         axes: Any = figure.subplots()
         for number, arm in enumerate(dict.fromkeys(line.arm for line in lines)):

@@ -31,7 +31,12 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
     is_sure = found.p < _SURE
     lead = "Yes" if low > 0 and is_sure else "No" if high < 0 and is_sure else "Not measurably"
     told = metric.tell_difference(found.value, found.low, found.high)
-    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, {_budget(data)}"]
+    if not low <= 0 <= high and not is_sure:
+        told += f" (p {_p_value(found.p)}, corrected for the number of arms)"
+    kind = _KINDS[lead]
+    if len(row.values) == 1 and is_sure:
+        lead, kind = f"With this one seed, {lead.lower()}", "neutral"
+    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, {_budget(row, baseline, data.match)}"]
     if row.share is not None and metric.is_higher_better:
         parts.append(f"it has {metric.write_share(row.share)} of the teacher's {metric.name}")
     elif row.share is not None:
@@ -42,21 +47,38 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
     if row.median_ms and row.teacher_median_ms:
         parts.append(f"and is {formats.times(row.teacher_median_ms / row.median_ms)} as fast in PyTorch")
     for export in data.exports:
-        if (export.arm, export.task) == (data.headline, task):
-            parts.append(f"as {export.name} {formats.times(export.faster)} as fast as its teacher in PyTorch")
-    return Sentence(_KINDS[lead], "; ".join(parts) + ".")
+        if (export.arm, export.task) == (data.headline, task) and export.verdict != "refused":
+            doubt = " (undecided: too few rows to check it)" if export.verdict == "undecided" else ""
+            parts.append(f"as {export.name}{doubt} {formats.times(export.faster)} as fast as its teacher in PyTorch")
+    return Sentence(kind, "; ".join(parts) + ".")
 
 
-def _budget(data: StudyData) -> str:
-    compared = [row.keys for row in data.rows if row.arm in (data.headline, data.baseline)]
-    if any(own_budgets(keys) for keys in compared):
+def _budget(row: ArmRow, baseline: ArmRow, match: str) -> str:
+    if own_budgets(row.keys) or own_budgets(baseline.keys):
         return "each with the budget that the study gives it"
-    return f"at equal {'floating point operations' if data.match == 'flops' else data.match}"
+    told = f"at equal {'floating point operations' if match == 'flops' else match}"
+    shared = [stage for stage in row.steps if stage in baseline.steps]
+    is_whole = len(shared) == len(row.steps) == len(baseline.steps)
+    return told if is_whole else f"{told} in {formats.joined(shared)} alone: one of them has another stage too"
 
 
 def _limits(data: StudyData) -> list[Sentence]:
     seeds = len(data.rows[0].values)
+    prefixes = {task: f"{task}: " if len(data.examples) > 1 else "" for task in data.examples}
     found = [
+        Sentence("bad", f"{prefixes[task]}{warning}.")
+        for task, warnings in data.warnings.items()
+        for warning in warnings
+    ]
+    if on_validation := sorted({row.task for row in data.rows if row.split == "validation"}):
+        found.append(
+            Sentence(
+                "caution",
+                f"{formats.joined(on_validation)}: reported on the validation set, which also chose the checkpoints: "
+                "expect less on new text.",
+            )
+        )
+    found += [
         Sentence("bad", f"{counts.task}: a linear model over word counts (TF-IDF) is as good as '{row.arm}' or better.")
         for counts in data.references
         for row in data.rows
@@ -92,10 +114,12 @@ def score_table(data: StudyData, task: str) -> Table:
             lines.append(Line([Cell(formats.arm_name(one.name)), score, *unknown], one.name))
     seeds = len(rows[0].values)
     means = "Of one seed" if seeds == 1 else f"Means over {seeds} seeds, with their standard deviation"
+    over = f"{data.examples[task]} of the {rows[0].split} set"
     caption = (
-        f"{means}; brackets are 95 % intervals over "
-        f"{data.examples[task]} and the seeds. p: that the difference is chance, corrected for the number of arms "
-        "(Holm). Gap closed: the share of the way from the baseline to the teacher."
+        f"{means}; brackets are 95 % intervals over {over}{'' if seeds == 1 else ' and the seeds'}. p: how often "
+        "chance alone would make so large a difference, corrected for the number of arms (Holm), which the brackets "
+        "are not. "
+        "Gap closed: the share of the way from the baseline to the teacher, where the teacher is shown to be better."
     )
     return drop_unknown_columns(Table(caption, columns, lines))
 
@@ -118,14 +142,16 @@ def _scores(row: ArmRow, colour: str) -> Line:
 
 def cost_table(data: StudyData, task: str) -> Table:
     """What each arm of a task is, and took; then the teacher's size and speed."""
-    columns = ["", "parameters", "latency", "steps", "compute, student", "compute, teacher", "training"]
+    columns = ["", "parameters", "latency", "steps", "compute, student", "compute, teacher", "time"]
     lines = [_costs(row, data.colour(row.arm)) for row in data.rows if row.task == task]
     for one in data.references:
         if one.task == task and one.parameters:
             cells = [formats.arm_name(one.name), formats.count(one.parameters), _latency(one.median_ms)]
             unknown = [UNKNOWN] * (len(columns) - len(cells))
             lines.append(Line([Cell(text) for text in (*cells, *unknown)], one.name))
-    return drop_unknown_columns(Table("Compute and time are of one seed.", columns, lines))
+    return drop_unknown_columns(
+        Table("Compute and time are of one seed, with what asking the teacher took.", columns, lines)
+    )
 
 
 def _costs(row: ArmRow, colour: str) -> Line:

@@ -1,5 +1,6 @@
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,40 @@ def test_two_thousand_windows_are_resampled_quickly() -> None:
 
 
 def test_they_are_written_and_read(tmp_path: Path) -> None:
-    windows, path = random_likelihoods(7), tmp_path / "test.safetensors"
+    windows, path = replace(random_likelihoods(7), documents_N=np.arange(7) // 2), tmp_path / "test.safetensors"
     write_likelihoods(path, windows)
     read = read_likelihoods(path)
-    for name in ("nll_N", "tokens_N", "words_N"):
+    for name in ("nll_N", "tokens_N", "words_N", "documents_N"):
         np.testing.assert_array_equal(getattr(read, name), getattr(windows, name))
     assert (str(read.nll_N.dtype), str(read.words_N.dtype)) == ("float64", "int64")
+
+
+def test_documents_are_drawn_whole_and_short_ones_with_their_neighbours() -> None:
+    windows = random_likelihoods(64)  # In blocks of 4.
+    assert windows.units_N.tolist() == [window // 4 for window in range(64)]
+    long = np.repeat(np.arange(16) * 3, [2, 6] * 8)  # Numbers with gaps: documents without a window.
+    units = {
+        document: set(replace(windows, documents_N=long).units_N[long == document].tolist()) for document in set(long)
+    }
+    assert all(len(own) == 1 for own in units.values())
+    assert len(set.union(*units.values())) == replace(windows, documents_N=long).units_N.max() + 1 == 8
+    short = replace(windows, documents_N=np.arange(64))
+    assert short.units_N.tolist() == windows.units_N.tolist()
+    assert replace(windows, documents_N=np.arange(64) // 32).units_N.tolist() == windows.units_N.tolist()
+
+
+def test_what_is_hard_about_a_document_is_in_the_interval() -> None:
+    """Documents of 20 windows differ, for two models that are equal over all documents."""
+    generator = np.random.default_rng(0)
+    tokens_N, documents_N = np.full(600, 60), np.arange(600) // 20
+    told = {"whole": 0, "cut": 0}
+    for _ in range(60):
+        first, second = (60 * (3 + 0.02 * generator.normal(size=30)[documents_N]) for _ in range(2))
+        for name, own in (("whole", documents_N), ("cut", None)):
+            sides = [TokenLikelihoods(nll_N, tokens_N, tokens_N, own) for nll_N in (first, second)]
+            told[name] += paired_difference("perplexity", *sides, resamples=200).p < 0.05
+    assert told["whole"] <= 8  # 5 % would be 3.
+    assert told["cut"] >= 12
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -283,6 +283,13 @@ def test_models_that_answer_one_class_are_not_praised(
     assert not [one for one in write_verdict(data) if "distillation paid" in one.text]
 
 
+def test_a_control_that_answers_one_class_shows_nothing(report_data: ReportData) -> None:
+    data = with_constant(report_data, "control")
+    assert write_verdict(data)[0].kind == "bad"
+    assert write_verdict(data)[0].text.startswith("The control gives every row the same class")
+    assert not [card for card in headline_cards(data) if "from distillation" in card.label]
+
+
 @pytest.mark.parametrize(("share", "kind"), [(0.98, "good"), (0.8, "neutral"), (0.3, "bad")])
 def test_a_fast_export_of_little_quality_is_not_praised(share: float, kind: str, exported_data: ReportData) -> None:
     exports = [replace(line, export=0.927 * share) for line in exported_data.exports]

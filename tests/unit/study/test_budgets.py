@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES
+from lightpaff.pipeline.workload import flops_of, workload_of
 from lightpaff.study import budgets
 from lightpaff.study.budgets import find_budgets
-from lightpaff.study.cells import lay_out
+from lightpaff.study.cells import STAGES, lay_out
 from lightpaff.study.definition import arm_recipe, own_budgets
 from tests.unit.study.made_studies import SILENT, study_of
 
@@ -38,8 +39,6 @@ def test_a_budget_may_stand_in_a_section(tiny_recipe: Any) -> None:
 
 
 def test_soft_targets_that_are_captured_once_cost_the_same_whatever_the_steps(tiny_recipe: Any) -> None:
-    from lightpaff.pipeline.workload import flops_of, workload_of
-
     tiny_recipe.set("fine_tuning.training", {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3})
     arms = {"none": SILENT, "whole": {}, "half": {"student.hidden_size": 16, "student.heads": 1}}
     tiny_recipe.set("student.initialisation", "random")
@@ -54,6 +53,32 @@ def test_soft_targets_that_are_captured_once_cost_the_same_whatever_the_steps(ti
     assert spent == pytest.approx(dict.fromkeys(arms, spent["whole"]), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("section", "training", "targets"),
+    [
+        ("fine_tuning", {"steps": 2}, {}),
+        ("pretraining", {"steps": 2}, {"targets": {"kind": "sampled"}}),
+    ],
+)
+def test_how_the_teacher_is_asked_is_looked_up_at_the_steps_that_were_found(
+    tiny_recipe: Any, section: str, training: dict[str, Any], targets: dict[str, Any]
+) -> None:
+    """With so few steps an epoch is not asked for as a whole: what asking once costs changes with them."""
+    tiny_recipe.set(f"{section}.training", {**training, "batch_size": 8, "learning_rate": 3e-3})
+    tiny_recipe.set(f"{section}.distillation", {"weight": 0.9, **targets})
+    tiny_recipe.set("student.initialisation", "random")
+    arms = {"none": SILENT, "whole": {}, "half": {"student.hidden_size": 16, "student.heads": 1}}
+    study = study_of(tiny_recipe, arms, reference="whole", match="flops")
+    found, spent = find_budgets(study, tiny_recipe.folder / "out"), {}
+    for arm in arms:
+        cell = lay_out(study, arm, 1, tiny_recipe.folder / "out", found[arm])
+        one = next(one for one in cell.trainings if STAGES[one.stage] == section)
+        workload = workload_of(cell.context, one)
+        flops = flops_of(cell.context, one, workload)
+        spent[arm] = flops.own + flops.teacher
+        assert abs(spent[arm] - spent.get("whole", spent[arm])) <= 2 * spent[arm] / workload.steps
+
+
 def test_a_teacher_that_costs_more_than_everything_is_refused(
     tiny_recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +88,9 @@ def test_a_teacher_that_costs_more_than_everything_is_refused(
     monkeypatch.setattr(
         budgets,
         "_cost",
-        lambda match, context, training: budgets._Cost(4, 1.0, 10.0 if training.asks_teacher != "never" else 0.0),
+        lambda match, context, training: budgets._Cost(
+            workload_of(context, training).steps, 1.0, 10.0 if training.asks_teacher != "never" else 0.0
+        ),
     )
     with pytest.raises(UserError, match=r"arm 'both' .*: asking its teacher alone costs more than 'none' spends in"):
         find_budgets(study, tiny_recipe.folder / "out")

@@ -50,6 +50,7 @@ def data_of(*rows: ArmRow, **changes: Any) -> StudyData:
         x=None,
         examples={"toy": "12 rows"},
         answers={"toy": "class"},
+        warnings={"toy": []},
         rows=list(rows),
         references=[ReferenceRow("teacher", "toy", "matthews", 0.8, (0.7, 0.9), 1000, 100.0)],
         environment={},
@@ -122,8 +123,51 @@ def test_numbers_of_plots_are_plain() -> None:
     assert "mathdefault" not in page
 
 
-def test_one_seed_is_no_mean() -> None:
-    assert score_table(data_of(arm_row("none", 0.5), arm_row("both", 0.6)), "toy").caption.startswith("Of one seed;")
+def test_one_seed_is_no_mean_and_no_yes() -> None:
+    data = data_of(arm_row("none", 0.5), arm_row("both", 0.6))
+    assert score_table(data, "toy").caption.startswith(
+        "Of one seed; brackets are 95 % intervals over 12 rows of the test set. p:"
+    )
+    assert answer(data)[0].kind == "neutral"
+    assert answer(data)[0].text.startswith("With this one seed, yes: 'both' against 'none' is +10.0 points")
+
+
+SEEDS = {1: 0.6, 2: 0.6, 3: 0.6}
+
+
+def test_several_seeds_are_in_the_intervals() -> None:
+    data = data_of(arm_row("none", 0.5, values=SEEDS), arm_row("both", 0.6, values=SEEDS))
+    assert "over 12 rows of the test set and the seeds. p:" in score_table(data, "toy").caption
+    assert (answer(data)[0].kind, answer(data)[0].text[:4]) == ("good", "Yes:")
+
+
+def test_why_an_interval_above_0_is_no_yes() -> None:
+    told = lead(values=SEEDS, minus_baseline=ComparedDifference(0.1, 0.01, 0.19, 0.07))
+    assert told.startswith("Not measurably: 'both' against 'none' is +10.0 points [+1.0, +19.0] (p 0.07, corrected for")
+
+
+def test_exports_are_praised_as_far_as_they_were_checked() -> None:
+    told = {}
+    for verdict in ("delivered", "undecided", "refused"):
+        exports = [ExportRow("both", "toy", "matthews", "onnx-int8", 0.1, verdict, 0.9, 1000, 9.0)]
+        told[verdict] = answer(data_of(arm_row("none", 0.5), arm_row("both", 0.6), exports=exports))[0].text
+    assert "; as onnx-int8 9.0× as fast" in told["delivered"]
+    assert "; as onnx-int8 (undecided: too few rows to check it) 9.0× as fast" in told["undecided"]
+    assert "onnx-int8" not in told["refused"]
+
+
+def test_what_the_rows_are_worth_is_told() -> None:
+    rows = arm_row("none", 0.5, split="validation"), arm_row("both", 0.6, split="validation")
+    texts = [one.text for one in answer(data_of(*rows, warnings={"toy": ["3 of 12 rows are training rows"]}))]
+    assert "3 of 12 rows are training rows." in texts
+    assert any(text.startswith("toy: reported on the validation set, which also chose") for text in texts)
+    assert not any("validation" in one.text for one in answer(data_of(arm_row("none", 0.5), arm_row("both", 0.6))))
+
+
+def test_budgets_are_equal_in_the_stages_that_both_have() -> None:
+    assert "at equal steps; " in lead()
+    steps = {"pretraining": 5, "fine_tuning": 5}
+    assert "at equal steps in fine_tuning alone: one of them has another stage too" in lead(steps=steps)
 
 
 def test_nothing_is_written_of_a_page_that_cannot_be_drawn(tmp_path: Any) -> None:
