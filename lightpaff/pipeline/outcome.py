@@ -220,34 +220,20 @@ def _rows(finished: Finished, steps: TaskSteps) -> Iterator[Row]:
             costs = {**_size(context, steps, arm, next(iter(own))), **_speed(latency, arm), "command": finished.command}
             for metric in steps.task.metric_names:
                 for seed, outputs in read.items():
-                    yield _row(arm.name, steps, split, metric, outputs, seed=seed, **costs)
+                    yield _row(arm.name, steps, split, metric, [outputs], seed=seed, **costs)
                 if len(read) > 1:
-                    yield _mean_row(arm.name, steps, split, metric, list(read.values()), **costs)
+                    yield _row(arm.name, steps, split, metric, list(read.values()), **costs)
         if steps.baseline is None:
             continue
         predictions = read_predictions(context, steps, steps.baseline, split)
         facts = finished.done[steps.baseline.fingerprint].facts
         for metric in steps.task.metric_names:
             costs = {"parameters": facts["parameters"], "runtime": "scikit-learn", "command": finished.command}
-            yield _row("tfidf", steps, split, metric, predictions, seed=None, **costs)
+            yield _row("tfidf", steps, split, metric, [predictions], **costs)
 
 
-def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, outputs: Outputs, **more: Any) -> Row:
-    interval = bootstrap_interval(metric, outputs)
-    return Row(
-        arm,
-        steps.task.name,
-        split,
-        metric,
-        value=outputs.score(metric),
-        interval=(interval.low, interval.high),
-        examples=len(outputs),
-        constant=outputs.is_constant,
-        **more,
-    )
-
-
-def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list[Outputs], **more: Any) -> Row:
+def _row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list[Outputs], **more: Any) -> Row:
+    """Of one seed's outputs, or of several: their mean."""
     values = [outputs.score(metric) for outputs in several]
     interval = bootstrap_interval(metric, several)
     return Row(
@@ -257,7 +243,7 @@ def _mean_row(arm: Any, steps: TaskSteps, split: str, metric: Any, several: list
         metric,
         value=statistics.fmean(values),
         interval=(interval.low, interval.high),
-        spread=statistics.stdev(values),
+        spread=statistics.stdev(values) if len(values) > 1 else None,
         examples=len(several[0]),
         constant=all(outputs.is_constant for outputs in several),
         **more,
