@@ -5,8 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import psutil
-
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
@@ -31,5 +29,9 @@ def highest_resident_bytes() -> int:
     Unlike getrusage's, not that of the process that started it.
     """
     status = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
-    return 1024 * int(found[1]) if found else int(psutil.Process().memory_info().rss)
+    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
+        return 1024 * int(found[1])
+    # Seldom needed; and its own megabytes would be measured too.
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

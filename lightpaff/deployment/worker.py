@@ -15,8 +15,6 @@ Imports torch and transformers only where the runtime is PyTorch. Shapes: B rows
 import ctypes
 import json
 import os
-import re
-import resource
 import signal
 import sys
 import time
@@ -29,13 +27,13 @@ import numpy as np
 
 from lightpaff.deployment.runner import ClassRunner, TextRunner, TokenRunner, open_runner
 from lightpaff.errors import UserError, one_line
+from lightpaff.memory import highest_resident_bytes
 from lightpaff.runtimes import Work
 
 Question = dict[str, Any]
 Run = Callable[[], int]
 """Runs the model once, and says how many tokens it wrote."""
 
-_PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -56,22 +54,13 @@ def serve(questions: Iterable[str], answers: TextIO) -> None:
                 assert prepare is not None, "load comes first"
                 answer = _time_run(prepare(question))
             else:
-                answer = {"peak_bytes": peak_bytes()}
+                answer = {"peak_bytes": highest_resident_bytes()}
         except UserError as error:
             answer = {"error": str(error)}
         # Whatever a runtime raises, the one who asks has to learn of it.
         except Exception as error:
             answer = {"error": f"{one_line(error)}; leave it out, or export it anew"}
         print(json.dumps(answer), file=answers, flush=True)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
-    status = Path("/proc/self/status")
-    if status.exists() and (found := _PEAK.search(status.read_text())):
-        return 1024 * int(found[1])
-    # Linux counts in this what was there before the process became Python: only for other systems, which say bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _load(question: Question) -> Callable[[Question], Run]:
