@@ -4,7 +4,7 @@
 JSON object a line:
 
     {"ask": "load", "directory", "runtime", "work", "quantisation", "threads"}  ->  {"load_seconds"}
-    {"ask": "run", "rows", "new_tokens", "beams", "length_penalty", "settle"}   ->  {"milliseconds", "tokens"}
+    {"ask": "run", "rows", "new_tokens", "beams", "length_penalty"}             ->  {"milliseconds", "tokens"}
     {"ask": "memory"}                                                           ->  {"peak_bytes"}
     {"ask": "quit"}                                                             ends it
     whatever fails                                                              ->  {"error"}
