@@ -25,7 +25,7 @@ from lightpaff.data.wheels import (
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
 from lightpaff.models.gguf import GGUF_ENDING, convert_gguf
-from lightpaff.models.weights import LFS_REMEDY, is_lfs_pointer
+from lightpaff.models.weights import LFS_REMEDY, WEIGHTS, WEIGHTS_INDEX, is_lfs_pointer, weight_files
 from lightpaff.recipe import fingerprint_of
 
 HUB_PREFIX = "hub:"
@@ -37,8 +37,6 @@ _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.spm")
 _HUB_FILES = ["*.safetensors", *_SMALL_FILES]
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_WEIGHTS = "model.safetensors"
-_SHARD_INDEX = "model.safetensors.index.json"
 _CONFIG = "config.json"
 _MODULES = "modules.json"
 _CONFIG_KEYS_OF_ORIGIN = ("_name_or_path", "transformers_version")
@@ -142,7 +140,7 @@ def _take_directory(source: str, downloads: Path) -> tuple[Path, str]:
     if local.is_dir():
         return local, str(local)
     if local.is_file():
-        raise UserError(f"{source}: is a file; name the directory with config.json and {_WEIGHTS}, or a .gguf file")
+        raise UserError(f"{source}: is a file; name the directory with config.json and {WEIGHTS}, or a .gguf file")
     match = _HUB_ID.fullmatch(source.removeprefix(HUB_PREFIX))
     if match is None:
         raise UserError(f"{source}: is neither an existing directory nor a Hub id; check the path, or write OWNER/NAME")
@@ -258,17 +256,16 @@ def _take_weights_sha256(folder: Path, source: str) -> str:
     for file in [file for pattern in _SMALL_FILES for file in sorted(folder.glob(pattern))]:
         if is_lfs_pointer(file):
             raise UserError(f"{source}: {file.name} is {LFS_REMEDY}")
-    if (folder / _WEIGHTS).is_file():
-        return sha256_of_file(folder / _WEIGHTS)
-    if (folder / _SHARD_INDEX).is_file():
-        shards = _list_shards(folder, source)
-        digests = sorted(sha256_of_file(folder / shard) for shard in shards)
+    if (folder / WEIGHTS).is_file():
+        return sha256_of_file(folder / WEIGHTS)
+    if (folder / WEIGHTS_INDEX).is_file():
+        digests = sorted(map(sha256_of_file, weight_files(folder, source)))
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
     remedy = "convert it with transformers' save_pretrained, which writes safetensors"
     pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
     if pickles:
         raise UserError(f"{source}: holds {pickles[0]}, a pickle, which can run code when it is loaded; {remedy}")
-    raise UserError(f"{source}: has no {_WEIGHTS}; if it has weights in another format, {remedy}")
+    raise UserError(f"{source}: has no {WEIGHTS}; if it has weights in another format, {remedy}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -281,16 +278,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: is not a JSON object (a {type(content).__name__}); {remedy}")
     return content
-
-
-def _list_shards(folder: Path, source: str) -> list[str]:
-    try:
-        shards = sorted(set(json.loads((folder / _SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: {_SHARD_INDEX} is broken ({one_line(error)}); get the model anew") from error
-    for shard in shards:
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise UserError(f"{source}: {_SHARD_INDEX} names '{shard}', not a safetensors file beside it")
-        if not (folder / shard).is_file():
-            raise UserError(f"{source}: {_SHARD_INDEX} names {shard}, which is missing; get the model anew")
-    return shards

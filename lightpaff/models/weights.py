@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lightpaff.errors import UserError
+from lightpaff.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -62,20 +62,30 @@ def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     return found
 
 
-def weight_files(path: Path) -> list[Path]:
+def weight_files(path: Path, source: str = "") -> list[Path]:
     """The safetensors file of a model directory, or its shards; as transformers, the whole file before an index.
+
+    Args:
+        path: the directory.
+        source: what to call it in messages; left out, by its path.
 
     Raises:
         UserError: there are none, or the index is broken.
     """
+    source = source or str(path)
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
     if not (path / WEIGHTS_INDEX).is_file():
-        raise UserError(f"{path}: holds no {WEIGHTS}; convert the model with save_pretrained")
+        raise UserError(f"{source}: holds no {WEIGHTS}; convert the model with save_pretrained")
     try:
-        shards = sorted(set(json.loads((path / WEIGHTS_INDEX).read_text())["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: its {WEIGHTS_INDEX} cannot be read ({error}); fetch or make it anew") from error
+        shards = sorted(set(json.loads((path / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: {WEIGHTS_INDEX} is broken ({one_line(error)}); get the model anew") from error
+    for shard in shards:
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise UserError(f"{source}: {WEIGHTS_INDEX} names '{shard}', not a safetensors file beside it")
+        if not (path / shard).is_file():
+            raise UserError(f"{source}: {WEIGHTS_INDEX} names {shard}, which is missing; get the model anew")
     return [path / shard for shard in shards]
 
 

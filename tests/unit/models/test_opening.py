@@ -312,7 +312,7 @@ def _make_the_config_nonsense(path: Path) -> None:
         (_make_the_config_nonsense, "is not a valid bert config"),
         (lambda path: (path / "model.safetensors").unlink(), "holds no model.safetensors"),
         (lambda path: (path / "model.safetensors").write_bytes(b""), "cannot be read"),
-        (_break_the_index, "cannot be read"),
+        (_break_the_index, "is broken"),
         (_cut_weights, "cannot be read"),
         (_promise_a_layer, r"lacks 16 tensors of a bert, such as bert\.encoder\.layer\.1"),
         (_widen, r"LayerNorm\.bias is 8 in its weights and 16 by its config\.json"),
