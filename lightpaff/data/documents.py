@@ -1,16 +1,13 @@
 """Documents of a source, verbatim: what language modelling reads, where cleaning would change what is predicted."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from lightpaff.data.cleaning import SURROGATE
 from lightpaff.data.readers import Format, read_lines, resolve_format
 from lightpaff.data.sources import HUB_PREFIX, ResolvedSource, iterate_rows
 from lightpaff.errors import UserError
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Lone surrogates, which JSON can spell, but no UTF-8 file and no tokenizer takes."""
 
 
 def iterate_documents(resolved: ResolvedSource, column: str) -> Iterator[tuple[int, str]]:
@@ -75,7 +72,7 @@ def _format_of(resolved: ResolvedSource) -> Format:
 
 def _row_texts(resolved: ResolvedSource, column: str) -> Iterator[tuple[int, str]]:
     for number, row in iterate_rows(resolved):
-        yield number, _SURROGATE.sub("", text_of(row, column, resolved.source.path, number))
+        yield number, SURROGATE.sub("", text_of(row, column, resolved.source.path, number))
 
 
 def _with_line_end(text: str) -> str:

@@ -4,7 +4,6 @@ Shapes: S tokens.
 """
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lightpaff.data.cleaning import plain_text
 from lightpaff.data.documents import text_of
 from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.token_table import TOKENS, in_batches, write_token_table
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 NO_TOKEN = -1
 """Where a token is in the context, if it is no part of it."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _QUESTIONS_TOGETHER = 200
 _COLUMNS = {
     "question": pa.int32(),
@@ -72,11 +71,6 @@ def read_questions(sources: list[ResolvedSource], task: Task, dropped: Counter[s
                 yield Question(text, context, _answers_of(row, task, context, f"{origin}, row {number}"))
             else:
                 dropped["empty text"] += 1
-
-
-def plain_text(text: str) -> str:
-    """The text with a character in the place of every half of one, so that places stay what they are."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def _answers_of(row: dict[str, Any], task: Task, context: str, place: str) -> list[Span]:

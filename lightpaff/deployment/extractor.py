@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from lightpaff.data.questions import context_spans, cut_question, cut_windows, plain_text
+from lightpaff.data.cleaning import plain_text
+from lightpaff.data.questions import context_spans, cut_question, cut_windows
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import pad_right, segments_of, softmax
 from lightpaff.deployment.runner import ClassRunner

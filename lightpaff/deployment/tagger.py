@@ -3,7 +3,6 @@
 Shapes: S tokens, V classes, W words of a text.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from lightpaff.data.cleaning import plain_text
 from lightpaff.data.words import Span, first_pieces, join_words, split_words
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import TextLogits, softmax
 from lightpaff.deployment.runner import ClassRunner
 from lightpaff.errors import UserError
 from lightpaff.evaluation.tags import entities_of, mark_entities
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Words = str | Sequence[str]
 """A text, or its words where they are cut already."""
@@ -139,9 +137,8 @@ def _tokens_before(whole: Encoding, spans: list[Span]) -> NDArray[np.int64]:
 
 def _cut(text: object, number: int) -> tuple[str, list[Span]]:
     if isinstance(text, str):
-        # One character for one, so that places stay what they are.
-        plain = _SURROGATE.sub("\ufffd", text)
+        plain = plain_text(text)
         return plain, split_words(plain)
     if isinstance(text, Sequence) and not isinstance(text, bytes) and all(isinstance(word, str) for word in text):
-        return join_words([_SURROGATE.sub("\ufffd", word) for word in text])
+        return join_words([plain_text(word) for word in text])
     raise UserError(f"texts: number {number} is {text!r}; give a string, or a list of words")

@@ -1,12 +1,9 @@
 """Texts as the models that were trained here read them: checked one by one, and cleaned as in training."""
 
-import re
 from collections.abc import Iterable, Sequence
 
-from lightpaff.data.cleaning import clean_text
+from lightpaff.data.cleaning import SURROGATE, clean_text
 from lightpaff.errors import UserError
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Pair = tuple[str, str]
 Texts = str | Pair | Sequence[str] | Sequence[Pair]
@@ -31,7 +28,7 @@ def read_prompts(prompts: str | Sequence[str]) -> list[str]:
     """
     found = _each(prompts)
     return [
-        _SURROGATE.sub("", _require_text(prompt, f"prompts: number {number}"))
+        SURROGATE.sub("", _require_text(prompt, f"prompts: number {number}"))
         for number, prompt in enumerate(found, start=1)
     ]
 

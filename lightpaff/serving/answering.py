@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightpaff.data.cleaning import SURROGATE
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import Classifier, Scorer
 from lightpaff.deployment.loading import load
@@ -90,7 +91,7 @@ def check_input(value: object, reads_pairs: bool, is_cleaned: bool, most_charact
             raise UserError(f"{place}: has {len(text):,} characters; {most_characters:,} are the most")
         if not text.strip() or (is_cleaned and all(unicodedata.category(letter) in _UNSEEN for letter in text)):
             raise UserError(f"{place}: is empty")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if SURROGATE.search(text):
             raise UserError(f"{place}: holds half of a character (a lone surrogate)")
     return (texts[0], texts[1]) if reads_pairs else texts[0]
 
