@@ -21,7 +21,7 @@ from lightpaff.data.draws import content_keys, generator
 from lightpaff.data.languages import first_decoder_token, first_written_token, source_prefix
 from lightpaff.data.split_warnings import warn_of_repeated
 from lightpaff.data.task_sources import SPLITS, TaskSources
-from lightpaff.data.text_pairs import TARGETS, WITHOUT_TARGET, TextPair, read_pairs, read_sources, write_pairs
+from lightpaff.data.text_pairs import TARGETS, WITHOUT_TARGET, read_pairs, read_sources, write_pairs
 from lightpaff.data.token_table import TOKENS, TokenTable, in_batches, write_token_table
 from lightpaff.errors import UserError
 from lightpaff.evaluation.generation import Search, generate, generation_settings
@@ -50,22 +50,10 @@ def prepare_rows(
     Raises:
         UserError: for rows that cannot be used, naming file and row, or a language that the tokenizer lacks.
     """
-    evaluated: set[tuple[str, str]] = set()
-    # The training rows come last: they are looked up among the others.
-    cards = {
-        split: _write_split(task, split, sources, evaluated, vocabulary, result, advance)
-        for split in reversed(SPLITS)
-        if sources.of(split)
-    }
-    texts = {split: _read_pairs(result / f"{split}.arrow") for split in SPLITS if split in cards}
-    train = texts.pop("train")
-    cards["train"]["warnings"] += warn_of_repeated(train, {split: list(rows) for split, rows in texts.items()})
-    return [cards[split] for split in SPLITS if split in cards]
-
-
-def _read_pairs(path: Path) -> Iterator[tuple[str, str]]:
-    table = TokenTable(path)
-    return zip(table.stream("source"), table.stream("target"), strict=True)
+    cards = [_write_split(task, split, sources, vocabulary, result, advance) for split in SPLITS if sources.of(split)]
+    opened = {card["split"]: TokenTable(result / f"{card['split']}.arrow") for card in cards}
+    _tell_repeated(cards[0], opened.pop("train"), opened)
+    return cards
 
 
 def open_split(task: Task, rows: Path, split: str, vocabulary: Vocabulary) -> "Translation":
@@ -311,20 +299,15 @@ def _write_split(
     task: Task,
     split: str,
     sources: TaskSources,
-    evaluated: set[tuple[str, str]],
     vocabulary: Vocabulary,
     result: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     own = sources.of(split)
     dropped: Counter[str] = Counter()
-    repeated: Counter[str] = Counter()
     pairs = read_pairs(own, task.columns, dropped, is_evaluated=split != "train")
-    compared = _count_repeated(pairs, evaluated, repeated) if split == "train" else _note(pairs, evaluated)
-    more = _count_repeated_sources(
-        read_sources(sources.unlabelled if split == "train" else [], task.columns, dropped), evaluated, repeated
-    )
-    facts = write_pairs(chain(compared, more), vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
+    more = read_sources(sources.unlabelled if split == "train" else [], task.columns, dropped)
+    facts = write_pairs(chain(pairs, more), vocabulary.tokenizer, task, result / f"{split}.arrow", advance)
     if not facts["rows"] - facts.get(WITHOUT_TARGET, 0):
         names = ", ".join(source.source.path for source in own)
         raise UserError(
@@ -332,29 +315,29 @@ def _write_split(
             f"'{task.columns.target}'; {dropped.total()} are empty: correct the file or set tasks.{task.name}.columns"
         )
     # Neither the task's name nor a path: other runs reuse this step under other names.
-    return {"split": split, "facts": {**facts, **repeated}, "dropped": dict(dropped), "warnings": []}
+    return {"split": split, "facts": facts, "dropped": dict(dropped), "warnings": []}
 
 
-def _note(pairs: Iterator[TextPair], evaluated: set[tuple[str, str]]) -> Iterator[TextPair]:
-    for pair in pairs:
-        evaluated.update((pair.source, text) for text in (pair.target, *pair.references))
-        yield pair
-
-
-def _count_repeated(
-    pairs: Iterator[TextPair], evaluated: set[tuple[str, str]], repeated: Counter[str]
-) -> Iterator[TextPair]:
-    for pair in pairs:
-        if (pair.source, pair.target) in evaluated:
+def _tell_repeated(card: dict[str, Any], train: TokenTable, evaluated: dict[str, TokenTable]) -> None:
+    """Say on the training rows' card how many are evaluated too: with their target, or as any of the references."""
+    pairs = {split: list(_evaluated_pairs(table)) for split, table in evaluated.items()}
+    known = {pair for rows in pairs.values() for row in rows for pair in row}
+    sources = {source for source, _ in known}
+    learnt: set[tuple[str, str]] = set()
+    repeated: Counter[str] = Counter()
+    for source, target in zip(train.stream("source"), train.stream("target"), strict=True):
+        if (source, target) in known:
+            learnt.add((source, target))
             repeated["also in validation or test"] += 1
-        yield pair
-
-
-def _count_repeated_sources(
-    pairs: Iterator[TextPair], evaluated: set[tuple[str, str]], repeated: Counter[str]
-) -> Iterator[TextPair]:
-    sources = {source for source, _ in evaluated}
-    for pair in pairs:
-        if pair.source in sources:
+        elif not target and source in sources:
             repeated["without a target, source in validation or test"] += 1
-        yield pair
+    card["facts"] |= repeated
+    # Of each row the pair that was learnt, if one was.
+    rows = {split: [next(filter(learnt.__contains__, row), row[0]) for row in rows] for split, rows in pairs.items()}
+    card["warnings"] += warn_of_repeated(learnt, rows)
+
+
+def _evaluated_pairs(table: TokenTable) -> Iterator[list[tuple[str, str]]]:
+    columns = (table.stream(name) for name in ("source", "target", "references"))
+    for source, target, references in zip(*columns, strict=True):
+        yield [(source, text) for text in (target, *references)]

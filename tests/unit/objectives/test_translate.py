@@ -154,6 +154,9 @@ def test_cards_count_what_is_dropped_cut_and_repeated(tmp_path: Path) -> None:
     assert cards[0]["facts"]["rows"] == 6
     assert cards[0]["facts"]["truncated"] == 1
     assert cards[0]["facts"]["also in validation or test"] == 1
+    # By its second reference.
+    [warning] = cards[0]["warnings"]
+    assert warning.startswith("1 of 1 test rows (100%) are training rows too")
     assert cards[0]["dropped"] == {"empty source or target": 1}
     assert "also in validation or test" not in cards[2]["facts"]
     assert sum(done) == 8
