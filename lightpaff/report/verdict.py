@@ -221,6 +221,8 @@ def _tell_quality(data: ReportData, task: TaskFacts, name: str) -> str:
     own, reference = online_score(data, task, name), online_score(data, task, "teacher")
     assert own is not None, "the fastest export has a score"
     told = f"has {metric.name} {metric.write(own)}"
+    if count_seeds(data, "student", task) > 1:
+        told += " with the seed that is best on the validation set"
     if reference is None or reference <= 0:
         return told
     share = own / reference
