@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightpaff.data.batch_order import sequential_batches
+from lightpaff.evaluation.likelihoods import LARGEST_EXPONENT
 from lightpaff.models.architecture import NEXT_TOKENS
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.answers import ask_logits
@@ -18,9 +19,6 @@ from lightpaff.objectives.table import WITH_FEW_CLASSES
 from lightpaff.recipe_sections import Task
 from lightpaff.training.device import Hardware
 from lightpaff.training.loss import distillation_loss
-
-_HIGHEST_EXPONENT = 700.0
-"""A float64 reaches no further; a model this bad is told by its loss."""
 
 _VALIDATION_DRAW = 2**31
 """A corruption that no epoch draws: the held-out text is masked in the same places every time."""
@@ -53,7 +51,7 @@ def validate_tokens(
     mean = float(nll) / count
     values = {"score": -mean, "loss": mean, "nll": mean}
     if data.head == NEXT_TOKENS:
-        values["perplexity"] = math.exp(min(mean, _HIGHEST_EXPONENT))
+        values["perplexity"] = math.exp(min(mean, LARGEST_EXPONENT))
     return values
 
 
