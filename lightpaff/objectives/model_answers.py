@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lightpaff.evaluation.generation import Search, generate
 from lightpaff.models.headed import HeadedModel
+from lightpaff.models.projection import project
 from lightpaff.objectives.batch import Batch
 
 _POSITIONS_AT_ONCE = 512
@@ -35,13 +36,13 @@ class ModelAnswers:
 
     @torch.inference_mode()
     def nll(self, batch: Batch) -> NDArray[np.float64]:
-        """The softmax is in float32; no more than 512 positions x V are in memory."""
+        """The logits are never rounded to bf16; no more than 512 positions x V are in memory."""
         batch = batch.to(self._device)
         features_PD = self._model.features(batch.inputs, batch.positions_P)
         parts = []
         for start in range(0, len(features_PD), _POSITIONS_AT_ONCE):
             chunk = slice(start, start + _POSITIONS_AT_ONCE)
-            logits_CV = functional.linear(features_PD[chunk], self._model.weight_VD, self._model.bias_V).float()
+            logits_CV = project(features_PD[chunk], self._model.weight_VD, self._model.bias_V)
             parts.append(functional.cross_entropy(logits_CV, batch.labels_P[chunk], reduction="none").double())
         nll_P: NDArray[np.float64] = torch.cat(parts).cpu().numpy()
         return nll_P

@@ -72,6 +72,17 @@ def test_predictions_do_not_depend_on_the_batch(data: Classification, model: Hea
     assert one_by_one.std(0).min() > 1e-3
 
 
+def test_likelihoods_are_of_logits_that_are_not_rounded(data: Classification, model: HeadedModel) -> None:
+    batch = data.batch(np.arange(EXAMPLES), draw=0)
+    answers = ModelAnswers(model, CPU)
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        found_P = answers.nll(batch)
+        logits_PV = model.logits(batch.inputs, batch.positions_P)
+    assert logits_PV.dtype == torch.float32
+    expected_P = torch.nn.functional.cross_entropy(logits_PV, batch.labels_P, reduction="none")
+    np.testing.assert_allclose(found_P, expected_P.numpy(), rtol=1e-6)
+
+
 def test_progress_is_told(data: Classification, model: HeadedModel) -> None:
     answers = ModelAnswers(model, CPU)
     shown = ask_logits(answers, data, 10_000, "predict")
