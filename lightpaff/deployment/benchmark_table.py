@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from lightpaff.deployment.measuring import Cell as Shape
 from lightpaff.deployment.measuring import Measurement, describe_cell
 from lightpaff.report import formats
+from lightpaff.report.console import terminal_table
 from lightpaff.report.online_tables import WRITTEN
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, keep_columns
 from lightpaff.runtimes import RUNTIMES, Runtime
@@ -48,7 +47,8 @@ def build_table(measurements: Sequence[Measurement], with_intervals: bool = True
             Cell(f"{rows[priced].cost_per_million:,.3g}" if priced in rows else UNKNOWN),
             Cell(formats.tokens(rows[priced].written) if priced in rows else UNKNOWN),
         ]
-        lines.append(Line(cells))
+        # In the reports' colours it is the teacher.
+        lines.append(Line(cells, arm="teacher" if name == one.baseline else None))
     table = Table(_caption(measurements, priced, with_intervals), columns, lines)
     return table if _writes(measurements) else keep_columns(table, columns[:-1])
 
@@ -59,25 +59,7 @@ def _writes(measurements: Sequence[Measurement]) -> bool:
 
 def render_rich(measurements: Sequence[Measurement], with_intervals: bool = False) -> RichTable:
     """The table for a terminal; the baseline's line is blue, the fastest of each column green."""
-    table = build_table(measurements, with_intervals)
-    baseline = measurements[0].baseline
-    fastest = _fastest(measurements)
-    shown = RichTable(caption=Text(table.caption), caption_justify="left", box=box.SIMPLE_HEAD)
-    for place, column in enumerate(table.columns):
-        shown.add_column(Text(column), justify="right" if place else "left", no_wrap=place > 0)
-    for line in table.lines:
-        name = line.cells[0].text
-        shown.add_row(
-            *(
-                Text.assemble(
-                    (cell.text, "bold green" if (name, column) in fastest else ""),
-                    (f"\n{cell.note}" if cell.note else "", "dim"),
-                )
-                for cell, column in zip(line.cells, table.columns, strict=True)
-            ),
-            style="blue" if name == baseline else "",
-        )
-    return shown
+    return terminal_table(build_table(measurements, with_intervals), best=_fastest(measurements))
 
 
 def _time(row: Measurement | None, with_intervals: bool) -> Cell:

@@ -1,5 +1,6 @@
 """The end of a run in the terminal: the table, the verdict and where the page is."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
             continue
         if console.width < _WIDE_ENOUGH:
             table = keep_columns(table, [METRICS[task.metric].name, *_COLUMNS_WHERE_NARROW])
-        console.print(_to_rich(table, f"{task.name}, {task.split} set"))
+        console.print(terminal_table(table, f"{task.name}, {task.split} set"))
         online = replace(keep_columns(online_table(data, task), SHORT_ONLINE_COLUMNS), caption="")
         if online.lines:
-            console.print(_to_rich(online, f"{task.name}, online"))
+            console.print(terminal_table(online, f"{task.name}, online"))
     for sentence in write_verdict(data):
         mark, style = _MARKS[sentence.kind]
         # Text, not markup: a task's name or an interval in brackets is not a style.
@@ -49,9 +50,16 @@ def print_summary(data: ReportData, console: Console, page: Path) -> None:
     console.print(Text(str(page)), soft_wrap=True)
 
 
-def _to_rich(table: Table, title: str) -> RichTable:
+def terminal_table(table: Table, title: str | None = None, best: Collection[tuple[str, str]] = ()) -> RichTable:
+    """A table for a terminal, its lines in the colours of their arms.
+
+    Args:
+        table: is not changed.
+        title: above it.
+        best: the cells to be green, each by the first text of its line and by its column.
+    """
     shown = RichTable(
-        title=Text(title),
+        title=Text(title) if title else None,
         title_justify="left",
         caption=Text(table.caption),
         caption_justify="left",
@@ -60,9 +68,10 @@ def _to_rich(table: Table, title: str) -> RichTable:
     for place, name in enumerate(table.columns):
         shown.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
     for line in table.lines:
-        style = _ARM_STYLES.get(line.arm or "", "")
+        styles = ["bold green" if (line.cells[0].text, column) in best else "" for column in table.columns]
+        cells = zip(line.cells, styles, strict=True)
         shown.add_row(
-            *(Text.assemble(cell.text, (f"\n{cell.note}" if cell.note else "", "dim")) for cell in line.cells),
-            style=style,
+            *(Text.assemble((cell.text, own), (f"\n{cell.note}" if cell.note else "", "dim")) for cell, own in cells),
+            style=_ARM_STYLES.get(line.arm or "", ""),
         )
     return shown
