@@ -53,10 +53,10 @@ def _processor() -> Iterator[Finding]:
         if flag in flags:
             yield Finding(flag, "yes", _INSTRUCTIONS[flag])
     if not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        yield Finding("int8", "no instructions", "int8 exports are smaller here, and hardly faster")
+        yield Finding("int8", "no instructions", "int8 exports are smaller here, and only a little faster than float32")
     ratio = _matrix_seconds(torch.float32) / _matrix_seconds(torch.bfloat16)
     used = f"training uses {fastest_precision('cpu')} by itself"
-    yield Finding("bf16 against float32", f"{ratio:.1f}x as fast, {_SIDE} x {_SIDE} products", used)
+    yield Finding("bf16 against float32", f"{ratio:.2g}x as fast, {_SIDE} x {_SIDE} products", used)
     if told := describe_busyness(busy_share()):
         yield Finding("just now", told, "measure again when it is idle")
 
