@@ -34,7 +34,7 @@ VERSIONS = {
     "baseline": 1,
     "latency": 2,
     "choose": 2,
-    "export": 5,
+    "export": 6,
     "check": 4,
     "online": 3,
     "noise": 2,

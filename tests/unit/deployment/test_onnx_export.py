@@ -20,7 +20,7 @@ from transformers import (
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.export_onnx import export_onnx, refusal
 from lightpaff.deployment.export_openvino import export_openvino
-from lightpaff.deployment.int8_graph import quantise_by_blocks, quantise_projections, quantise_tables
+from lightpaff.deployment.int8_graph import quantise_by_blocks, quantise_graph, quantise_projections, quantise_tables
 from lightpaff.deployment.onnx_runtime import OnnxClassRunner, OnnxTokenRunner
 from lightpaff.deployment.openvino_runtime import OpenVinoClassRunner
 from lightpaff.deployment.shape_building import make_tokenizer
@@ -119,6 +119,27 @@ def test_a_large_activation_does_not_spoil_the_others_in_8_bits(
     spoilt = export("spoilt", "int8")
     assert "MatMulNBits" not in [node.op_type for node in onnx.load(tmp_path / "spoilt" / "model.onnx").graph.node]
     assert np.abs(found - expected).mean() < 0.4 * np.abs(spoilt - expected).mean()
+
+
+def test_products_in_8_bits_do_not_saturate_on_any_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without VNNI, two products are added in 16 bits: 2 x 255 x 127 would not fit, 2 x 255 x 64 does."""
+    weight_KN = np.ones((64, 16), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["given", "weight"], ["found"], name="product")],
+        "one product",
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["M", 64])],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["M", 16])],
+        [numpy_helper.from_array(weight_KN, "weight")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "float.onnx")
+    monkeypatch.setattr("lightpaff.deployment.int8_graph.sensitive_products", lambda *given: set())
+    quantise_graph(tmp_path / "float.onnx", tmp_path / "int8.onnx", 10, None)
+    [weight] = [tensor for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(tensor.dims) == 2]
+    assert np.abs(numpy_helper.to_array(weight).astype(int)).max() == 64
+    session = InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    [found_MN] = session.run(None, {"given": np.ones((3, 64), dtype=np.float32)})
+    np.testing.assert_allclose(found_MN, 64, rtol=1e-3)
 
 
 def test_products_by_blocks_are_those_of_float32() -> None:
