@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lightpaff.errors import UserError
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
@@ -13,8 +11,9 @@ from lightpaff.pipeline.workload import captured_tokens, flops_of, workload_of
 from lightpaff.study.cells import STAGES, lay_out
 from lightpaff.study.definition import TEACHER_TRAINING, Match, Study, own_budgets
 
-_ROUNDS: dict[Match, int] = {"steps": 1, "tokens": 1, "flops": 6, "time": 2}
-"""In which the steps of an arm are looked for: what one costs can change with their number, and times are measured."""
+_ROUNDS: dict[Match, int] = {"steps": 1, "tokens": 1, "flops": 6, "time": 1}
+"""In which the steps of an arm are looked for: what they cost by the teacher can change with their number. Times are
+measured, and would never agree."""
 _CLOSE = 0.02
 """A share of the steps, within which two rounds have found the same."""
 
@@ -54,13 +53,15 @@ def _as_costly(study: Study, arm: str, directory: Path, reference: dict[str, _Co
     before: dict[str, _Cost] = {}
     for _ in range(_ROUNDS[study.match]):
         costs = _costs(study, arm, directory, steps or None)
-        if scarce := [own for own, cost in costs.items() if cost.steps == 1 and cost.total > goals.get(own, np.inf)]:
+        found = {own: _as_many(goals.get(own, cost.total), cost, before.get(own)) for own, cost in costs.items()}
+        is_only_round = _ROUNDS[study.match] == 1
+        if scarce := [own for own, number in found.items() if number < 1 and (is_only_round or costs[own].steps == 1)]:
             raise UserError(
                 f"arm '{arm}' of the study {study.name}: asking its teacher alone costs more than '"
                 f"{study.reference_arm}' spends in {scarce[0]}; give the arm {scarce[0]}.training.steps, or the study "
                 "match: steps"
             )
-        steps = {own: _as_many(goals.get(own, cost.total), cost, before.get(own)) for own, cost in costs.items()}
+        steps = {own: max(number, 1) for own, number in found.items()}
         if before and all(abs(cost.steps - steps[own]) <= _CLOSE * steps[own] for own, cost in costs.items()):
             return steps
         before = costs
@@ -73,11 +74,12 @@ def _as_costly(study: Study, arm: str, directory: Path, reference: dict[str, _Co
 
 
 def _as_many(goal: float, now: _Cost, before: _Cost | None) -> int:
-    """The steps that would cost so much, if each more costs what it does now, or did since before; one at least."""
-    a_step = now.a_step
+    """The steps that would cost so much, if each more costs what it does now, or did since before; below 1 where none
+    would."""
+    rise = 0.0
     if before is not None and before.steps != now.steps:
-        a_step = (now.total - before.total) / (now.steps - before.steps)
-    return max(now.steps + round((goal - now.total) / a_step), 1)
+        rise = (now.total - before.total) / (now.steps - before.steps)
+    return now.steps + round((goal - now.total) / (rise if rise > 0 else now.a_step))
 
 
 def _costs(study: Study, arm: str, directory: Path, steps: dict[str, int] | None) -> dict[str, _Cost]:
