@@ -89,12 +89,6 @@ def _init_std(hidden_size: int) -> float:
     return float(hidden_size**-0.5)
 
 
-def _resize_m2m_100(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
-    _resize_bart(config, teacher_config, shape)
-    # Whole layers are left out so that some of many can be removed later (Fan et al. 2020); a student has few.
-    config.encoder_layerdrop = config.decoder_layerdrop = 0.0
-
-
 def _resize_t5(config: PreTrainedConfig, teacher_config: PreTrainedConfig, shape: Shape) -> None:
     assert shape.hidden_size is not None
     assert shape.heads is not None
@@ -216,7 +210,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "m2m_100": replace(
         _BART,
         heads=_target_tokens(HeadLayout(_run_trunk_at_positions, "lm_head"), "model.decoder."),
-        before_resizing=_resize_m2m_100,
+        before_resizing=_resize_bart,
         scratch_settings=_m2m_100_settings,
     ),
     "t5": _T5,

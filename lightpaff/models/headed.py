@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lightpaff.models.projection import project
@@ -108,8 +110,10 @@ class HeadedModel(nn.Module):
             return self.features(inputs, positions_P), self.weight_VD, self.bias_V
         hidden_BSD = self.layout.pre_head(self.model, self.layout.trunk(self.model, inputs))
         projection = self._projection()
-        logits_T2 = project(hidden_BSD.flatten(0, 1), projection.weight, projection.bias)
-        logits_BS2 = logits_T2.view(*hidden_BSD.shape[:2], 2)
+        # Not by `project`, whose product on a GPU has no derivative: two outputs cost nothing.
+        with torch.autocast(hidden_BSD.device.type, enabled=False):
+            exact = torch.promote_types(hidden_BSD.dtype, torch.float32)
+            logits_BS2 = functional.linear(hidden_BSD.to(exact), projection.weight, projection.bias)
         return span_logits(logits_BS2, inputs["attention_mask"], self.classes), None, None
 
     def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:

@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
-from operator import eq
 from typing import Any
 
 import torch
@@ -203,6 +201,9 @@ class _Cut:
             for dimension, kept in enumerate(self._kept(module_name, parameter, tensor)):
                 if kept is not None:
                     tensor = tensor.index_select(dimension, kept)
+            if getattr(self.model.config, "scale_embedding", False) and module_name.endswith("embed_positions"):
+                # Tokens are multiplied by the root of the hidden size, which is now the student's.
+                tensor = tensor * (len(self.hidden_D) / _hidden_size(self.model.config)) ** 0.5
             found[name] = tensor.contiguous()
         return found
 
@@ -244,7 +245,7 @@ def _is(pattern: str, name: str) -> bool:
 def _sibling(name: str, takers: dict[str, Tensor]) -> str:
     """The module, among those that take heads or units, with the longest common beginning: that of the same layer."""
     path = name.split(".")
-    return max(takers, key=lambda other: sum(1 for _ in takewhile(partial(eq, True), map(eq, path, other.split(".")))))
+    return max(takers, key=lambda other: [part == own for part, own in zip(other.split("."), path, strict=False)])
 
 
 def _most(activity: Tensor, count: int) -> Tensor:

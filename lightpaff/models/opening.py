@@ -87,8 +87,23 @@ def open_headed(
             f"{path}: holds {len(unforeseen)} tensors that its config.json does not foresee, such as {unforeseen[0]}: "
             "without them it is another model; correct config.json, or take a model of a plain architecture"
         )
+    _freeze_what_nobody_reads(model)
     model.to(device)
     return split_model(model, head, classes)
+
+
+def _freeze_what_nobody_reads(model: PreTrainedModel) -> None:
+    """What is never stored is never trained (Marian's sinusoids, which from_pretrained forgets to freeze). Nor is what
+    another parameter stands for, whose gradient ranks would wait for: the bias of a head whose output layer has one of
+    its own, and the embeddings that an encoder-decoder's sides share, where both have others."""
+    tensors = dict(model.named_parameters())
+    ours = [name for name in tensors if name.endswith(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"))]
+    replaced = [name.replace(".decoder.bias", ".bias") for name in tensors if name.endswith(".decoder.bias")]
+    shared = [name for name in tensors if name.endswith("shared.weight")] if len(ours) == 2 else []
+    projection = getattr(model.get_output_embeddings(), "weight", None)
+    for name in {*(model._keys_to_ignore_on_save or ()), *replaced, *shared} & tensors.keys():
+        if tensors[name] is not projection:
+            tensors[name].requires_grad_(False)
 
 
 def _take_bias_of_another_name(model: PreTrainedModel, missing: set[str]) -> None:
@@ -180,13 +195,13 @@ def configure_head(config: PreTrainedConfig, head: str, classes: int, labels: li
 
 
 def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
-    """Set every dropout probability of the config, and leave no whole layer out by chance; None leaves them."""
-    if dropout is None:
-        return
-    also = {"cls_dropout": dropout, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
-    own = {name: value for name, value in also.items() if hasattr(config, name)}
-    for name, value in {**dict.fromkeys(architecture_of(config).dropouts, dropout), **own}.items():
-        setattr(config, name, value)
+    """Set every dropout probability of the config; None leaves them. Whole layers are not left out by chance in any
+    case: ranks would wait for the gradients of each other's."""
+    values: dict[str, float] = {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+    if dropout is not None:
+        values |= {"cls_dropout": dropout, **dict.fromkeys(architecture_of(config).dropouts, dropout)}
+    for name in values.keys() & {*config.to_dict(), *architecture_of(config).dropouts}:
+        setattr(config, name, values[name])
 
 
 @contextlib.contextmanager

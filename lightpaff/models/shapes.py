@@ -196,16 +196,13 @@ def _settings_of(sizes: Shape, names: SizeNames, teacher_config: PreTrainedConfi
     """What a config says; where the teacher's decoder has other heads or units than its encoder, in its proportion."""
     settings = {}
     for field, called in vars(names).items():
-        for name in called:
-            size, first, own = (
-                getattr(sizes, field),
-                *(getattr(teacher_config, one, 1) or 1 for one in (called[0], name)),
-            )
-            settings[name], rest = divmod(size * own, first)
+        size, theirs = getattr(sizes, field), [getattr(teacher_config, name, 1) or 1 for name in called]
+        for name, own in zip(called, theirs, strict=True):
+            settings[name], rest = divmod(size * own, theirs[0])
             if rest:
                 raise UserError(
-                    f"student.{field} is {size} ({called[0]}), and the teacher has {first} there and {own} for {name}: "
-                    "take a size in which that proportion is a whole number"
+                    f"student.{field} is {size} ({called[0]}), and the teacher has {theirs[0]} there and {own} for "
+                    f"{name}: take a size in which that proportion is a whole number"
                 )
     return settings
 

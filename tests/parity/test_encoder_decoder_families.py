@@ -17,6 +17,7 @@ from lightpaff.models.architecture import TARGET_TOKENS
 from lightpaff.models.building import build_model
 from lightpaff.models.encoder_decoder import ARCHITECTURES
 from lightpaff.models.headed import HeadedModel
+from lightpaff.models.opening import open_headed
 from lightpaff.recipe_sections import FromScratch, Shape
 
 VOCABULARY = 61
@@ -195,6 +196,25 @@ def test_an_untied_t5_is_not_scaled(architecture: str, tmp_path: Path) -> None:
     hidden_PD = split(model).features(inputs, positions_P)
     expected_PV = model(**inputs).logits.flatten(0, 1)[positions_P]
     torch.testing.assert_close(hidden_PD @ model.lm_head.weight.T, expected_PV, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("architecture", ["bart", "mbart", "marian", "m2m_100", "t5"])
+def test_all_that_is_trained_is_read_and_stored(architecture: str, is_tied: bool, tmp_path: Path) -> None:
+    """Ranks wait for the gradient of every parameter, and what is not stored must stay as it was."""
+    make_model(architecture, tie_word_embeddings=is_tied).save_pretrained(tmp_path / "before")
+    headed = open_headed(tmp_path / "before", "target_tokens", VOCABULARY, device="cpu", attention="eager")
+    inputs, _, positions_P, _ = make_fragments()
+    headed.logits(inputs, positions_P).log_softmax(1)[:, 0].sum().backward()
+    trained = [(name, tensor) for name, tensor in headed.named_parameters() if tensor.requires_grad]
+    assert [name for name, tensor in trained if tensor.grad is None] == []
+    with torch.no_grad():
+        for _, tensor in trained:
+            tensor.add_(0.01 * tensor.grad)
+        expected_PV = headed.logits(inputs, positions_P)
+        headed.model.save_pretrained(tmp_path / "after")
+        found = open_headed(tmp_path / "after", "target_tokens", VOCABULARY, device="cpu", attention="eager")
+        torch.testing.assert_close(found.logits(inputs, positions_P), expected_PV)
 
 
 @pytest.mark.parametrize("architecture", ["bart", "mbart", "marian"])

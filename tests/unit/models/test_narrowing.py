@@ -3,6 +3,7 @@
 Shapes: H heads, D hidden, U feed-forward units, V tokens.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,26 @@ def test_without_its_dead_units_a_model_says_the_same(architecture: str, tmp_pat
         found, expected = student(**inputs).logits, teacher(**inputs).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in teacher.parameters())
+
+
+def test_positions_keep_their_size_beside_tokens_that_are_scaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mBART multiplies its tokens by the root of the hidden size, which is smaller in the student."""
+    config = make_config("mbart")
+    config.scale_embedding = True
+    monkeypatch.setattr(f"{__name__}.make_config", lambda architecture: copy.deepcopy(config))
+    teacher = build("mbart")
+    student = cut("mbart", teacher, tmp_path / "teacher", hidden_size=HIDDEN // 2)
+    ids_BS = torch.arange(5, 14)[None]
+    sizes = []
+    for model in (teacher, student):
+        encoder = model.get_encoder()
+        whole = encoder.embed_tokens(ids_BS) + encoder.embed_positions(ids_BS)
+        sizes.append((whole / encoder.embed_tokens(ids_BS)).detach())
+    weight_VD, cut_VD = (model.get_input_embeddings().weight for model in (teacher, student))
+    kept = [int((weight_VD[: len(cut_VD)] == column[:, None]).all(0).nonzero()) for column in cut_VD.T]
+    torch.testing.assert_close(sizes[1], sizes[0][..., kept])
 
 
 @pytest.mark.parametrize("architecture", WIDTHS)

@@ -96,6 +96,19 @@ def test_an_untied_head_has_its_bias_by_either_name(architecture: str, name: str
     assert torch.equal(opened.bias_V.detach(), bias_V)
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("architecture", encoder.ARCHITECTURES)
+def test_all_that_is_trained_to_predict_tokens_is_read(architecture: str, is_tied: bool, tmp_path: Path) -> None:
+    """Ranks wait for the gradient of every parameter."""
+    model = save_model(tmp_path, architecture, MASKED_TOKENS, tie_word_embeddings=is_tied)
+    opened = open_headed(tmp_path, MASKED_TOKENS, model.config.vocab_size, device="cpu", attention="eager")
+    ids_BS = torch.randint(5, VOCABULARY - 5, (2, 6))
+    inputs = {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)}
+    opened.logits(inputs, torch.arange(12)).log_softmax(1)[:, 0].sum().backward()
+    unread = [name for name, tensor in opened.named_parameters() if tensor.requires_grad and tensor.grad is None]
+    assert unread == []
+
+
 def test_a_tagger_that_was_saved_with_a_pooler_is_one(tmp_path: Path) -> None:
     save_model(tmp_path, "bert", TOKEN_CLASSES)
     tensors = load_file(tmp_path / WEIGHTS)
@@ -107,13 +120,14 @@ def test_a_tagger_that_was_saved_with_a_pooler_is_one(tmp_path: Path) -> None:
     assert lacks_head(tmp_path, TOKEN_CLASSES)
 
 
-def test_without_dropout_no_layer_is_left_out() -> None:
+@pytest.mark.parametrize("dropout", [None, 0.1])
+def test_no_whole_layer_is_left_out_by_chance(dropout: float | None) -> None:
     config = make_config("bart")
     config.encoder_layerdrop = config.decoder_layerdrop = 0.2
-    set_dropout(config, None)
-    assert config.encoder_layerdrop == 0.2
-    set_dropout(config, 0.1)
+    before = config.dropout
+    set_dropout(config, dropout)
     assert (config.encoder_layerdrop, config.decoder_layerdrop) == (0.0, 0.0)
+    assert config.dropout == (before if dropout is None else dropout)
 
 
 def test_sharded_weights_are_read_through_their_index(tmp_path: Path) -> None:
