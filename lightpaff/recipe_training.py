@@ -76,7 +76,8 @@ class Training(Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Examples an optimiser step, over accumulation and ranks."""
     micro_batch_tokens: Annotated[int, Field(gt=0)] = 8192
-    """The most tokens, padding included, that go through the model at once: lower it when memory runs out.
+    """The most tokens, padding included, that go through the model at once: lower it when memory runs out. Sources and
+    targets of an encoder-decoder are padded apart, and may be up to twice that together.
     The result does not depend on it, but for rounding and the draws of dropout; a run keeps the one it began with."""
     activation_checkpointing: bool = False
     """Keep only what goes in and out of each layer, and compute the rest again for the gradients: less memory for a

@@ -103,6 +103,8 @@ def load(inputs: StepInputs, steps: range, hardware: Hardware) -> DataLoader[Ste
         prefetch_factor=_STEPS_AHEAD,
         pin_memory=True,
         worker_init_fn=_leave_stopping_to_the_loop,
+        # Memory-mapped tables cannot be sent to another process, as from Python 3.14 on they would be.
+        multiprocessing_context="fork",
     )
 
 
