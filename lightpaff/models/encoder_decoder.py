@@ -126,11 +126,6 @@ def _marian_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBa
     }
 
 
-def _m2m_100_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    settings = _bart_settings(from_scratch, tokenizer)
-    return {**settings, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
-
-
 def _one_vocabulary(config: PreTrainedConfig) -> str:
     """Marian's two sides may have vocabularies of their own; one of transformers' two keys for that is enough."""
     if config.share_encoder_decoder_embeddings:
@@ -211,7 +206,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _BART,
         heads=_target_tokens(HeadLayout(_run_trunk_at_positions, "lm_head"), "model.decoder."),
         before_resizing=_resize_bart,
-        scratch_settings=_m2m_100_settings,
+        scratch_settings=_bart_settings,
     ),
     "t5": _T5,
     "mt5": replace(

@@ -121,18 +121,22 @@ def test_a_large_activation_does_not_spoil_the_others_in_8_bits(
     assert np.abs(found - expected).mean() < 0.4 * np.abs(spoilt - expected).mean()
 
 
-def test_products_in_8_bits_do_not_saturate_on_any_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without VNNI, two products are added in 16 bits: 2 x 255 x 127 would not fit, 2 x 255 x 64 does."""
-    weight_KN = np.ones((64, 16), dtype=np.float32)
+def one_product(weight_KN: np.ndarray) -> onnx.ModelProto:
+    inputs, outputs = weight_KN.shape
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["given", "weight"], ["found"], name="product")],
         "one product",
-        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["M", 64])],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["M", 16])],
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["M", inputs])],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["M", outputs])],
         [numpy_helper.from_array(weight_KN, "weight")],
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "float.onnx")
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_products_in_8_bits_do_not_saturate_on_any_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without VNNI, two products are added in 16 bits: 2 x 255 x 127 would not fit, 2 x 255 x 64 does."""
+    onnx.save(one_product(np.ones((64, 16), dtype=np.float32)), tmp_path / "float.onnx")
     monkeypatch.setattr("lightpaff.deployment.int8_graph.sensitive_products", lambda *given: set())
     quantise_graph(tmp_path / "float.onnx", tmp_path / "int8.onnx", 10, None)
     [weight] = [tensor for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(tensor.dims) == 2]
@@ -146,18 +150,8 @@ def test_products_by_blocks_are_those_of_float32() -> None:
     random = np.random.default_rng(0)
     weight_KN = random.standard_normal((41, 5), dtype=np.float32)
     weight_KN[:, 2] = 0
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["given", "weight"], ["found"], name="product")],
-        "one product",
-        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["M", 41])],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["M", 5])],
-        [numpy_helper.from_array(weight_KN, "weight")],
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    )
+    model = one_product(weight_KN)
     quantise_by_blocks(model, {"product"})
-    model.ir_version = 10
     given_MK = random.standard_normal((7, 41), dtype=np.float32)
     given_MK[3, 40] = 500
     [found_MN] = InferenceSession(model.SerializeToString()).run(None, {"given": given_MK})
