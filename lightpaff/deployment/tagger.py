@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from lightpaff.data.cleaning import plain_text
+from lightpaff.data.cleaning import clean_text, plain_text
 from lightpaff.data.words import Span, first_pieces, join_words, split_words
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import TextLogits, softmax
@@ -86,8 +86,9 @@ _Word = tuple[Span, NDArray[np.float64]]
 
 
 class _Reading:
-    """A text that is read part by part. Each part begins with a word and is cut into tokens by itself, as far as the
-    model may read it: a text takes no more than a few times the work of cutting it once.
+    """A text that is read part by part, as in training: its words cleaned, one space between two of them. Each part
+    begins with a word and is cut into tokens by itself, as far as the model may read it: a text takes no more than a
+    few times the work of cutting it once.
 
     Args:
         text: as it was given.
@@ -97,6 +98,7 @@ class _Reading:
 
     def __init__(self, text: str, spans: list[Span], most_tokens: int) -> None:
         self.text, self._spans, self._most_tokens = text, spans, most_tokens
+        self._read, self._places = join_words([clean_text(text[start:end]) for start, end in spans])
         self.words: list[_Word] = []
         self._first, self._last = 0, len(spans)
         self._tokens_before_W: NDArray[np.int64] | None = None
@@ -109,13 +111,13 @@ class _Reading:
     @property
     def part(self) -> str:
         """What is to be read next."""
-        end = self._spans[self._last][0] if self._last < len(self._spans) else len(self.text)
-        return self.text[self._spans[self._first][0] : end]
+        end = self._places[self._last][0] if self._last < len(self._places) else len(self._read)
+        return self._read[self._places[self._first][0] : end]
 
     def read(self, encoding: Encoding, logits_SV: NDArray[np.float32]) -> None:
         """Take what the model gives for that part, and go on."""
-        spans = self._spans[self._first : self._last]
-        shifted = [(start - spans[0][0], end - spans[0][0]) for start, end in spans]
+        spans, places = self._spans[self._first : self._last], self._places[self._first : self._last]
+        shifted = [(start - places[0][0], end - places[0][0]) for start, end in places]
         if self._tokens_before_W is None:
             self._tokens_before_W = _tokens_before(encoding, shifted)
         starts = first_pieces(encoding.offsets, shifted)

@@ -156,7 +156,12 @@ def capture_task(
         data=open_data,
         ids=lambda data: seen_ids(data, np.arange(len(data.lengths_N)), training, seeds, None),
         open_teacher=lambda: open_for_task(context, task, rows, teacher.path, None, 0),
-        meaning={"objective": task.objective, "task": task.model_dump(exclude=NOT_OF_THE_ROWS)},
+        meaning={
+            "objective": task.objective,
+            "task": task.model_dump(exclude=NOT_OF_THE_ROWS),
+            # Pairs are found by them too.
+            "segments": context.inputs.vocabulary.has_segments,
+        },
         # With a whole epoch every row is seen, and the captured answers serve any budget.
         needs="every row" if is_whole else _what_is_seen(training, seeds),
         draws=1,

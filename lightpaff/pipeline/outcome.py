@@ -138,6 +138,8 @@ def _summary(finished: Finished) -> dict[str, str]:
         ),
         "distillation in fine-tuning": _describe_distillation(recipe.fine_tuning.distillation),
     }
+    for task, fetched in context.inputs.task_teachers.items():
+        facts[f"teacher of {task}"] = f"{fetched.origin}, {_describe(context.inputs.task_teacher_configs[task])}"
     if recipe.control:
         facts["control"] = "the same student, labelled rows and steps, with λ = 0 in both stages"
     for name, overrides in recipe.arms.items():

@@ -16,7 +16,15 @@ from lightpaff.pipeline.context import RunContext
 from lightpaff.pipeline.delivery import ExportPlan
 from lightpaff.pipeline.graph import Step
 from lightpaff.pipeline.probe import measure_asking, measure_tokens_per_second
-from lightpaff.pipeline.workload import Workload, captured_tokens, config_of, flops_of, head_of, workload_of
+from lightpaff.pipeline.workload import (
+    Workload,
+    captured_tokens,
+    config_of,
+    flops_of,
+    head_of,
+    teacher_config_of,
+    workload_of,
+)
 from lightpaff.report.formats import rough_duration
 from lightpaff.targets.encodings import Encoding
 
@@ -208,7 +216,7 @@ def _teacher_bytes(context: RunContext, training: TrainingStep) -> float:
     if training.asks_teacher != "live":
         return 0.0
     head, classes = head_of(context, training)
-    return _BYTES_A_WEIGHT * count_parameters(context.inputs.teacher_config, head, classes).total
+    return _BYTES_A_WEIGHT * count_parameters(teacher_config_of(context, training), head, classes).total
 
 
 def _size_table(plan: Plan) -> Table:

@@ -1,6 +1,7 @@
 """How fast this machine trains, from a few optimiser steps on the run's own data: speed does not depend on weights."""
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from lightpaff.models.opening import split_model
 from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext
-from lightpaff.pipeline.workload import data_of
+from lightpaff.pipeline.workload import config_of, data_of, teacher_config_of
 from lightpaff.recipe_training import Distillation
 from lightpaff.targets.capture import encoded
 from lightpaff.targets.encodings import Encoding
@@ -28,10 +29,10 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
     settings = training.training
     data, examples = _some_examples(context, training)
     batch = data.batch(examples, draw=0).to(context.hardware.device)
-    model = _random_model(context, training, training.arm.is_small)
+    model = _random_model(context, training, config_of(context, training))
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
-        teacher = LiveTeacher(_random_model(context, training, is_small=False), context.hardware.precision)
+        teacher = LiveTeacher(_random_teacher(context, training), context.hardware.precision)
     module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)
@@ -53,7 +54,7 @@ def measure_asking(context: RunContext, training: TrainingStep, encoding: Encodi
     """Tokens a second of which a random teacher's soft targets can be captured; the best of a few batches counts."""
     data, examples = _some_examples(context, training)
     batch = data.batch(examples, draw=0).to(context.hardware.device)
-    teacher = LiveTeacher(_random_model(context, training, is_small=False), context.hardware.precision)
+    teacher = LiveTeacher(_random_teacher(context, training), context.hardware.precision)
     times = []
     for _ in range(1 + _STEPS):
         started = time.monotonic()
@@ -73,10 +74,14 @@ def _some_examples(context: RunContext, training: TrainingStep) -> tuple[Objecti
     return data, order.micro_batches(0)[1][0]
 
 
-def _random_model(context: RunContext, training: TrainingStep, is_small: bool) -> HeadedModel:
+def _random_teacher(context: RunContext, training: TrainingStep) -> HeadedModel:
+    return _random_model(context, training, teacher_config_of(context, training))
+
+
+def _random_model(context: RunContext, training: TrainingStep, config: Any) -> HeadedModel:
     data, _ = data_of(context, training)
     model = create_student(
-        context.inputs.student_config if is_small else context.inputs.teacher_config,
+        config,
         data.head,
         data.number_of_classes,
         initialisation="random",

@@ -84,8 +84,7 @@ def flops_of(context: RunContext, training: TrainingStep, workload: Workload) ->
     head, classes = head_of(context, training)
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
     own = training_flops_per_token(config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
-    teacher_config = context.inputs.teacher_config_of(training.task) if training.task else context.inputs.teacher_config
-    teacher = forward_flops_per_token(teacher_config, head, classes, **shape)  # type: ignore[arg-type]
+    teacher = forward_flops_per_token(teacher_config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
     live = workload.tokens if training.asks_teacher == "live" else 0.0
     once = captured_tokens(training, workload)
     if training.lets_teacher_write:
@@ -98,6 +97,11 @@ def flops_of(context: RunContext, training: TrainingStep, workload: Workload) ->
 def config_of(context: RunContext, training: TrainingStep) -> Any:
     """The shape of the model that a step trains."""
     return context.inputs.student_config if training.arm.is_small else context.inputs.teacher_config
+
+
+def teacher_config_of(context: RunContext, training: TrainingStep) -> Any:
+    """The shape of the teacher that a step may ask."""
+    return context.inputs.teacher_config_of(training.task) if training.task else context.inputs.teacher_config
 
 
 def head_of(context: RunContext, training: TrainingStep) -> tuple[str, int]:

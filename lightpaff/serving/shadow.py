@@ -40,6 +40,7 @@ class Shadow:
         import torch
 
         from lightpaff.models.architecture import CLASSES
+        from lightpaff.models.encoder import without_unknown_segments
         from lightpaff.models.opening import finetuned_head, lacks_head, open_headed, read_config
         from lightpaff.models.vocabulary import load_tokenizer
 
@@ -56,7 +57,8 @@ class Shadow:
         torch.set_num_threads(max(threads, 1))
         self._tokenizer: Any = load_tokenizer(folder, "encoder")
         opened = open_headed(folder, CLASSES, len(self._labels), device="cpu", attention="sdpa")
-        self._model: Any = opened.model.eval()
+        model: Any = opened.model.eval()
+        self._model: Callable[[Any], Any] = lambda encoded: model(**without_unknown_segments(model, encoded))
         self._share, self._thread = share, ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = threading.Semaphore(_MOST_WAITING)
 
@@ -70,7 +72,7 @@ class Shadow:
         cut = {"truncation": True, "max_length": self._most_tokens, "padding": True}
         encoded = self._tokenizer(*texts, **cut, return_tensors="pt")
         with torch.inference_mode():
-            rows = self._model(**encoded).logits.float().softmax(1).tolist()
+            rows = self._model(encoded).logits.float().softmax(1).tolist()
         found = [dict(zip(self._labels, row, strict=True)) for row in rows]
         answers = [
             {"label": (best := max(one, key=one.__getitem__)), "probability": one[best], "probabilities": one}

@@ -179,11 +179,12 @@ class _Loop:
                 is_time, shall_stop = ranks.any_of(
                     time.monotonic() - last_saved >= settings.checkpoint_seconds, stop.received
                 )
-                if (is_time and progress.step < self.total_steps) or shall_stop:
+                is_saved = (is_time and progress.step < self.total_steps) or shall_stop
+                if is_saved:
                     self._save(sums)
                     last_saved = time.monotonic()
                 # Alone, what was asked for while it was saved counts too.
-                if shall_stop or (stop.received and ranks.count() == 1):
+                if shall_stop or (is_saved and stop.received and ranks.count() == 1):
                     # A launcher kills the others when one of them ends, also one that writes.
                     ranks.wait()
                     raise StoppedError(f"{job.description}: stopped and saved at step {progress.step}")

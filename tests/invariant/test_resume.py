@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightpaff import ranks
 from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
@@ -110,6 +111,24 @@ def test_dropout_was_on(kind: str, make_job: Callable[..., TrainingJob]) -> None
         train(make_job(kind, weight=0.5, dropout=dropout, steps=2)).history for dropout in (0.1, 0.0)
     )
     assert with_dropout != without
+
+
+def test_a_request_that_comes_after_the_save_was_decided_waits_for_the_next_step(
+    make_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = ranks.any_of
+
+    def decide_then_stop(*conditions: bool) -> tuple[bool, ...]:
+        decided = decide(*conditions)
+        if conditions == (False, False):
+            signal.raise_signal(signal.SIGINT)
+        return decided
+
+    job = make_job("classes", weight=0.0, steps=4, checkpoints="stopped")
+    monkeypatch.setattr(ranks, "any_of", decide_then_stop)
+    with pytest.raises(StoppedError, match="stopped and saved at step 2"):
+        train(job)
+    assert [path.name for path in job.checkpoints.iterdir()] == ["step-000000002"]
 
 
 def test_after_a_stop_in_the_last_step_nothing_is_left_to_do(make_job: Callable[..., TrainingJob]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors, trainers
 
-from lightpaff.data.words import Span, first_pieces, split_words
+from lightpaff.data.cleaning import clean_text
+from lightpaff.data.words import Span, first_pieces, join_words, split_words
 from lightpaff.deployment.card import ExportCard
 from lightpaff.deployment.classifier import TextLogits
 from lightpaff.deployment.runner import Ids
@@ -53,10 +54,12 @@ def read_plainly(text: str, max_length: int) -> list[tuple[Span, str]]:
     """Words with their tags: for every part, the whole rest of the text is cut into tokens."""
     logits = TextLogits(Mixing(), make_tokenizer(), card_of(max_length))
     spans, found, first = split_words(text), [], 0
+    # As the rows of a training are read.
+    read, places = join_words([clean_text(text[start:end]) for start, end in spans])
     while first < len(spans):
-        shift = spans[first][0]
-        [(encoding, logits_SV)] = logits([text[shift:]])
-        starts = first_pieces(encoding.offsets, [(start - shift, end - shift) for start, end in spans[first:]])
+        shift = places[first][0]
+        [(encoding, logits_SV)] = logits([read[shift:]])
+        starts = first_pieces(encoding.offsets, [(start - shift, end - shift) for start, end in places[first:]])
         inside = [word for word, start in enumerate(starts) if start >= 0]
         found += [(spans[first + word], LABELS[int(logits_SV[starts[word]].argmax())]) for word in inside]
         first = first + inside[-1] + 1 if inside and encoding.overflowing else len(spans)
@@ -71,6 +74,15 @@ def test_parts_are_those_of_the_whole_rest(max_length: int) -> None:
     found = [[((word.start, word.end), word.label) for word in words] for words in tagger(texts)]
     assert found == [read_plainly(text, max_length) for text in texts]
     assert min(map(len, found)) > max_length
+
+
+def test_a_text_is_read_as_its_words_are() -> None:
+    text = "Bright,\tcafé... don't\u00a0x\n\n(U.S)"
+    words = [text[start:end] for start, end in split_words(text)]
+    tagger = Tagger(Mixing(), make_tokenizer(), card_of(64))
+    of_text, of_words = tagger([text, words])
+    assert [word.text for word in of_text] == [word.text for word in of_words] == words
+    assert [(word.label, word.probability) for word in of_text] == [(word.label, word.probability) for word in of_words]
 
 
 class Counting:

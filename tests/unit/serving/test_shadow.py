@@ -53,6 +53,17 @@ def open_shadow(run: Path, labels: tuple[str, ...] = ("bad", "good")) -> Shadow:
     return Shadow(run, 1.0, 1, ExportCard("onnx", "none", "classes", 16, 16, "", labels=list(labels)))
 
 
+def test_a_teacher_with_one_segment_reads_pairs(run: Path) -> None:
+    folder = run.parent / "steps" / STEP
+    model = BertForSequenceClassification(BertConfig(vocab_size=300, num_labels=2, type_vocab_size=1, **SIZES))
+    model.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    answers, _ = open_shadow(run).answer([("warm", "and bright")])
+    assert answers[0]["label"] in {"bad", "good"}
+
+
 def lose_tokenizer(teacher: Path) -> None:
     for path in teacher.glob("tokenizer*"):
         path.unlink()
