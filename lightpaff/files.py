@@ -1,7 +1,8 @@
 """Files and directories that are either whole or absent, and manifests that prove it.
 
 Everything lightpaff keeps is written under a temporary name, flushed to the disk and renamed, so that a kill at any
-moment leaves the old content or the new one, never a part.
+moment leaves the old content or the new one, never a part. (A directory that takes another's place is away for the
+moment between two renames.)
 """
 
 import contextlib

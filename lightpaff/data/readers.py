@@ -19,7 +19,6 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Literal, cast
 
 import fsspec
-import zstandard
 
 from lightpaff.errors import UserError, one_line
 
@@ -43,7 +42,6 @@ _FIRST_BYTES = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst",
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit, 128 Ki, is less than a long document
 _PARQUET_BATCH_ROWS = 1024
-_BLOCK_BYTES = 1 << 14
 
 
 def read_rows(file: str, format: Format | None, origin: str) -> Iterator[NumberedRow]:
@@ -353,49 +351,12 @@ def _read_squad(stream: IO[bytes], origin: str) -> Iterator[NumberedRow]:
         ) from error
 
 
-class _ZstandardFile(io.RawIOBase):
-    """A zstandard file of one or more frames; unlike zstandard's own reader it notices a file that was cut short."""
-
-    def __init__(self, compressed: IO[bytes]) -> None:
-        self._compressed = compressed
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame = self._decompressor.decompressobj()
-        self._is_inside_frame = False
-        self._pending = memoryview(b"")  # slices of it are not copies
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._pending and (block := self._take_block()):
-            self._pending = memoryview(self._decompress(block))
-        count = min(len(buffer), len(self._pending))
-        buffer[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
-
-    def _take_block(self) -> bytes:
-        """The next compressed bytes, empty at the end of the file; behind the end of a frame a new one starts."""
-        block = b""
-        if self._frame.eof:
-            block = self._frame.unused_data
-            self._frame = self._decompressor.decompressobj()
-            self._is_inside_frame = False
-        block = block or self._compressed.read(_BLOCK_BYTES)
-        if not block and self._is_inside_frame:
-            raise EOFError("the zstandard file ends in the middle of a frame")
-        self._is_inside_frame = bool(block)
-        return block
-
-    def _decompress(self, block: bytes) -> bytes:
-        try:
-            return self._frame.decompress(block)
-        except zstandard.ZstdError as error:
-            raise OSError(str(error)) from error
-
-
 def _open_zstandard(compressed: IO[bytes]) -> IO[bytes]:
-    return io.BufferedReader(_ZstandardFile(compressed))
+    import pyarrow  # slow to import, and only this compression needs it
+
+    # Unlike zstandard's own reader it notices a file that was cut short, and reads all of its frames.
+    stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(compressed, mode="r"), "zstd")
+    return cast("IO[bytes]", io.BufferedReader(stream))
 
 
 _DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
