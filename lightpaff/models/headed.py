@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from lightpaff.models.projection import project
+from lightpaff.models.projection import exact_dtype, project
 
 NEVER = -1e4
 """A logit without any probability, still a number: the difference of two is 0."""
@@ -112,8 +112,7 @@ class HeadedModel(nn.Module):
         projection = self._projection()
         # Not by `project`, whose product on a GPU has no derivative: two outputs cost nothing.
         with torch.autocast(hidden_BSD.device.type, enabled=False):
-            exact = torch.promote_types(hidden_BSD.dtype, torch.float32)
-            logits_BS2 = functional.linear(hidden_BSD.to(exact), projection.weight, projection.bias)
+            logits_BS2 = functional.linear(hidden_BSD.to(exact_dtype(hidden_BSD)), projection.weight, projection.bias)
         return span_logits(logits_BS2, inputs["attention_mask"], self.classes), None, None
 
     def logits(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:

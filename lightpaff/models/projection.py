@@ -36,12 +36,17 @@ def factors(
     features_PD: Tensor, weight_VD: Tensor | None, bias_V: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The arguments of `project` in the types that it multiplies: who calls it for chunk after chunk casts once."""
-    exact = torch.promote_types(features_PD.dtype, torch.float32)
+    exact = exact_dtype(features_PD)
     if weight_VD is None:
         return features_PD.to(exact), None, None
     is_rounded = product_dtype(features_PD) == torch.bfloat16
     dtype = torch.bfloat16 if is_rounded and features_PD.is_cuda else exact
     return features_PD.to(dtype), weight_VD.to(dtype), None if bias_V is None else bias_V.to(exact)
+
+
+def exact_dtype(tensor: Tensor) -> torch.dtype:
+    """Float32, of float64 that: what must not be rounded to bf16."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def product_dtype(features: Tensor) -> torch.dtype:

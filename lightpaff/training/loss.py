@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightpaff.models.projection import factors, product_dtype, project
+from lightpaff.models.projection import exact_dtype, factors, product_dtype, project
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.recipe_training import Divergence
 from lightpaff.targets.soft_targets import Projected, SoftTargets, Sparse
@@ -141,11 +141,11 @@ class _ChunkedLoss(torch.autograd.Function):
         soft_targets: SoftTargets | None,
         settings: LossSettings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact_dtype = _exact_dtype(features_PD)
+        exact = exact_dtype(features_PD)
         if isinstance(soft_targets, Projected):
             soft_targets = soft_targets.as_factors()
         products = _Products(features_PD, weight_VD, bias_V, ctx.needs_input_grad[:3])
-        nll = torch.zeros((), dtype=exact_dtype, device=features_PD.device)
+        nll = torch.zeros((), dtype=exact, device=features_PD.device)
         divergence = torch.zeros_like(nll)
         for start, stop in _even_chunks(len(labels_P), settings.chunk_size):
             logits_CV = products.logits(start, stop)
@@ -157,7 +157,7 @@ class _ChunkedLoss(torch.autograd.Function):
                     labels_P[start + first : start + behind],
                     None if told is None else told.chunk(first, behind),
                     settings,
-                    exact_dtype,
+                    exact,
                     gradient_CV is not None,
                 )
                 nll += terms.nll
@@ -203,12 +203,12 @@ class _Products:
         self.factor_PD = features_PD.to(dtype) if any(needed) else features_PD
         self.factor_VD = weight_VD.to(dtype) if any(needed) and weight_VD is not None else weight_VD
         needs_features, needs_weight, needs_bias = needed
-        exact_dtype = _exact_dtype(features_PD)
+        exact = exact_dtype(features_PD)
         self.grad_features_PD = torch.empty_like(features_PD) if needs_features else None
         self.grad_weight_VD = (
-            torch.zeros_like(weight_VD, dtype=exact_dtype) if weight_VD is not None and needs_weight else None
+            torch.zeros_like(weight_VD, dtype=exact) if weight_VD is not None and needs_weight else None
         )
-        self.grad_bias_V = torch.zeros_like(bias_V, dtype=exact_dtype) if bias_V is not None and needs_bias else None
+        self.grad_bias_V = torch.zeros_like(bias_V, dtype=exact) if bias_V is not None and needs_bias else None
 
     def logits(self, start: int, stop: int) -> Tensor:
         """The student's logits at positions start..stop-1: C x V."""
@@ -259,10 +259,6 @@ def _rows_in_cache(logits_CV: Tensor) -> int:
     if logits_CV.is_cuda:
         return max(len(logits_CV), 1)
     return max(_NUMBERS_IN_CACHE // logits_CV.shape[1], 1)
-
-
-def _exact_dtype(features: Tensor) -> torch.dtype:
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightpaff.models.projection import exact_dtype
 from lightpaff.objectives.batch import NO_GOLD_LABEL
 from lightpaff.recipe_training import Divergence
 from lightpaff.targets.soft_targets import SoftTargets, Sparse
@@ -33,7 +34,8 @@ def distillation_loss(
         ValueError: `weight` is not 0 though there are no soft targets.
     """
     require_teacher(soft_targets, weight)
-    logits_PV = _at_least_float32(functional.linear(features_PD, weight_VD, bias_V))
+    logits_PV = functional.linear(features_PD, weight_VD, bias_V)
+    logits_PV = logits_PV.to(exact_dtype(logits_PV))
     has_gold_P = labels_P != NO_GOLD_LABEL
     nll = functional.cross_entropy(logits_PV, labels_P, ignore_index=NO_GOLD_LABEL, reduction="sum")
     if soft_targets is None:
@@ -44,7 +46,7 @@ def distillation_loss(
         found = _sparse_kl(soft_targets, functional.log_softmax(logits_PV / temperature, dim=1))
         return _put_together(nll, found, has_gold_P, weight, temperature, gold_scale)
     with torch.no_grad():
-        teacher_logits_PV = _at_least_float32(soft_targets.chunk(0, len(labels_P)).logits_PV)
+        teacher_logits_PV = soft_targets.chunk(0, len(labels_P)).logits_PV.to(logits_PV.dtype)
         log_q_PV = functional.log_softmax(teacher_logits_PV / temperature, dim=1)
     log_p_PV = functional.log_softmax(logits_PV / temperature, dim=1)
     found = _DIVERGENCES[divergence](log_q_PV.exp(), log_p_PV.exp())
@@ -85,7 +87,3 @@ _DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
     "jensen_shannon": _jensen_shannon,
 }
 """Of the teacher's probabilities and the student's."""
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightpaff.models.projection import exact_dtype
 from lightpaff.targets.soft_targets import SoftTargets, Sparse
 from lightpaff.training.loss import LossSums, require_teacher
 
@@ -40,7 +41,7 @@ def score_loss(
     """
     require_teacher(soft_targets, weight)
     with torch.autocast(features_PD.device.type, enabled=False):
-        scores_P = functional.linear(_at_least_float32(features_PD), weight_1D, bias_1).squeeze(1)
+        scores_P = functional.linear(features_PD.to(exact_dtype(features_PD)), weight_1D, bias_1).squeeze(1)
     has_gold_P = ~labels_P.isnan()
     # NaN is replaced before the subtraction: after it, the backward pass would still meet it.
     gold_P = labels_P.where(has_gold_P, 0)
@@ -54,12 +55,8 @@ def score_loss(
     with torch.no_grad():
         told = soft_targets.chunk(0, len(labels_P))
         assert not isinstance(told, Sparse), "a score is no distribution"
-        teacher_scores_P = _at_least_float32(told.logits_PV.squeeze(1))
+        teacher_scores_P = told.logits_PV.to(exact_dtype(told.logits_PV)).squeeze(1)
     teacher_error = (scores_P - teacher_scores_P).square().sum()
     total = (1 - weight) * gold_scale * gold_error + weight * teacher_error
     count = torch.full_like(gold_count, len(labels_P))
     return LossSums(total, gold_error.detach(), teacher_error.detach(), count, gold_count)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
