@@ -69,9 +69,25 @@ def check_content(model: type[Content], content: dict[str, Any], origin: Path) -
         raise UserError(f"{origin}: {_first_problem(error, model)}") from error
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses what YAML forbids and PyYAML lets pass: of a key that stands twice the second would win unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return node
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such recipe; give the path of a YAML file") from error
     except IsADirectoryError as error:
@@ -183,7 +199,14 @@ def _anchor_paths(recipe: Content, folder: Path) -> Content:
 
     def model_source(source: str) -> str:
         # A Hub id looks like a relative path: it is a path only where something is there.
-        return anchored(source) if (folder / source).exists() or source.startswith(("./", "../")) else source
+        if (folder / source).exists() or source.startswith(("./", "../")):
+            return anchored(source)
+        if Path(source).exists() and not Path(source).is_absolute():
+            raise UserError(
+                f"{source}: is in the working directory, and paths count from the recipe's folder, {folder.resolve()}, "
+                f"which has none; write {Path(source).resolve()}, or hub:{source} for the Hub's"
+            )
+        return source
 
     content = recipe.model_dump()
     corpus = (content["pretraining"] or {"corpus": []})["corpus"]

@@ -272,7 +272,8 @@ class Task(Section):
     teacher speaks; for translate, sources for which the teacher writes the targets (sequence_distillation)."""
     columns: Columns = Columns()
     labels: Annotated[list[str | int], BeforeValidator(_refuse_truth_values)] | None = None
-    """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order."""
+    """The classes in order; left out, those of the training rows, sorted. Ids 0, 1, ... follow this order, and rows may
+    hold these in place of names."""
     metrics: list[Metric] | None = None
     """For clm and translate, the validation loss chooses the best checkpoint; for the others, the first metric does.
     Left out: accuracy and f1 (classify), pearson and spearman (regress), entity_f1 and accuracy (tag), answer_f1 and

@@ -236,6 +236,10 @@ def _read_delimited(
         if header and cells:
             yield number, _row_of_cells(header, cells, f"{origin}: the row at line {number}")
         elif cells:
+            if quoting == csv.QUOTE_NONE and all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells):
+                raise UserError(
+                    f"{origin}: the columns' names stand in quotation marks; set format: csv, which reads them"
+                )
             header = _check_header(cells, origin)
 
 

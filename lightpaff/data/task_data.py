@@ -268,6 +268,9 @@ def _label_value(raw: str | None, task: Task, class_of: dict[str, int], origin: 
         return _score(raw, task, origin, number)
     if raw in class_of:
         return class_of[raw]
+    if raw.isdecimal() and int(raw) < len(class_of) and not any(map(is_number, class_of)):
+        # As the Hub keeps classes: numbers, whose names the recipe gives in order.
+        return int(raw)
     known = ", ".join(class_of)
     if is_number(raw) and all(is_number(name) for name in class_of):
         raise UserError(

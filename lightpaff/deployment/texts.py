@@ -1,6 +1,6 @@
 """Texts as the models that were trained here read them: checked one by one, and cleaned as in training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lightpaff.data.cleaning import SURROGATE, clean_text
 from lightpaff.errors import UserError
@@ -52,8 +52,8 @@ def read_pairs(texts: Texts) -> list[Pair]:
 
 
 def _each(given: object) -> list[object]:
-    """What is no text and holds none (None, a number) counts as one, so that it is refused as one."""
-    return [given] if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
+    """What is no text and no list of them (None, a number, keys with values) counts as one, so that it is refused."""
+    return [given] if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) else list(given)
 
 
 def _clean(text: object, place: str) -> str:

@@ -26,7 +26,6 @@ from lightpaff.errors import UserError
 from lightpaff.files import alone_with, write_json_whole, write_whole
 from lightpaff.pipeline.build import Graph, TaskSteps, build_graph, data_steps
 from lightpaff.pipeline.choosing import chosen_seed
-from lightpaff.pipeline.class_order import check_class_order
 from lightpaff.pipeline.context import ModelSource, RunContext
 from lightpaff.pipeline.data_steps import read_warnings
 from lightpaff.pipeline.delivery import deliver_export, deliver_student, export_directory, plan_exports
@@ -36,6 +35,7 @@ from lightpaff.pipeline.graph import DoneStep, run_step_with_ranks, share_out
 from lightpaff.pipeline.inputs import gather_inputs
 from lightpaff.pipeline.outcome import Finished, report_data
 from lightpaff.pipeline.plan import Plan, make_plan, print_plan, require_disk_space
+from lightpaff.pipeline.ready_teacher import check_ready_teacher
 from lightpaff.progress import console
 from lightpaff.recipe import Recipe
 from lightpaff.recipe_sections import Export
@@ -133,7 +133,7 @@ def prepare(context: RunContext, exports: list[Export]) -> tuple[Graph, dict[str
         for warning in read_warnings(steps.rows):
             console.print(f"Warning: {steps.task.name}: {warning}", style="yellow")
         if steps.task.name in context.inputs.task_teachers:
-            check_class_order(context, steps, ModelSource.of_fetched(context.inputs.task_teachers[steps.task.name]))
+            check_ready_teacher(context, steps, ModelSource.of_fetched(context.inputs.task_teachers[steps.task.name]))
     return graph, done
 
 

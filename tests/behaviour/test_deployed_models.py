@@ -81,7 +81,7 @@ def test_texts_are_cleaned_as_in_training(spoilt: str, single_export: Path) -> N
     assert classify([spoilt]) == classify(["bright film"])
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), 3, b"bright film"])
+@pytest.mark.parametrize("value", [None, float("nan"), 3, b"bright film", {"text": "bright film"}])
 def test_what_is_no_text_is_told_by_its_number(value: Any, single_export: Path) -> None:
     classify: Any = load(single_export, threads=1)
     with pytest.raises(UserError, match=r"texts: number 2 is .*, not text; give a string"):

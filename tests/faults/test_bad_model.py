@@ -89,6 +89,17 @@ def test_task_teacher_of_another_task(ready_recipe: Any, model: Path, classifier
     )
 
 
+def test_task_teacher_that_gives_no_numbers(ready_recipe: Any, classifier: Path, expect_refusal: Refuse) -> None:
+    weights = load_file(classifier / "model.safetensors")
+    weights["classifier.weight"].fill(np.nan)
+    save_file(weights, classifier / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((classifier / "config.json").read_text())
+    names = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    (classifier / "config.json").write_text(json.dumps({**config, **names}))
+    ready_recipe.set("tasks.0.teacher", str(classifier))
+    expect_refusal(ready_recipe.write(), f"tasks.toy.teacher: {classifier} says NaN or infinity")
+
+
 def test_pickled_weights(ready_recipe: Any, model: Path, expect_refusal: Refuse) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     expect_refusal(ready_recipe.write(), f"{model}: holds pytorch_model.bin, a pickle", "save_pretrained")

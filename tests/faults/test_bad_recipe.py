@@ -93,6 +93,7 @@ FILES: dict[str, tuple[bytes | None, str]] = {
     "a list": (b"- name: tiny\n", "holds list, not keys and values"),
     "corrupt": (b"name: [tiny\nteacher: {", "is not valid YAML: "),
     "tabs": (b"name: tiny\n\tteacher: x\n", "is not valid YAML: "),
+    "a key twice": (b"name: tiny\nseeds: {}\nname: small\n", "is not valid YAML: the key 'name' stands twice"),
     "binary": (b"\0\1\2", "is not valid YAML: "),
     "not UTF-8": ("name: tïny\n".encode("latin-1"), "is not UTF-8 text (byte 7); give a YAML file"),
 }

@@ -213,6 +213,12 @@ def test_refuses_binary_and_undecodable_files(write_file: WriteFile, name: str, 
     assert message in refusal_of(write_file(name, content))
 
 
+def test_refuses_a_tsv_whose_names_stand_in_quotation_marks(write_file: WriteFile) -> None:
+    content = '"text"\t"label"\n"one ""two"""\t"a"\n'
+    assert "set format: csv" in refusal_of(write_file("a.tsv", content))
+    assert read(write_file("a.tsv", content), "csv") == [(2, {"text": 'one "two"', "label": "a"})]
+
+
 def test_text_may_start_like_a_compressed_file(write_file: WriteFile) -> None:
     assert read(write_file("a.txt", "BZh is how bzip2 files start\nPAR1\n"))[1] == (2, {"text": "PAR1"})
 

@@ -187,3 +187,15 @@ def test_the_home_directory_is_found(recipe_file: Path, monkeypatch: pytest.Monk
 def test_a_way_to_start_is_no_path(recipe_file: Path, word: str) -> None:
     (recipe_file.parent / word).mkdir()
     assert Recipe.load(recipe_file, [f"student.initialisation={word}"]).student.initialisation == word
+
+
+def test_a_teacher_in_the_working_directory_is_not_taken_for_one_beside_the_recipe(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "bert").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(UserError, match=rf"bert: is in the working directory, .* write {elsewhere}/bert, or hub:bert"):
+        Recipe.load(recipe_file, ["teacher.source=bert"])
+    (recipe_file.parent / "bert").mkdir()
+    assert Recipe.load(recipe_file, ["teacher.source=bert"]).teacher.source == [str(recipe_file.parent / "bert")]
