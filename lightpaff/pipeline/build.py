@@ -9,6 +9,7 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.pipeline.arms import STUDENT, TEACHER, Arm, arms_of
 from lightpaff.pipeline.asking_steps import predict_step
+from lightpaff.pipeline.budget import Budget
 from lightpaff.pipeline.capture_steps import Supervision
 from lightpaff.pipeline.choosing import choose_step
 from lightpaff.pipeline.context import ModelSource, RunContext, corpus_objective, task_objective
@@ -24,7 +25,7 @@ from lightpaff.pipeline.supervising import (
     supervise_task,
 )
 from lightpaff.pipeline.target_choice import TargetChoice
-from lightpaff.pipeline.training_steps import Budget, finetune_step, initial_step, pretrain_step, training_of
+from lightpaff.pipeline.training_steps import finetune_step, initial_step, pretrain_step, training_of
 from lightpaff.recipe_sections import Export, Task
 from lightpaff.recipe_training import Training
 from lightpaff.report.rows import Stage

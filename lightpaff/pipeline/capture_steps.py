@@ -15,6 +15,7 @@ from lightpaff.models.headed import HeadedModel
 from lightpaff.objectives.batch import Batch
 from lightpaff.objectives.objective import Objective
 from lightpaff.pipeline.arms import Arm
+from lightpaff.pipeline.budget import epochs_of, seen_ids, with_steps_over
 from lightpaff.pipeline.context import (
     ModelSource,
     RunContext,
@@ -25,7 +26,7 @@ from lightpaff.pipeline.context import (
 )
 from lightpaff.pipeline.data_steps import NOT_OF_THE_ROWS
 from lightpaff.pipeline.graph import VERSIONS, Step, StepFolders
-from lightpaff.pipeline.target_choice import TargetChoice, epochs_of, seen_ids
+from lightpaff.pipeline.target_choice import TargetChoice
 from lightpaff.progress import console
 from lightpaff.recipe import fingerprint_of
 from lightpaff.recipe_sections import Task
@@ -149,12 +150,13 @@ def capture_task(
     seeds, fine_tuning = context.recipe.seeds.fine_tuning, arm.recipe.fine_tuning
     training, distillation = fine_tuning.training, fine_tuning.distillation
     data = task_objective(context, task, rows, "train")
+    counted = with_steps_over("every row", training, data)
     store = distillation.targets.store
     is_whole = epochs_of(training, data, np.arange(len(data.lengths_N))) >= 1
     subject = _Subject(
         name=f"capture the teacher's soft targets for {task.name}",
         data=open_data,
-        ids=lambda data: seen_ids(data, np.arange(len(data.lengths_N)), training, seeds, None),
+        ids=lambda data: seen_ids(data, np.arange(len(data.lengths_N)), counted, seeds, None),
         open_teacher=lambda: open_for_task(context, task, rows, teacher.path, None, 0),
         meaning={
             "objective": task.objective,

@@ -27,7 +27,7 @@ VERSIONS = {
     "task": 8,
     "initial": 4,
     "pretrain": 6,
-    "finetune": 8,
+    "finetune": 9,
     "capture": 5,
     "sequences": 2,
     "predict": 4,

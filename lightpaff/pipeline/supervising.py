@@ -8,10 +8,11 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import PRETRAINING_OBJECTIVES, WITH_FEW_CLASSES
 from lightpaff.pipeline.arms import Arm
 from lightpaff.pipeline.asking_steps import sequences_step
+from lightpaff.pipeline.budget import epochs_of
 from lightpaff.pipeline.capture_steps import Supervision, capture_pretraining, capture_task
 from lightpaff.pipeline.context import ModelSource, RunContext, corpus_ids, corpus_objective, task_objective
 from lightpaff.pipeline.graph import Step
-from lightpaff.pipeline.target_choice import TargetChoice, choose_targets, epochs_of
+from lightpaff.pipeline.target_choice import TargetChoice, choose_targets
 from lightpaff.pipeline.training_steps import training_of, with_teacher_targets
 from lightpaff.recipe_sections import Pretraining, Task
 from lightpaff.recipe_training import Distillation

@@ -4,13 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from lightpaff.data.batch_order import BatchOrder
-from lightpaff.objectives.objective import Objective
-from lightpaff.recipe_training import Distillation, Training
+from lightpaff.recipe_training import Distillation
 from lightpaff.targets.encodings import Encoding
-from lightpaff.training.loop import count_steps
 
 _SAVES = 2.0
 """Drawn soft targets are a little noisier than whole ones: they must save so much of the teacher's work at least."""
@@ -69,28 +64,3 @@ def choose_targets(
     if all_epochs < _SAVES * once:
         return TargetChoice("live", f"captured once, {sums}", own_epochs)
     return TargetChoice("sampled", sums, once, again)
-
-
-def epochs_of(training: Training, data: Objective, example_ids: np.ndarray) -> float:
-    """How often a training goes through its examples."""
-    order = BatchOrder(data.lengths_N, example_ids, training.batch_size, training.micro_batch_tokens, seed=0)
-    return count_steps(training, data.lengths_N[example_ids], order.steps_per_epoch) / order.steps_per_epoch
-
-
-def seen_ids(
-    data: Objective, example_ids: np.ndarray, training: Training, seeds: list[int], draws: int | None
-) -> list[np.ndarray]:
-    """Of every masking, the examples that are in some batch of some seed, ascending."""
-    count = draws or 1
-    seen = np.zeros((count, len(data.lengths_N)), dtype=bool)
-    for seed in seeds:
-        order = BatchOrder(data.lengths_N, example_ids, training.batch_size, training.micro_batch_tokens, seed)
-        steps = count_steps(training, data.lengths_N[example_ids], order.steps_per_epoch)
-        for epoch in range(math.ceil(steps / order.steps_per_epoch)):
-            first, behind = epoch * order.steps_per_epoch, min((epoch + 1) * order.steps_per_epoch, steps)
-            if behind - first == order.steps_per_epoch:
-                seen[epoch % count, example_ids] = True
-                continue
-            for step in range(first, behind):
-                seen[epoch % count, np.concatenate(order.micro_batches(step)[1])] = True
-    return [np.flatnonzero(own) for own in seen]

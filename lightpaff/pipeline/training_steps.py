@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lightpaff import ranks
-from lightpaff.data.batch_order import BatchOrder, sequential_batches
+from lightpaff.data.batch_order import sequential_batches
 from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
@@ -26,6 +26,7 @@ from lightpaff.objectives.objective import Objective
 from lightpaff.objectives.table import TASK_OBJECTIVES
 from lightpaff.objectives.translate import Translation
 from lightpaff.pipeline.arms import Arm, spoken
+from lightpaff.pipeline.budget import Budget, with_steps_over
 from lightpaff.pipeline.capture_steps import Supervision
 from lightpaff.pipeline.context import (
     MODEL,
@@ -42,7 +43,7 @@ from lightpaff.pipeline.graph import Step, StepFolders
 from lightpaff.recipe_sections import Languages, Task
 from lightpaff.recipe_training import Distillation, Training
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, StoredTeacher, Teacher
-from lightpaff.training.loop import TrainingJob, Validate, count_steps, train
+from lightpaff.training.loop import TrainingJob, Validate, train
 from lightpaff.training.validation import validate_task, validate_tokens
 
 TRAINING = "training.json"
@@ -52,9 +53,6 @@ TEACHER_TARGETS = "teacher_targets.arrow"
 _NO_DISTILLATION = Distillation(weight=0.0)
 _CALIBRATION_EXAMPLES = 128
 _CALIBRATION_TOKENS_TOGETHER = 4096
-Budget = Literal["every row", "labelled rows"]
-"""What the steps of a fine-tuning are counted over. A student who hears the teacher learns from every row, and its
-control, which has no use for rows without a label, takes as many steps."""
 
 
 def initial_step(
@@ -269,7 +267,8 @@ def finetune_step(
             data=data,
             example_ids=np.arange(len(data.lengths_N)) if supervision else data.gold_ids,
             teacher=_teacher_of(context, supervision, lambda path: open_for_task(context, task, rows, path, None, 0)),
-            settings=with_steps_over(budget, training, data),
+            # Over the gold texts, also where the teacher's own are longer: the control takes as many.
+            settings=with_steps_over(budget, training, task_objective(context, task, rows, "train")),
             validate=partial(validate_task, validation, task, training.micro_batch_tokens, context.hardware),
         )
 
@@ -335,14 +334,6 @@ def _supervision_identity(task: Task | None, supervision: Supervision | None) ->
         return None
     mixture = task.sequence_distillation if task and supervision.sequences else None
     return {"live": supervision.live and supervision.live.identity, "mixture": mixture and mixture.model_dump()}
-
-
-def with_steps_over(budget: Budget, training: Training, data: Objective) -> Training:
-    """The same training with its budget in steps, counted over the rows that the budget speaks about."""
-    ids = np.arange(len(data.lengths_N)) if budget == "every row" else data.gold_ids
-    order = BatchOrder(data.lengths_N, ids, training.batch_size, training.micro_batch_tokens, seed=0)
-    steps = count_steps(training, data.lengths_N[ids], order.steps_per_epoch)
-    return training.model_copy(update={"steps": steps, "tokens": None, "epochs": None})
 
 
 def _save(model: Any, context: RunContext, result: Path, languages: Languages | None = None) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from lightpaff.data.batch_order import BatchOrder
 from lightpaff.models.shapes import forward_flops_per_token, training_flops_per_token
 from lightpaff.objectives.objective import Objective
+from lightpaff.pipeline.budget import with_steps_over
 from lightpaff.pipeline.build import TrainingStep
 from lightpaff.pipeline.context import RunContext, corpus_ids, corpus_objective, task_objective
-from lightpaff.pipeline.training_steps import with_steps_over
 from lightpaff.training.loop import count_steps
 
 

@@ -153,23 +153,26 @@ def shortened(finished_run: Any, name: str) -> Any:
     return type(finished_run)(finished_run.folder, content)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("live", marks=pytest.mark.slow), "sampled"])
+@pytest.mark.parametrize(
+    ("kind", "budget"), [pytest.param("live", {"epochs": 1}, marks=pytest.mark.slow), ("sampled", {"tokens": 6000})]
+)
 def test_the_teacher_writes_what_nobody_did(
-    kind: str, finished_encoder_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
+    kind: str, budget: dict[str, int], finished_encoder_decoder_run: Any, run_recipe: Callable[[Any], dict[str, Any]]
 ) -> None:
     recipe = shortened(finished_encoder_decoder_run, f"unlabelled-{kind}")
     rows = read_rows(recipe.folder / "validation_translations.jsonl")
     (recipe.folder / "sources.jsonl").write_text("".join(json.dumps({"en": row["en"]}) + "\n" for row in rows))
     recipe.content["control"] = True
     recipe.content["tasks"][0] |= {"unlabelled": ["sources.jsonl"], "sequence_distillation": {"ratio": 0.5}}
-    recipe.content["fine_tuning"]["training"] |= {"steps": None, "epochs": 1}
+    recipe.content["fine_tuning"]["training"] |= {"steps": None, **budget}
     recipe.set("fine_tuning.distillation", {"weight": 0.5, "targets": {"kind": kind}})
     report = run_recipe(recipe)
     facts = next(card["facts"] for card in report["data_cards"] if card["name"] == "toy, train")
     assert facts["without a target"] == len(rows) < facts["rows"]
     taken = {curve["arm"]: curve["steps"][-1] for curve in report["curves"] if curve["stage"] == "fine-tuning"}
-    # The control has fewer rows to learn from, and as many steps.
-    assert taken["control"] == taken["student"] > taken["teacher"]
+    # The control has fewer rows to learn from, and other texts, and as many steps.
+    assert taken["control"] == taken["student"] > 1
+    assert "epochs" not in budget or taken["student"] > taken["teacher"]
 
 
 def test_ready_teacher_without_languages(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lightpaff.data.batch_order import BatchOrder
-from lightpaff.pipeline.target_choice import choose_targets, epochs_of, seen_ids
+from lightpaff.pipeline.budget import epochs_of, seen_ids
+from lightpaff.pipeline.target_choice import choose_targets
 from lightpaff.recipe_training import Distillation, Training
 
 
