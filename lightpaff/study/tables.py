@@ -1,5 +1,7 @@
 """A study's tables and the sentences above them."""
 
+from collections.abc import Iterator
+
 from lightpaff.report import formats
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.tables import UNKNOWN, Cell, Line, Table, drop_unknown_columns
@@ -8,7 +10,6 @@ from lightpaff.study.comparing import ArmRow, ComparedDifference, StudyData
 from lightpaff.study.definition import own_budgets
 
 _SURE = 0.05
-_KINDS: dict[str, Kind] = {"Yes": "good", "No": "bad", "Not measurably": "neutral"}
 
 
 def answer(data: StudyData) -> list[Sentence]:
@@ -27,30 +28,48 @@ def _answer_for(data: StudyData, task: str) -> Sentence:
     if constant := sorted({*row.constant, *baseline.constant}):
         scores = f"{metric.name} {metric.write(row.mean)} against {metric.write(baseline.mean)}"
         return Sentence("bad", f"{place}Not to be told: {tell_constant(constant, data.answers[task], scores)}.")
-    low, high = metric.as_gain(found.low, found.high)
-    is_sure = found.p < _SURE
-    lead = "Yes" if low > 0 and is_sure else "No" if high < 0 and is_sure else "Not measurably"
-    told = metric.tell_difference(found.value, found.low, found.high)
-    if not low <= 0 <= high and not is_sure:
-        told += f" (p {_p_value(found.p)}, corrected for the number of arms)"
-    kind = _KINDS[lead]
-    if len(row.values) == 1 and is_sure:
-        lead, kind = f"With this one seed, {lead.lower()}", "neutral"
-    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}, {_budget(row, baseline, data.match)}"]
+    lead, kind = _lead(row, found)
+    told = f"{_tell_difference(row, found)}, {_budget(row, baseline, data.match)}"
+    parts = [f"{place}{lead}: '{row.arm}' against '{data.baseline}' is {told}", *_share(row), *_size_and_speed(row)]
+    return Sentence(kind, "; ".join([*parts, *_exports(data, task)]) + ".")
+
+
+def _lead(row: ArmRow, found: ComparedDifference) -> tuple[str, Kind]:
+    low, high = METRICS[row.metric].as_gain(found.low, found.high)
+    if found.p >= _SURE or low <= 0 <= high:
+        return "Not measurably", "neutral"
+    lead: tuple[str, Kind] = ("Yes", "good") if low > 0 else ("No", "bad")
+    return lead if len(row.values) > 1 else (f"With this one seed, {lead[0].lower()}", "neutral")
+
+
+def _tell_difference(row: ArmRow, found: ComparedDifference) -> str:
+    told = METRICS[row.metric].tell_difference(found.value, found.low, found.high)
+    is_one_sided = not found.low <= 0 <= found.high
+    doubt = f" (p {_p_value(found.p)}, corrected for the number of arms)"
+    return told + doubt if is_one_sided and found.p >= _SURE else told
+
+
+def _share(row: ArmRow) -> Iterator[str]:
+    metric = METRICS[row.metric]
     if row.share is not None and metric.is_higher_better:
-        parts.append(f"it has {metric.write_share(row.share)} of the teacher's {metric.name}")
+        yield f"it has {metric.write_share(row.share)} of the teacher's {metric.name}"
     elif row.share is not None:
-        parts.append(f"its {metric.name} is {formats.hundredths(row.share)} times its teacher's")
+        yield f"its {metric.name} is {formats.hundredths(row.share)} times its teacher's"
+
+
+def _size_and_speed(row: ArmRow) -> Iterator[str]:
     smaller = row.teacher_parameters / row.parameters
     size = f"{formats.times(smaller)} fewer" if smaller > 1 else f"{formats.times(1 / smaller)} as many"
-    parts.append(f"with {size} parameters")
+    yield f"with {size} parameters"
     if row.median_ms and row.teacher_median_ms:
-        parts.append(f"and is {formats.times(row.teacher_median_ms / row.median_ms)} as fast in PyTorch")
+        yield f"and is {formats.times(row.teacher_median_ms / row.median_ms)} as fast in PyTorch"
+
+
+def _exports(data: StudyData, task: str) -> Iterator[str]:
     for export in data.exports:
         if (export.arm, export.task) == (data.headline, task) and export.verdict != "refused":
             doubt = " (undecided: too few rows to check it)" if export.verdict == "undecided" else ""
-            parts.append(f"as {export.name}{doubt} {formats.times(export.faster)} as fast as its teacher in PyTorch")
-    return Sentence(kind, "; ".join(parts) + ".")
+            yield f"as {export.name}{doubt} {formats.times(export.faster)} as fast as its teacher in PyTorch"
 
 
 def _budget(row: ArmRow, baseline: ArmRow, match: str) -> str:
