@@ -24,8 +24,8 @@ _FIRST_ROWS = 1_000
 _PART_COLUMNS = ("split", "fold", "part", "partition", "subset")
 _PART_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
 }
 
 
@@ -100,11 +100,12 @@ class Column:
 
     @property
     def parts(self) -> dict[str, list[str]]:
-        """Where the column says which rows are for train, validation and test: its words for each of them."""
+        """Where the column says which rows are for train, validation and test: its words for each of them, and under no
+        name those that nobody knows."""
         found: dict[str, list[str]] = {}
-        for value in self.values if self.is_named_for_parts and self.is_everywhere else []:
+        for value in self.values if self.is_named_for_parts else []:
             found.setdefault(_PART_WORDS.get(value.strip().lower(), ""), []).append(value)
-        return found if "train" in found and "" not in found else {}
+        return found if "train" in found else {}
 
     @property
     def is_named_for_parts(self) -> bool:

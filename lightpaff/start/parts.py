@@ -10,7 +10,7 @@ from lightpaff.data.sources import ResolvedSource, iterate_rows
 from lightpaff.data.splits import part_of
 from lightpaff.errors import UserError
 from lightpaff.recipe_sources import Source, Split
-from lightpaff.start.columns import Table
+from lightpaff.start.columns import Column, Table
 from lightpaff.start.guessing import Guess
 
 _FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -99,6 +99,7 @@ def _by_column(
     column = next((column for column in table.columns if column.parts and column.name not in taken), None)
     if column is None:
         return sources, []
+    _require_known_parts(table, column)
     rows = Counter(str(row[column.name]) for row in _rows_of(sources["train"], guess, column.name))
     counts = {part: sum(rows[value] for value in values) for part, values in column.parts.items()}
     own = {part: {**sources["train"], "where": {column.name: column.parts[part]}} for part in counts if counts[part]}
@@ -106,7 +107,20 @@ def _by_column(
         return sources, []
     own |= {part: source for part, source in sources.items() if part != "train"}
     told = ", ".join(f"{counts[part]} {part}" for part in own if "where" in own[part])
-    return own, [f"split: as column '{column.name}' says, {told} rows"]
+    blank = table.rows - column.rows
+    left_out = f"; {blank} rows where it is empty are left out" if blank else ""
+    return own, [f"split: as column '{column.name}' says, {told} rows{left_out}"]
+
+
+def _require_known_parts(table: Table, column: Column) -> None:
+    """Rows that somebody held out must not be trained on because their word is not known."""
+    if unknown := column.parts.get(""):
+        raise UserError(
+            f"{table.path}: column '{column.name}' holds '{unknown[0]}' beside train; write train, validation or test "
+            "there, leave cells of no part empty, or give the column another name where it means something else"
+        )
+    if not column.is_everywhere:
+        raise UserError(f"{table.path}: some rows have no column '{column.name}', which says the part; give it to all")
 
 
 def _cut(

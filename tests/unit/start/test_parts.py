@@ -85,7 +85,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
         new_recipe(Files(path), None, tmp_path / "recipe.yaml", {"text": "text", "label": "label"})
 
 
-@pytest.mark.parametrize("told", [["train", "dev", "test"], ["train", "train", "test"]])
+@pytest.mark.parametrize("told", [["train", "dev", "test"], ["train", "train", "test"], ["train", "eval", "holdout"]])
 def test_a_column_that_says_the_part_is_followed(told: list[str], tmp_path: Path) -> None:
     path = write_file(
         tmp_path, lambda row: {"split": told[row % 3], "text": sentence(9), "emotion": "abc"[row // 3 % 3]}
@@ -95,11 +95,28 @@ def test_a_column_that_says_the_part_is_followed(told: list[str], tmp_path: Path
     assert recipe.tasks[0].columns.label == "emotion"
     assert {row["split"] for row in train} == {"train"}
     assert {row["split"] for row in validation} == {told[1]}
-    assert {row["split"] for row in test} == {"test"}
+    assert {row["split"] for row in test} == {told[2]}
     assert len(train) + len(validation) + len(test) == ROWS
     assert recipe.pretraining is not None
     assert recipe.pretraining.corpus[0].where == {"split": ["train"]}
     assert any(line.startswith("split: as column 'split' says, ") for line in made.decisions)
+
+
+@pytest.mark.parametrize("word", ["held back", "0"])
+def test_rows_of_an_unknown_part_are_not_trained_on(word: str, tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {**films(row), "split": word if row % 5 == 4 else "train"})
+    with pytest.raises(UserError, match=f"column 'split' holds '{word}' beside train; write train, validation or test"):
+        new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    rows = [{"text": sentence(9), "label": "ab"[n % 2]} | ({"split": "train"} if n % 5 else {}) for n in range(ROWS)]
+    with pytest.raises(UserError, match="some rows have no column 'split'"):
+        new_recipe(Files(write_rows(tmp_path / "data.jsonl", rows)), None, tmp_path / "recipe.yaml")
+
+
+def test_rows_of_no_part_are_counted(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {**films(row), "split": "train" if row % 2 else None})
+    recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+    assert "split: as column 'split' says, 100 train rows; 100 rows where it is empty are left out" in made.decisions
+    assert sum(map(len, parts_of(recipe, tmp_path))) == ROWS // 2
 
 
 def test_a_test_file_leaves_nine_tenths_to_training(tmp_path: Path) -> None:
