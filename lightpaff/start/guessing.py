@@ -66,7 +66,7 @@ class Guess:
 
     Attributes:
         columns: of the task, as a recipe has them.
-        labels: of classify, all.
+        labels: of classify (and of tag, once the file was read for them), all.
         languages: of translate, where the columns are named after them.
         group: the column of rows that belong together.
         why: one line a decision.

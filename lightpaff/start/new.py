@@ -7,6 +7,7 @@ from lightpaff.errors import UserError
 from lightpaff.recipe import Recipe
 from lightpaff.start.columns import Table, look_at, names_of_columns
 from lightpaff.start.guessing import Guess, guess
+from lightpaff.start.labels import choose_labels, find_classes
 from lightpaff.start.parts import Files, divide
 from lightpaff.start.teacher import classes_of, look_at_teacher
 from lightpaff.start.writing import UNLABELLED, NewRecipe, make_recipe, require_free, write_recipe
@@ -50,8 +51,9 @@ def new_recipe(
         UserError: the file cannot be read, nothing fits, or the teacher does not.
     """
     tables = {part: look_at(path) for part, path in files.parts.items()}
-    found = guess(tables["train"], columns, classes_of(teacher))
+    name, found = _name_of(files.train), guess(tables["train"], columns, classes_of(teacher))
     _check_columns(files, tables, found, columns or {})
+    found = replace(found, labels=find_classes(name, files.train, found))
     known = look_at_teacher(teacher, found)
     parts = divide(files, tables, found)
     if found.group is not None and parts.group is None and columns and "group" in columns:
@@ -60,7 +62,9 @@ def new_recipe(
             "uneven ones, or the parts are given); leave it out"
         )
     asked = " ".join(filter(None, (budget.max_latency, budget.size)))
-    made = make_recipe(_name_of(files.train), files, tables["train"], found, parts, known, asked)
+    labels, told = choose_labels(files, found, parts, known.names)
+    found = replace(found, labels=labels, why=[*found.why, *told])
+    made = make_recipe(name, files, tables["train"], found, parts, known, asked)
     if budget == _ANY_STUDENT:
         return write_recipe(made, output), made
     require_free(output)

@@ -184,10 +184,10 @@ def _are_fair(shares: dict[str, float], fractions: dict[str, float], least: floa
 def _rows_of(source: dict[str, Any], guess: Guess, column: str) -> Iterator[dict[str, Any]]:
     """Without those that have no label, which are of use to training alone."""
     label = guess.columns["label"] if guess.objective in WITH_LABELS else column
-    return (row for row in _all_rows_of(source) if column in row and not (label != column and _is_empty(row, label)))
+    return (row for row in all_rows_of(source) if column in row and not (label != column and _is_empty(row, label)))
 
 
-def _all_rows_of(source: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def all_rows_of(source: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """As the run reads them."""
     return (row for _, row in iterate_rows(ResolvedSource(Source.model_validate(source), source["path"], "")))
 
@@ -200,7 +200,7 @@ def _labelled_only(source: dict[str, Any], part: str, table: Table, guess: Guess
     """Validation and test rows need a label."""
     label = table.column(guess.columns["label"])
     assert label is not None
-    if label.rows == table.rows or not (missing := sum(_is_empty(row, label.name) for row in _all_rows_of(source))):
+    if label.rows == table.rows or not (missing := sum(_is_empty(row, label.name) for row in all_rows_of(source))):
         return source, []
     found = f"column '{label.name}' is empty in {missing} {part} rows"
     is_nameable = label.is_everywhere and 0 < len(label.values) <= _MOST_LABELS_NAMED

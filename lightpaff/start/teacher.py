@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightpaff.data.task_data import label_name
 from lightpaff.errors import UserError
 from lightpaff.recipe_families import Family
 from lightpaff.start.guessing import FAMILY_OF, Guess
@@ -37,6 +38,7 @@ class TeacherFacts:
         needs_pretraining: it comes without a pre-training head.
         layers: how many it has; None where nobody looked.
         longest: the most tokens that it reads.
+        names: of the classes that it tells apart, in its order.
         why: one line a decision.
     """
 
@@ -45,6 +47,7 @@ class TeacherFacts:
     needs_pretraining: bool = True
     layers: int | None = None
     longest: int | None = None
+    names: list[str] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
     @property
@@ -97,8 +100,9 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     shape, head = shape_of(config), _head_of(config)
     is_tuned = guess.objective in _HEADS and _HEADS[guess.objective] in head
     why = [f"teacher: {named}, {head or config.model_type}, {shape.layers} x {shape.hidden_size}"]
+    names = _names_of(config) if is_tuned and guess.objective != "answer" else []
     if is_tuned:
-        _check_labels(named, config, classes_of(named), guess)
+        _check_labels(named, names, guess)
         why.append("teacher: it is fine-tuned already, and used as it is")
     return TeacherFacts(
         [str(Path(named).absolute())],
@@ -106,6 +110,7 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
         needs_pretraining=any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
         layers=shape.layers,
         longest=longest_input(config),
+        names=names,
         why=why,
     )
 
@@ -114,11 +119,19 @@ def _head_of(config: "PreTrainedConfig") -> str:
     return str(next(iter(getattr(config, "architectures", None) or [""])))
 
 
-def _check_labels(named: str, config: "PreTrainedConfig", classes: int | None, guess: Guess) -> None:
-    wanted = 1 if guess.objective == "regress" else len(guess.labels)
-    if not wanted or classes is None or classes == wanted:
+def _names_of(config: "PreTrainedConfig") -> list[str]:
+    """Of its classes, in order; one for a score."""
+    names = [label_name(config.id2label[number]) for number in sorted(config.id2label)]
+    return names[:1] if getattr(config, "problem_type", None) == "regression" else names
+
+
+def _check_labels(named: str, names: list[str], guess: Guess) -> None:
+    """It may have classes more than the data, of which there are no rows, but it has to know each."""
+    wanted, known = 1 if guess.objective == "regress" else len(guess.labels), {name.casefold() for name in names}
+    if not wanted or not names or len(names) == wanted:
         return
-    names = ", ".join(sorted(str(name) for name in config.id2label.values())[:6])
-    has = "a score" if classes == 1 else f"{classes} classes ({names})"
+    if len(names) > 1 and guess.labels and {label.casefold() for label in guess.labels} <= known:
+        return
+    has = "a score" if len(names) == 1 else f"{len(names)} classes ({', '.join(names[:6])})"
     data = f"{wanted} ({', '.join(guess.labels[:6])})" if guess.labels else f"scores in '{guess.columns['label']}'"
     raise UserError(f"{named}: is fine-tuned for {has}, but the data has {data}; give its own data, or another teacher")

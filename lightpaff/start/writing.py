@@ -50,7 +50,8 @@ def make_recipe(
 
     Args:
         name: of recipe and task.
-        files, table, guess, parts, teacher: what the user has, and what was found out about it.
+        files, table, guess, parts, teacher: what the user has, and what was found out about it; the guess's labels
+            are those that the recipe names.
         budget: what a student will be looked for in; empty: it has half of the teacher's layers.
     """
     family = FAMILY_OF[guess.objective]
@@ -70,6 +71,7 @@ def make_recipe(
         *([f"    objective: {guess.objective}"] if guess.objective != "classify" else []),
         *_source_lines(files, parts, guess),
         *([f"    columns: {_flow(columns)}"] if columns else []),
+        *([f"    labels: {_flow(guess.labels)}"] if guess.labels else []),
         *([f"    languages: {_flow(guess.languages)}"] if guess.languages else []),
         *_metric_lines(table, guess),
         f"    max_length: {length}  # in tokens; longer texts are cut, and counted",

@@ -50,3 +50,21 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
             writer.writerow(rows[0])
             writer.writerows(list(row.values()) for row in rows)
     return path
+
+
+def model(folder: Path, head: str, labels: int | list[str] = 2, **settings: Any) -> str:
+    """The directory of a BERT, as far as anything looks at it before a run: its config and its vocabulary.
+
+    Args:
+        folder: holds the directory.
+        head: the end of its class's name.
+        labels: the names of its classes, or how many there are.
+        settings: more of its config.
+    """
+    folder = folder / "model"
+    folder.mkdir(exist_ok=True)
+    names = [f"LABEL_{number}" for number in range(labels)] if isinstance(labels, int) else labels
+    config = {"model_type": "bert", "architectures": [f"BertFor{head}"], "id2label": dict(enumerate(names)), **settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+    return str(folder)

@@ -1,8 +1,6 @@
 """What a model in a directory is to the task."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,18 +9,9 @@ from lightpaff.start.guessing import Guess, Objective
 from lightpaff.start.new import new_recipe
 from lightpaff.start.parts import Files
 from lightpaff.start.teacher import classes_of, look_at_teacher
-from tests.unit.start.made_files import sentence, write_file
+from tests.unit.start.made_files import model, sentence, write_file
 
 LABELLED = {"text": "text", "label": "label"}
-
-
-def model(folder: Path, head: str, labels: int = 2, **settings: Any) -> str:
-    folder = folder / "model"
-    folder.mkdir(exist_ok=True)
-    names = {str(number): f"LABEL_{number}" for number in range(labels)}
-    config = {"model_type": "bert", "architectures": [f"BertFor{head}"], "id2label": names, **settings}
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
 
 
 @pytest.mark.parametrize(
