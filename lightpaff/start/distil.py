@@ -1,8 +1,9 @@
 """From data to the student in one call: `lightpaff distil` and `lightpaff.distil`."""
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +83,7 @@ def distil(
     command: str = "",
 ) -> Distilled | None:
     """Look at the data, write a recipe for it beside the run, unless an earlier call did, and run it. The same call
-    goes on where a stopped one was.
+    goes on where a stopped one was; another one takes the place of one that was refused before it began.
 
     Args:
         train: labelled rows, texts, or pairs of texts.
@@ -111,17 +112,20 @@ def distil(
         own = [_told(path, folder) for path in (*files.parts.values(), *files.unlabelled)]
         asked = fingerprint_of([[*files.parts], own, str(teacher), columns, *filter(None, (max_latency, size))])
         record = directory.with_name(f"{directory.name}-asked.json")
-        if recipe.exists() and (not record.exists() or json.loads(record.read_text()) != asked):
+        is_made = recipe.exists() and record.exists() and json.loads(record.read_text()) == asked
+        if not is_made and recipe.exists() and not _is_to_spare(recipe, record, directory):
             raise UserError(
                 f"{recipe}: was made for other data, teacher, columns or size; give another output, or delete it"
             )
-        if not recipe.exists() and ranks.count() > 1:
+        if not is_made and ranks.count() > 1:
             raise UserError("several ranks: write the recipe first with lightpaff new, then launch lightpaff run")
-        if not recipe.exists():
-            files = _keep(files, folder, directory.with_name(f"{directory.name}-data"))
+        if not is_made:
+            recipe.unlink(missing_ok=True)
+            record.unlink(missing_ok=True)
+            with _kept(files, folder, directory.with_name(f"{directory.name}-data")) as kept:
+                budget = StudentBudget(max_latency, size)
+                new_recipe(kept, None if teacher is None else str(teacher), recipe, columns, budget)
             write_json_whole(record, asked)
-            budget = StudentBudget(max_latency, size)
-            new_recipe(files, None if teacher is None else str(teacher), recipe, columns, budget)
     result = run(Recipe.load(recipe, overrides), directory, command)
     return None if result is None else _distilled(result, recipe)
 
@@ -134,17 +138,33 @@ def _told(path: Path, folder: Path) -> Any:
     return [str(path), found and found.st_size, found and found.st_mtime_ns]
 
 
-def _keep(files: Files, written: Path, folder: Path) -> Files:
-    """Move what was written from rows to where the recipe finds it."""
+def _is_to_spare(recipe: Path, record: Path, directory: Path) -> bool:
+    """Whether an earlier call made the recipe, nobody changed it since, and its run was refused before it began."""
+    is_untouched = record.exists() and recipe.stat().st_mtime_ns <= record.stat().st_mtime_ns
+    return is_untouched and not directory.exists()
+
+
+@contextlib.contextmanager
+def _kept(files: Files, written: Path, folder: Path) -> Iterator[Files]:
+    """What was written from rows, moved to where the recipe finds it; gone again where no recipe comes of it."""
+    moved: list[Path] = []
 
     def kept(path: Path) -> Path:
         if path.parent != written:
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        return path.replace(folder / path.name)
+        moved.append(path.replace(folder / path.name))
+        return moved[-1]
 
-    parts = {part: kept(path) for part, path in files.parts.items()}
-    return Files(**parts, unlabelled=[kept(path) for path in files.unlabelled])
+    try:
+        parts = {part: kept(path) for part, path in files.parts.items()}
+        yield Files(**parts, unlabelled=[kept(path) for path in files.unlabelled])
+    except BaseException:
+        for path in moved:
+            path.unlink()
+        with contextlib.suppress(OSError):  # Somebody else's files may be there too.
+            folder.rmdir()
+        raise
 
 
 def _as_files(parts: Mapping[str, Rows | None], unlabelled: Rows | Sequence[Rows] | None, folder: Path) -> Files:

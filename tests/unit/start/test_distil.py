@@ -37,10 +37,32 @@ def test_rows_may_come_once(tmp_path: Path, ran: list[Recipe]) -> None:
     assert ran[0].tasks[0].train[0].path == str(tmp_path / "run-data" / "train.jsonl")
     kept = (tmp_path / "run-data" / "train.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in kept] == list(rows())
+    (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match="was made for other data"):
         distil(rows(40), unlabelled=[{"text": text} for text in TEXTS], output=tmp_path / "run")
     assert len((tmp_path / "run-data" / "train.jsonl").read_text().splitlines()) == 60
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-asked.json", "run-data", "run.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-asked.json", "run-data", "run.yaml"]
+
+
+def test_a_call_that_was_refused_does_not_block_the_next(tmp_path: Path, ran: list[Recipe]) -> None:
+    distil(rows(), teacher="team/typo", output=tmp_path / "run")
+    distil(rows(40), teacher="team/model", output=tmp_path / "run")
+    assert [recipe.teacher.source for recipe in ran] == [["team/typo"], ["team/model"]]
+    assert len((tmp_path / "run-data" / "train.jsonl").read_text().splitlines()) == 40
+    with (tmp_path / "run.yaml").open("a") as file:
+        file.write("# mine\n")
+    with pytest.raises(UserError, match="was made for other data"):
+        distil(rows(), teacher="team/other", output=tmp_path / "run")
+    assert (tmp_path / "run.yaml").read_text().endswith("# mine\n")
+    distil(rows(40), teacher="team/model", output=tmp_path / "run")
+
+
+def test_a_call_without_a_recipe_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        distil(tmp_path / "nope.csv", output=tmp_path / "run")
+    with pytest.raises(UserError, match="no task fits"):
+        distil(({"number": row} for row in range(60)), output=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_values_that_are_no_json_are_named(tmp_path: Path) -> None:
