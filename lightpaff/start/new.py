@@ -1,5 +1,6 @@
 """`lightpaff new`: look at the data and the teacher, decide, say why, and write the recipe."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def new_recipe(
     Raises:
         UserError: the file cannot be read, nothing fits, or the teacher does not.
     """
+    teacher = teacher and os.path.expanduser(teacher)
     tables = {part: look_at(path) for part, path in files.parts.items()}
     name, found = _name_of(files.train), guess(tables["train"], columns, classes_of(teacher))
     _check_columns(files, tables, found, columns or {})

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightpaff.data.task_data import label_name
+from lightpaff.data.wheels import PREFIX as WHEEL_PREFIX
+from lightpaff.data.wheels import parse_wheel_source
 from lightpaff.errors import UserError
+from lightpaff.models.hub_names import parse_hub_source
 from lightpaff.recipe_families import Family
 from lightpaff.start.guessing import FAMILY_OF, Guess
 
@@ -25,6 +28,7 @@ _HEADS = {
     "answer": "ForQuestionAnswering",
 }
 """Of a model that does the task already."""
+_GGUF = ".gguf"
 _WITHOUT_PRETRAINING_HEAD = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Model")
 
 
@@ -82,7 +86,7 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     """What a teacher is, or which is taken where none is named.
 
     Raises:
-        UserError: it is of another family than the task, or has other labels than the data.
+        UserError: it can be nowhere, is of another family than the task, or has other labels than the data.
     """
     family = FAMILY_OF[guess.objective]
     if named is None:
@@ -90,7 +94,7 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
         told = usual[0] if usual else "none, so a small one is made here from your text"
         return TeacherFacts(usual, layers=_USUAL_LAYERS[family], why=[f"teacher: {told}; --teacher names another"])
     if not Path(named).is_dir():
-        return TeacherFacts([named], why=[f"teacher: {named}, looked at when the recipe runs"])
+        return _look_elsewhere(named)
     from lightpaff.models.families import check_family
     from lightpaff.models.opening import read_config
     from lightpaff.models.shapes import longest_input, shape_of
@@ -113,6 +117,21 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
         names=names,
         why=why,
     )
+
+
+def _look_elsewhere(named: str) -> TeacherFacts:
+    """A teacher that is no directory: in a wheel, in a GGUF file, or on the Hub."""
+    if named.startswith(WHEEL_PREFIX):
+        parse_wheel_source(named)
+    elif not named.endswith(_GGUF):
+        parse_hub_source(named)
+        told = "no such directory here: taken as a Hub id, and looked at when the recipe runs"
+        return TeacherFacts([named], why=[f"teacher: {named}, {told}"])
+    elif not Path(named).is_file():
+        raise UserError(f"{named}: no such file; check the path")
+    else:
+        named = str(Path(named).absolute())
+    return TeacherFacts([named], why=[f"teacher: {named}, looked at when the recipe runs"])
 
 
 def _head_of(config: "PreTrainedConfig") -> str:

@@ -66,3 +66,31 @@ def test_a_model_of_several_labels_a_text_is_refused(tmp_path: Path) -> None:
 def test_the_directory_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(model(tmp_path, "MaskedLM"))
     assert look_at_teacher(str(tmp_path / "link"), Guess("tag", {})).sources == [str(tmp_path / "link")]
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("/models/bert-typo", "is neither an existing directory nor a Hub id"),
+        ("../bert-typo", "is neither an existing directory nor a Hub id"),
+        (__file__, "is a file; name the directory with config.json"),
+        ("nothing-here.gguf", "no such file; check the path"),
+        ("wheel:models", "is not a wheel source"),
+    ],
+)
+def test_what_can_be_no_teacher_is_refused(named: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        look_at_teacher(named, Guess("tag", {}))
+
+
+@pytest.mark.parametrize("named", ["bert-typo", "team/bert", "hub:team/bert@main"])
+def test_a_hub_id_is_said_to_be_one(named: str) -> None:
+    found = look_at_teacher(named, Guess("tag", {}))
+    assert found.sources == [named]
+    assert "no such directory here: taken as a Hub id" in found.why[0]
+
+
+def test_a_gguf_file_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    assert look_at_teacher("small.gguf", Guess("clm", {})).sources == [str(tmp_path / "small.gguf")]
