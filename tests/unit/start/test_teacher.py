@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lightpaff.errors import UserError
+from lightpaff.models.tokenizers import train_tokenizer
+from lightpaff.recipe_sections import FromScratch
 from lightpaff.start.guessing import Guess, Objective
 from lightpaff.start.new import new_recipe
 from lightpaff.start.parts import Files
 from lightpaff.start.teacher import classes_of, look_at_teacher
-from tests.unit.start.made_files import model, sentence, write_file
+from tests.unit.start.made_files import WORDS, model, sentence, write_file
 
 LABELLED = {"text": "text", "label": "label"}
 
@@ -94,3 +98,32 @@ def test_a_gguf_file_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "small.gguf").touch()
     monkeypatch.chdir(tmp_path)
     assert look_at_teacher("small.gguf", Guess("clm", {})).sources == [str(tmp_path / "small.gguf")]
+
+
+@pytest.mark.parametrize(("tensors", "is_tuned"), [(["bert.pooler.a", "classifier.a"], True), (["cls.a"], False)])
+def test_weights_tell_what_a_config_does_not_say(tensors: list[str], is_tuned: bool, tmp_path: Path) -> None:
+    teacher = model(tmp_path, "", architectures=None)
+    save_file({name: np.zeros(1) for name in tensors}, Path(teacher) / "model.safetensors")
+    assert (classes_of(teacher) == 2) == is_tuned
+    assert look_at_teacher(teacher, Guess("classify", LABELLED, labels=["bad", "good"])).is_tuned == is_tuned
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    teacher = model(tmp_path, "MaskedLM")
+    (Path(teacher) / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="model: holds no tokenizer"):
+        look_at_teacher(teacher, Guess("tag", {}))
+
+
+@pytest.mark.parametrize("known", [[], ["en", "ro"]])
+def test_languages_are_named_to_a_model_that_knows_them(known: list[str], tmp_path: Path) -> None:
+    teacher = model(tmp_path, "", model_type="bart", architectures=["BartForConditionalGeneration"])
+    scratch = FromScratch(layers=2, hidden_size=32, heads=2, feed_forward=64, vocabulary_size=300)
+    train_tokenizer(iter(WORDS), scratch, "encoder-decoder", known).save_pretrained(teacher)
+    path = write_file(tmp_path, lambda row: {"en": sentence(9), "ro": sentence(9)})
+    recipe, made = new_recipe(Files(path), teacher, tmp_path / "recipe.yaml")
+    assert (recipe.tasks[0].languages is not None) == bool(known)
+    assert recipe.pretraining is not None
+    assert [source.language for source in recipe.pretraining.corpus] == (known or [None, None])
+    told = "languages: not named to the teacher, whose tokenizer has no token <en>"
+    assert (told in made.decisions) == (not known)
