@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def _kind_of(value: Any) -> str:
         return "number" if _NUMBER.fullmatch(value) else "text"
     if isinstance(value, bool):
         return "text"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return "number"
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
         return "list"

@@ -1,5 +1,6 @@
 """Which task a file is of, and which columns mean what; every decision comes with its reason."""
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -55,6 +56,7 @@ _LANGUAGES = {
     "korean": "ko", "norwegian": "no", "polish": "pl", "portuguese": "pt", "romanian": "ro", "russian": "ru",
     "spanish": "es", "swedish": "sv", "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi",
 }  # fmt: skip
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _GROUP_SHARE = (0.002, 0.5)
 _NEARLY_ALL = 0.98
 """Of a group's cells are filled: rows with an empty one would all stay together."""
@@ -226,8 +228,22 @@ def _labelled(table: Table, given: dict[str, str], classes: int | None) -> Guess
             f"{table.path}: column '{label.name}' holds {label.distinct} different values, too many or too long ones "
             "for labels; name another with --column label=NAME"
         )
+    _refuse_decimal_commas(table, label)
+    if len(values) == 1:
+        raise UserError(
+            f"{table.path}: column '{label.name}' holds one value, '{values[0]}', and classes are two or more; name "
+            "another with --column label=NAME"
+        )
     told = f"classify: '{label.name}' has {len(values)} values ({_shown(values)}); {reading}"
     return Guess("classify", columns, labels=values, group=group, why=[told, *why])
+
+
+def _refuse_decimal_commas(table: Table, column: Column) -> None:
+    if column.values and all(map(_DECIMAL_COMMA.fullmatch, column.values)):
+        raise UserError(
+            f"{table.path}: column '{column.name}' has decimal commas ({column.values[0]}), which would be classes; "
+            "write points"
+        )
 
 
 def _is_score(label: Column, classes: int | None, *, is_given: bool) -> bool:
@@ -247,10 +263,27 @@ def _plain(table: Table, given: dict[str, str]) -> Guess | None:
         if not texts:
             return None
         name = texts[0].name
+        _refuse_unfit_label(table, given, name)
     others = [f"'{column.name}'" for column in _free(table, given) if column.could_be_text and column.name != name]
     unused = f"; {', '.join(others)} left aside (--column source=NAME, target=NAME where one is to be written)"
     why = f"clm: '{name}' holds text, and nothing else looks like a label{unused if others else ''}"
     return Guess("clm", {"text": name}, why=[why])
+
+
+def _refuse_unfit_label(table: Table, given: dict[str, str], text: str) -> None:
+    """Whoever has a column of a label's name does not want a model of the text alone, unless he says so."""
+    for column in _free(table, given):
+        if column.name == text or column.name.lower() not in (*_LABEL_NAMES, *_SCORE_NAMES):
+            continue
+        _refuse_decimal_commas(table, column)
+        if column.could_be_text:
+            continue
+        held = f"{column.distinct} values ({column.kind}) in {column.rows} of {table.rows} rows"
+        held = f"one value, '{column.values[0]}'" if len(column.values) == 1 == column.distinct else held
+        raise UserError(
+            f"{table.path}: column '{column.name}' is named like a label, but holds {held}; name the label (--column "
+            f"label=NAME), or the text alone (--column text={text}) for a language model"
+        )
 
 
 def _free(table: Table, given: dict[str, str]) -> list[Column]:

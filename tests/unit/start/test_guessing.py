@@ -1,6 +1,7 @@
 """What a file is for, as its columns tell; the recipe that comes of it."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,40 @@ def test_a_text_is_no_label(tmp_path: Path) -> None:
     path = write_file(tmp_path, lambda row: {"a": sentence(9), "b": sentence(200)})
     with pytest.raises(UserError, match="column 'b' holds 200 different values, too many or too long ones for labels"):
         guess(look_at(path), {"text": "a", "label": "b"})
+
+
+@pytest.mark.parametrize(
+    ("label", "held"),
+    [
+        (lambda row: "pos", "one value, 'pos'"),
+        (lambda row: None, r"0 values \(other\) in 0 of 200 rows"),
+        (lambda row: "ab"[row % 2] if row < 20 else None, r"2 values \(text\) in 20 of 200 rows"),
+    ],
+    ids=["one", "none", "few"],
+)
+def test_text_with_an_unfit_label_is_modelled_on_request_alone(
+    label: Callable[[int], Any], held: str, tmp_path: Path
+) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": label(row)}, "jsonl")
+    with pytest.raises(UserError, match=rf"column 'label' is named like a label, but holds {held}; name the label"):
+        guess(look_at(path))
+    assert guess(look_at(path), {"text": "text"}).objective == "clm"
+
+
+def test_one_class_is_none(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": "pos"})
+    with pytest.raises(UserError, match="column 'label' holds one value, 'pos', and classes are two or more"):
+        guess(look_at(path), {"label": "label"})
+
+
+def test_decimals_are_numbers(tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": Decimal(f"{row % 2}.0")}, "parquet")
+    found = guess(look_at(path))
+    assert (found.objective, found.labels) == ("classify", ["0", "1"])
+
+
+@pytest.mark.parametrize("values", [10, 150])
+def test_decimal_commas_are_no_classes(values: int, tmp_path: Path) -> None:
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "score": f"{row % values},5"})
+    with pytest.raises(UserError, match=r"column 'score' has decimal commas .*; write points"):
+        guess(look_at(path))
