@@ -37,7 +37,7 @@ class Source(Section):
 
     path: str
     """A local file, an fsspec URL, `hub:OWNER/NAME`, or `wheel:NAME==VERSION#path/in/the/wheel`.
-    Formats by ending: txt, jsonl, csv, tsv, parquet, conll, and json for squad; plain or .gz, .zst, .bz2."""
+    Formats by ending: txt, jsonl or ndjson, csv, tsv, parquet, conll, and json for squad; plain or .gz, .zst, .bz2."""
     sha256: str | None = None
     """Of the file as stored (compressed, where it is); the run is refused when it differs."""
     format: Literal["txt", "jsonl", "csv", "tsv", "parquet", "conll", "squad"] | None = None

@@ -32,6 +32,7 @@ TEXT_COLUMN = "text"
 _FORMATS: dict[str, Format] = {
     ".txt": "txt",
     ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
@@ -103,8 +104,11 @@ def resolve_format(file: str, format: Format | None, origin: str) -> tuple[Forma
     ending, compression = _split_endings(file)
     chosen = format or _FORMATS.get(ending)
     if chosen is None:
-        known = ", ".join(name.removeprefix(".") for name in _FORMATS)
-        raise UserError(f"{origin}: the ending '{ending}' tells no format; add the key format with one of {known}")
+        endings, formats = ", ".join(_FORMATS), ", ".join(dict.fromkeys(_FORMATS.values()))
+        raise UserError(
+            f"{origin}: the ending '{ending}' tells no format; let the name end in one of {endings}, or add the key "
+            f"format to the recipe's source, with one of {formats}"
+        )
     if chosen == "parquet" and compression:
         raise UserError(f"{origin}: a parquet file compresses its own columns; decompress the {compression} around it")
     return chosen, compression

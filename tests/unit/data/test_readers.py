@@ -81,6 +81,7 @@ def test_reads_every_format_and_compression(
 
 def test_the_format_can_be_given(write_file: WriteFile) -> None:
     assert read(write_file("rows.data", "a\tb\n1\t2\n"), "tsv") == [(2, {"a": "1", "b": "2"})]
+    assert read(write_file("rows.ndjson", '{"a": 1}\n')) == [(1, {"a": 1})]
     assert read(write_file("rows.csv", "a,b\n"), "txt") == [(1, {"text": "a,b"})]
 
 
@@ -163,7 +164,8 @@ def test_refuses_what_is_not_there(tmp_path: Path) -> None:
 def test_refuses_unknown_endings(write_file: WriteFile, name: str, ending: str) -> None:
     message = refusal_of(write_file(name, "text"))
     assert f"the ending '{ending}' tells no format" in message
-    assert "txt, jsonl, csv, tsv, parquet" in message
+    assert "let the name end in one of .txt, .jsonl, .ndjson, .csv" in message
+    assert message.endswith("with one of txt, jsonl, csv, tsv, parquet, conll, squad")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_the_ending_is_in_the_identity(
 
 def test_an_ending_that_tells_nothing_has_no_identity(tmp_path: Path, downloads: Path) -> None:
     (tmp_path / "rows.dat").write_bytes(LINES)
-    with pytest.raises(UserError, match=r"rows\.dat: the ending '\.dat' tells no format; add the key format"):
+    with pytest.raises(UserError, match=r"rows\.dat: the ending '\.dat' tells no format; let the name end in"):
         identity_of(downloads, tmp_path / "rows.dat")
 
 
