@@ -104,7 +104,10 @@ def _by_column(
     counts = {part: sum(rows[value] for value in values) for part, values in column.parts.items()}
     own = {part: {**sources["train"], "where": {column.name: column.parts[part]}} for part in counts if counts[part]}
     if "train" not in own:
-        return sources, []
+        raise UserError(
+            f"{table.path}: no row that column '{column.name}' gives to train has a label in "
+            f"'{guess.columns['label']}'; label some, or give them in a file of their own (--unlabelled)"
+        )
     own |= {part: source for part, source in sources.items() if part != "train"}
     told = ", ".join(f"{counts[part]} {part}" for part in own if "where" in own[part])
     blank = table.rows - column.rows

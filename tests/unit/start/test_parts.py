@@ -112,6 +112,13 @@ def test_rows_of_an_unknown_part_are_not_trained_on(word: str, tmp_path: Path) -
         new_recipe(Files(write_rows(tmp_path / "data.jsonl", rows)), None, tmp_path / "recipe.yaml")
 
 
+def test_training_rows_need_labels(tmp_path: Path) -> None:
+    held, plain = {"split": "test"}, {"split": "train", "category": None}
+    path = write_file(tmp_path, lambda row: films(row) | (held if row % 4 < 2 else plain))
+    with pytest.raises(UserError, match="no row that column 'split' gives to train has a label in 'category'"):
+        new_recipe(Files(path), None, tmp_path / "recipe.yaml")
+
+
 def test_rows_of_no_part_are_counted(tmp_path: Path) -> None:
     path = write_file(tmp_path, lambda row: {**films(row), "split": "train" if row % 2 else None})
     recipe, made = new_recipe(Files(path), None, tmp_path / "recipe.yaml")
