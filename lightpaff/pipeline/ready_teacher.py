@@ -1,7 +1,7 @@
 """Does a ready-made teacher number the classes, and scale the scores, as the task does?
 
-Where its config names the classes, the names tell (`opening.open_headed` refuses another order). Where it says LABEL_0
-or names of its own, and of scores always, its answers tell.
+Where its config names the classes, the names tell (`opening.open_headed` refuses another order). Rows may hold numbers,
+configs say LABEL_0, and nobody names a scale: its answers tell.
 
 Shapes: N labelled rows or words, P target positions, T of all rows, V classes.
 """
@@ -45,8 +45,9 @@ def _check_order(context: RunContext, steps: TaskSteps, teacher: ModelSource) ->
     labels = read_labels(steps.rows.directory)
     config = read_config(teacher.path)
     stored = [str(config.id2label[number]) for number in sorted(config.id2label)]
-    if [name.casefold() for name in stored] == [name.casefold() for name in labels]:
-        # Opening it refuses what is not of the task.
+    is_named = [name.casefold() for name in stored] == [name.casefold() for name in labels]
+    if is_named and steps.task.labels is None:
+        # The rows themselves hold the names; opening it refuses what is not of the task.
         open_for_task(context, steps.task, steps.rows, teacher.path, None, 0)
         return
     logits_PV, gold_P = _ask(context, steps, teacher)
@@ -55,11 +56,11 @@ def _check_order(context: RunContext, steps: TaskSteps, teacher: ModelSource) ->
     if order is None:
         return
     right, other = ((np.array(numbers)[answers_N] == gold_N).mean() for numbers in (range(len(labels)), order))
+    remedy = f"set tasks.{steps.task.name}.labels to [{', '.join(labels[number] for number in order)}]"
     raise UserError(
         f"{_place(steps, teacher)} calls its classes {', '.join(stored)}, and its answers fit "
         f"{other:.0%} of {len(gold_N)} labels if they stand for {', '.join(labels[number] for number in order)}, "
-        f"{right:.0%} as they stand now ({', '.join(labels)}); set tasks.{steps.task.name}.labels to "
-        f"[{', '.join(labels[number] for number in order)}]"
+        f"{right:.0%} as they stand now ({', '.join(labels)}); {'correct the rows' if is_named else remedy}"
     )
 
 

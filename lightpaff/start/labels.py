@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lightpaff.data.numbers import is_number
 from lightpaff.data.sources import ResolvedSource
 from lightpaff.data.tagged_words import find_tags
 from lightpaff.data.task_data import find_labels, label_name
@@ -62,7 +63,15 @@ def choose_labels(files: Files, guess: Guess, parts: Parts, teacher: list[str]) 
     why = ["labels: in the order of the teacher's classes"] if in_order else []
     why += [f"labels: no row has the teacher's {_told(missing)}"] if missing else []
     why += [f"labels: too rare to learn or to measure, with fewer than {_RARE} rows: {_told(rare)}"] if rare else []
+    if _are_numbers_of(teacher, labels):
+        return teacher, [*why, f"labels: the rows' numbers are the teacher's classes, {_told(teacher)}"]
     return labels if in_order or set(labels) > counts["train"].keys() else [], why
+
+
+def _are_numbers_of(teacher: list[str], labels: list[str]) -> bool:
+    """As data sets of the Hub keep classes; LABEL_0 is no name."""
+    are_named = not any(is_number(name) or name.startswith("LABEL_") for name in teacher)
+    return are_named and labels == [str(number) for number in range(len(teacher))]
 
 
 def _in_order_of(teacher: list[str], labels: list[str]) -> list[str]:

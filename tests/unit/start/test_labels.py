@@ -37,9 +37,14 @@ def test_tags_are_in_the_teachers_order(tmp_path: Path) -> None:
     assert found == ["O", "B-PER", "I-PER", "B-LOC"]
 
 
-@pytest.mark.parametrize("data", [["no", "yes"], [0, 1]])
-def test_other_names_of_the_teacher_say_nothing(data: list[Any], tmp_path: Path) -> None:
-    assert labels_of(tmp_path, labelled(*data), model(tmp_path, "SequenceClassification", ["bad", "good"])) is None
+@pytest.mark.parametrize(("data", "names"), [(["no", "yes"], ["bad", "good"]), ([0, 1], ["LABEL_0", "LABEL_1"])])
+def test_other_names_of_the_teacher_say_nothing(data: list[Any], names: list[str], tmp_path: Path) -> None:
+    assert labels_of(tmp_path, labelled(*data), model(tmp_path, "SequenceClassification", names)) is None
+
+
+def test_numbers_get_the_teachers_names(tmp_path: Path) -> None:
+    teacher = model(tmp_path, "SequenceClassification", ["NEGATIVE", "POSITIVE"])
+    assert labels_of(tmp_path, labelled(0, 1), teacher) == ["NEGATIVE", "POSITIVE"]
 
 
 def test_a_class_of_the_teacher_may_have_no_rows(tmp_path: Path) -> None:
