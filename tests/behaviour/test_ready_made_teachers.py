@@ -110,6 +110,20 @@ def test_a_ready_made_teacher_in_the_right_order_is_taken(
     assert run_cli("plan", with_task_teacher(tiny_recipe, classifier).write()).code == 0
 
 
+def test_numbers_in_the_rows_are_held_against_the_answers_of_a_teacher_with_names(
+    classifier: Path, tiny_recipe: Any, run_cli: Callable[..., Any]
+) -> None:
+    edit_config(classifier, id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
+    recipe = with_task_teacher(tiny_recipe, classifier).set("tasks.0.labels", ["bad", "good"])
+    assert run_cli("plan", recipe.write()).code == 0
+    edit_tensors(classifier, swap_classes)
+    outcome = run_cli("plan", recipe.write())
+    assert outcome.code == 2
+    assert "its answers fit" in outcome.message
+    assert "if they stand for good, bad" in outcome.message
+    assert "correct the rows" in outcome.message
+
+
 def test_pairs_have_segments_only_where_the_tokenizer_gives_them(classifier: Path, tiny_recipe: Any) -> None:
     columns = {"text": "first", "text_pair": "second", "label": "same"}
     names = {"train": "train_pairs.jsonl", "validation": "validation_pairs.jsonl"}
