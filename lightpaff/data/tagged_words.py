@@ -198,7 +198,12 @@ def _tokenise(
 def _class_of(tag: str, class_of: dict[str, int], task: Task) -> int:
     if tag in class_of:
         return class_of[tag]
-    if tag.isdecimal() and int(tag) < len(class_of) and not any(map(str.isdecimal, class_of)):
+    if (
+        task.labels is not None
+        and tag.isdecimal()
+        and int(tag) < len(class_of)
+        and not any(map(str.isdecimal, class_of))
+    ):
         # As the Hub keeps tags: numbers, whose names the recipe gives in order.
         return int(tag)
     raise UserError(

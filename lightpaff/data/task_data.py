@@ -159,6 +159,9 @@ def read_examples(
         UserError: for a missing column, an unknown label, a label out of range, or a missing one where it is needed.
     """
     class_of = {name: number for number, name in enumerate(labels)}
+    if task.labels is not None and not any(map(is_number, labels)):
+        # As the Hub keeps classes: numbers, whose names the recipe gives in order.
+        class_of |= {str(number): number for number in range(len(labels))}
     for source in sources:
         path = source.source.path
         for number, row in iterate_rows(source):
@@ -268,9 +271,6 @@ def _label_value(raw: str | None, task: Task, class_of: dict[str, int], origin: 
         return _score(raw, task, origin, number)
     if raw in class_of:
         return class_of[raw]
-    if raw.isdecimal() and int(raw) < len(class_of) and not any(map(is_number, class_of)):
-        # As the Hub keeps classes: numbers, whose names the recipe gives in order.
-        return int(raw)
     known = ", ".join(class_of)
     if is_number(raw) and all(is_number(name) for name in class_of):
         raise UserError(
