@@ -16,8 +16,9 @@ from transformers.masking_utils import eager_mask
 
 from lightpaff.deployment.onnx_writing import Signature, refuse_large, write_onnx
 from lightpaff.errors import UserError
+from lightpaff.models.architecture import CLASSES
 from lightpaff.models.encoder import logits_of
-from lightpaff.models.families import attention_of, head_of
+from lightpaff.models.families import attention_of, head_of, last_layer_of
 from lightpaff.models.opening import finetuned_head, quiet_transformers, read_config
 from lightpaff.models.weights import tensor_names
 
@@ -60,7 +61,8 @@ class _Logits(nn.Module):
 
 def _open_classifier(path: Path) -> PreTrainedModel:
     config = read_config(path)
-    head = head_of(config, finetuned_head(config))
+    name = finetuned_head(config)
+    head = head_of(config, name)
     tensor_names(path)  # Refuses, in one line, what from_pretrained tells in many.
     AttentionInterface.register(_ATTENTION, _fused_attention)
     AttentionMaskInterface.register(_ATTENTION, eager_mask)
@@ -77,6 +79,9 @@ def _open_classifier(path: Path) -> PreTrainedModel:
         raise UserError(f"{path}: lacks {min(report['missing_keys'])}; give a model that is fine-tuned to classify")
     refuse_large(model, path)
     opened: PreTrainedModel = model.eval()
+    if name == CLASSES and (last_layer := last_layer_of(opened)):
+        # A class is read at the first token.
+        last_layer.compute_only(lambda states_BSD: states_BSD[:, :1])
     return opened
 
 

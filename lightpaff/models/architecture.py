@@ -99,6 +99,8 @@ class Architecture:
         scratch_settings: what else a config made from nothing needs, from the recipe and the tokenizer.
         needs_even_head_size: rotary position embeddings turn pairs of dimensions.
         unlike: the setting of a config by which a model computes what the table does not say; empty where none does.
+        layer_halves: of an encoder's layer, the attribute path of what looks at all positions, and that of the module
+            after it, from which on none sees another; None where the halves are not modules.
         has_sdpa: transformers has its attention as torch's fused one too; else only the plain one.
         has_own_projection: whether the projection is a matrix of its own though transformers ties every such config.
     """
@@ -112,5 +114,6 @@ class Architecture:
     scratch_settings: Callable[[FromScratch, PreTrainedTokenizerBase], dict[str, Any]] = _no_particulars
     needs_even_head_size: bool = False
     unlike: Callable[[PreTrainedConfig], str] = _nothing_unlike
+    layer_halves: tuple[str, str] | None = None
     has_sdpa: bool = True
     has_own_projection: Callable[[PreTrainedConfig], bool] = _tied_as_configured

@@ -165,6 +165,7 @@ def _modernbert_settings(from_scratch: FromScratch, tokenizer: PreTrainedTokeniz
     return {**_first_and_last_ids(from_scratch, tokenizer), **ids}
 
 
+_BERT_HALVES = ("attention.self", "attention.output")
 _BERT_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 _ROBERTA = Architecture(
@@ -189,6 +190,7 @@ _ROBERTA = Architecture(
         SPANS: _spans(),
     },
     layers=(LayerList("roberta.encoder.layer"),),
+    layer_halves=_BERT_HALVES,
     dropouts=_BERT_DROPOUTS,
     longest_input=_positions_after_padding,
     scratch_settings=_roberta_settings,
@@ -211,6 +213,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             SPANS: _spans(),
         },
         layers=(LayerList("bert.encoder.layer"),),
+        layer_halves=_BERT_HALVES,
         dropouts=_BERT_DROPOUTS,
     ),
     "roberta": _ROBERTA,
@@ -220,6 +223,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mpnet": replace(
         _ROBERTA,
         layers=(LayerList("mpnet.encoder.layer"),),
+        layer_halves=("attention.attn", "attention.LayerNorm"),
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
         longest_input=_positions_after_one,
         scratch_settings=_mpnet_settings,
@@ -240,6 +244,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             SPANS: _spans(),
         },
         layers=(LayerList("deberta.encoder.layer"),),
+        layer_halves=_BERT_HALVES,
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
         before_resizing=_resize_pooler,
         scratch_settings=_deberta_settings,
@@ -268,6 +273,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             SPANS: _spans(),
         },
         layers=(LayerList("electra.encoder.layer"),),
+        layer_halves=_BERT_HALVES,
         dropouts=_BERT_DROPOUTS,
         before_resizing=_resize_embeddings,
         scratch_settings=_embedding_size,
@@ -287,6 +293,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             SPANS: _spans("dropout"),
         },
         layers=(LayerList("distilbert.transformer.layer"),),
+        layer_halves=("attention", "sa_layer_norm"),
         dropouts=("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
         sizes=SizeNames(layers=("n_layers",), hidden_size=("dim",), heads=("n_heads",), feed_forward=("hidden_dim",)),
     ),

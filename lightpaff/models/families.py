@@ -1,10 +1,11 @@
 """All architectures of all families, and which family an architecture is of."""
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightpaff.errors import UserError
 from lightpaff.models import decoder, encoder, encoder_decoder
 from lightpaff.models.architecture import MASKED_TOKENS, NEXT_TOKENS, TARGET_TOKENS, Architecture, Head
+from lightpaff.models.last_layer import LastLayer
 from lightpaff.recipe_families import Family
 
 _TABLES: dict[Family, dict[str, Architecture]] = {
@@ -93,3 +94,21 @@ def head_of(config: PreTrainedConfig, head: str) -> Head:
     if unlike := architecture.unlike(config):
         raise UserError(f"{config.name_or_path or config.model_type}: its config.json has {unlike}; take another model")
     return heads[head]
+
+
+def last_layer_of(model: PreTrainedModel) -> LastLayer | None:
+    """An encoder's last layer; None where what it computes is needed at all positions.
+
+    Raises:
+        UserError: the architecture is not supported.
+    """
+    architecture = architecture_of(model.config)
+    if architecture.layer_halves is None:
+        return None
+    layers = architecture.layers[0].path
+    last = sum(1 for _ in model.get_submodule(layers).children()) - 1
+    # DeBERTa's convolution looks at all that the first layer gives.
+    if last == 0 and getattr(model.config, "conv_kernel_size", 0):
+        return None
+    attention, rest = (f"{layers}.{last}.{half}" for half in architecture.layer_halves)
+    return LastLayer(f"{layers}.{last}", attention, model.get_submodule(rest))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from lightpaff.models.last_layer import LastLayer
 from lightpaff.models.projection import exact_dtype, project
 
 NEVER = -1e4
@@ -65,15 +66,22 @@ class HeadedModel(nn.Module):
         model: the transformers model; `model.save_pretrained` saves everything.
         classes: V, the real classes; rows of a padded output layer beyond it are left out. Of spans, the tokens that a
             row has at most.
+        last_layer: the trunk's, where it is computed at the target positions only.
+        computes_again: whether a backward pass runs layers again.
     """
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel, layout: HeadLayout, classes: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, layout: HeadLayout, classes: int, last_layer: LastLayer | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.layout = layout
         self.classes = classes
+        self.last_layer = last_layer
+        self.computes_again = False
+        self._forget_positions: Callable[[], None] = lambda: None
         rows = classes if layout.spans else self._projection().out_features
         assert 0 < classes <= rows, f"{classes} classes do not fit an output layer of {rows} rows"
 
@@ -84,9 +92,21 @@ class HeadedModel(nn.Module):
             inputs: the trunk's arguments by name (`input_ids` B x S, `attention_mask` B x S, ...).
             positions_P: int64 indices into the B*S flattened tokens.
         """
-        hidden_BSD = self.layout.trunk(self.model, inputs)
-        hidden_PD = hidden_BSD.flatten(0, 1).index_select(0, positions_P)
-        return self.layout.pre_head(self.model, hidden_PD)
+        return self.layout.pre_head(self.model, self._states_at(inputs, positions_P))
+
+    def _states_at(self, inputs: dict[str, Tensor], positions_P: Tensor) -> Tensor:
+        def choose(states_BSD: Tensor) -> Tensor:
+            return states_BSD.flatten(0, 1).index_select(0, positions_P)
+
+        if self.last_layer is None:
+            return choose(self.layout.trunk(self.model, inputs))
+        self._forget_positions()
+        self._forget_positions = self.last_layer.compute_only(lambda states_BSD: choose(states_BSD)[None]).remove
+        states_1PD = self.layout.trunk(self.model, inputs)
+        # What the backward pass computes again has to be what was computed.
+        if not (self.training and self.computes_again):
+            self._forget_positions()
+        return states_1PD[0]
 
     @property
     def weight_VD(self) -> Tensor:

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from lightpaff.errors import UserError, one_line
 from lightpaff.models.architecture import CLASSES, SPANS, TOKEN_CLASSES, Head
-from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of
+from lightpaff.models.families import architecture_of, attention_of, check_model_type, head_of, last_layer_of
 from lightpaff.models.headed import HeadedModel
 from lightpaff.models.weights import read_tensors, require_plain_weights, tensor_names
 
@@ -38,7 +38,7 @@ def split_model(model: PreTrainedModel, head: str, classes: int) -> HeadedModel:
     Raises:
         UserError: the architecture is not supported, or pools all tokens where one is needed.
     """
-    return HeadedModel(model, head_of(model.config, head).layout, classes)
+    return HeadedModel(model, head_of(model.config, head).layout, classes, last_layer_of(model))
 
 
 def open_headed(

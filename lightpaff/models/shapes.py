@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from lightpaff.errors import UserError
 from lightpaff.models.architecture import SizeNames
 from lightpaff.models.building import build_model
-from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of
+from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of, last_layer_of
 from lightpaff.models.fetching import without_origin
 from lightpaff.models.opening import configure_head
 from lightpaff.recipe_sections import FromScratch, Shape
@@ -135,7 +135,8 @@ def training_flops_per_token(
 
     6 a weight of a matrix product, 2 forward and 4 backward (Kaplan et al. 2020, section 2.1), and 12 * layers *
     hidden size * S for attention (Chowdhery et al. 2022, PaLM, appendix B). Embedding tables are looked up, not
-    multiplied. Of the head, only the share of the tokens that are target positions counts.
+    multiplied. Of the head, and of an encoder's last layer after its attention, only the share of the tokens that are
+    target positions counts.
 
     The tokens of an encoder-decoder are those of both sides, and those of the decoder are the target positions: its
     decoder counts for their share of the tokens, and its encoder for the rest. Attention from the decoder to the
@@ -151,10 +152,13 @@ def training_flops_per_token(
     model = _build_without_memory(config, head, classes)
     known = head_of(config, head)
     trunk_share = 1 - target_share if known.target_parameters else 1.0
+    last_layer = None if known.layout.spans else last_layer_of(model)
     weights = 0.0
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            at_targets = f"{name}.".startswith((*known.parameters, *known.target_parameters))
+            at_targets = f"{name}.".startswith((*known.parameters, *known.target_parameters)) or (
+                last_layer is not None and last_layer.is_read_alone(name)
+            )
             weights += (target_share if at_targets else trunk_share) * module.weight.numel()
     shape = shape_of(config)
     assert shape.hidden_size is not None

@@ -95,6 +95,7 @@ class OptimiserStep:
             keep_freed_memory()
         if self.settings.activation_checkpointing:
             compute_activations_again(self.model.model)
+            self.model.computes_again = True
         self.module: nn.Module = LossModule(self.model, self.gold_scale)
         if self.is_sharded:
             shard(self.module, self.model.model, self.hardware.device)

@@ -62,6 +62,16 @@ def test_both_runtimes_score_alike_and_8_bits_are_small(scorer: Path, tmp_path: 
         np.testing.assert_allclose(found_B1, score_B1, atol=0.02)
 
 
+def test_the_last_layer_works_at_the_first_token_only(scorer: Path, tmp_path: Path) -> None:
+    export_onnx(scorer, tmp_path)
+    shapes = [info.type.tensor_type.shape.dim for info in onnx.load(tmp_path / "model.onnx").graph.value_info]
+    of_feed_forward = [
+        shape for shape in shapes if len(shape) == 3 and shape[2].dim_value == SIZES["intermediate_size"]
+    ]
+    assert of_feed_forward
+    assert all(tokens.dim_value == 1 for _, tokens, _ in of_feed_forward)
+
+
 def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         export_onnx(tmp_path, tmp_path)
