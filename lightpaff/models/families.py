@@ -108,7 +108,8 @@ def last_layer_of(model: PreTrainedModel) -> LastLayer | None:
     layers = architecture.layers[0].path
     last = sum(1 for _ in model.get_submodule(layers).children()) - 1
     # DeBERTa's convolution looks at all that the first layer gives.
-    if last == 0 and getattr(model.config, "conv_kernel_size", 0):
+    has_convolution = bool(getattr(model.config, "conv_kernel_size", 0))
+    if last == 0 and has_convolution:
         return None
     attention, rest = (f"{layers}.{last}.{half}" for half in architecture.layer_halves)
     return LastLayer(f"{layers}.{last}", attention, model.get_submodule(rest))
