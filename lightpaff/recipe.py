@@ -107,6 +107,16 @@ class Recipe(Section):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks need different names; found {', '.join(names)}")
+        stages = {"fine_tuning.training": self.fine_tuning.training}
+        if self.pretraining is not None:
+            stages = {"pretraining.training": self.pretraining.training}
+        if self.student.initialisation != "random":
+            stages = {}
+        if self.teacher.from_scratch is not None and self.teacher.pretraining is not None:
+            stages["teacher.pretraining"] = self.teacher.pretraining
+        for key, training in stages.items():
+            if training.freeze_embeddings:
+                raise ValueError(f"{key}.freeze_embeddings: the embeddings would stay random; leave it out there")
         divergence = self.fine_tuning.distillation.divergence
         scores = [task.name for task in self.tasks if task.objective == "regress"]
         if scores and divergence != "forward_kl":

@@ -100,6 +100,9 @@ class Training(Section):
     """Gradients are scaled down to this norm where theirs is larger."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; left out, the model's own."""
+    freeze_embeddings: bool = False
+    """Leave the tables of tokens, positions and segments as they begin (an output layer that is tied to one, too): less
+    time and memory a step, the more the larger the vocabulary is beside the layers."""
     evaluations: Annotated[int, Field(gt=0)] = 4
     """How often, evenly spread, the model is evaluated on the validation set; the best is kept."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0

@@ -47,6 +47,11 @@ class HeadLayout:
     spans: bool = False
 
 
+def embedding_tables(model: nn.Module) -> set[Tensor]:
+    """The weights that are looked up, once each, however many modules share them (an encoder-decoder's sides do)."""
+    return {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
 def span_logits(logits_BS2: Tensor, mask_BS: Tensor, classes: int) -> Tensor:
     """Where spans start and end as two classes a row, each among its tokens: 2B x V, start and end in turn.
 

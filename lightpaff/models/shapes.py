@@ -17,6 +17,7 @@ from lightpaff.models.architecture import SizeNames
 from lightpaff.models.building import build_model
 from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of, last_layer_of
 from lightpaff.models.fetching import without_origin
+from lightpaff.models.headed import embedding_tables
 from lightpaff.models.opening import configure_head
 from lightpaff.recipe_sections import FromScratch, Shape
 
@@ -120,7 +121,7 @@ def scratch_config(from_scratch: FromScratch, tokenizer: PreTrainedTokenizerBase
 def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> ParameterCount:
     """Count on the meta device: takes no memory for weights."""
     model = _build_without_memory(config, head, classes)
-    tables = _embedding_weights(model)
+    tables = embedding_tables(model)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in model.parameters()),
         embeddings=sum(weight.numel() for weight in tables),
@@ -182,12 +183,6 @@ def _build_without_memory(config: PreTrainedConfig, head: str, classes: int) -> 
     configure_head(config, head, classes)
     with torch.device("meta"):
         return build_model(config, head)
-
-
-def _embedding_weights(model: PreTrainedModel) -> set[torch.Tensor]:
-    """Once each, however many modules share them (an encoder-decoder's sides do)."""
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    return {table.weight for table in tables}
 
 
 def _layer_weights(model: PreTrainedModel) -> set[torch.Tensor]:

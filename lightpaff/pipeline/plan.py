@@ -29,12 +29,12 @@ from lightpaff.report.formats import rough_duration
 from lightpaff.targets.encodings import Encoding
 
 _BYTES_A_WEIGHT = 4
-_STATES_IN_TRAINING = 5
-"""Weights, gradients, AdamW's two moments, and the best weights so far."""
-_STATES_WHILE_SAVING = 3
+_IN_TRAINING = (2, 3)
+"""All weights as they are and as they were best; of those that are trained, gradients and AdamW's two moments."""
+_WHILE_SAVING = (1, 2)
 """A copy of the weights, and the moments as bytes: in the memory of the CPU."""
-_STATES_ON_DISK = 4
-"""A checkpoint holds the weights, the two moments and the best weights."""
+_ON_DISK = (2, 2)
+"""What a checkpoint holds: all but the gradients."""
 _SECONDS_ELSEWHERE = 30.0
 """For a prediction, a baseline or a measurement: an order of magnitude."""
 
@@ -143,17 +143,16 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
         if kind not in speeds:
             speeds[kind] = measure_tokens_per_second(context, training)
         seconds = workload.tokens / speeds[kind]
-    weights = _weight_bytes(context, training)
-    states = _STATES_IN_TRAINING + (_STATES_WHILE_SAVING if context.hardware.device.type == "cpu" else 0)
+    memory = _state_bytes(context, training, _IN_TRAINING)
+    if context.hardware.device.type == "cpu":
+        memory += _state_bytes(context, training, _WHILE_SAVING)
     return PlannedTraining(
         training,
         workload,
         flops.own,
         flops.teacher,
-        memory_bytes=states * weights
-        + _activation_bytes(context, training, workload)
-        + _teacher_bytes(context, training),
-        disk_bytes=_STATES_ON_DISK * weights,
+        memory_bytes=memory + _activation_bytes(context, training, workload) + _teacher_bytes(context, training),
+        disk_bytes=_state_bytes(context, training, _ON_DISK),
         seconds=seconds,
     )
 
@@ -195,6 +194,15 @@ def _print_targets(plan: Plan, console: Console) -> None:
 def _weight_bytes(context: RunContext, training: TrainingStep) -> float:
     head, classes = head_of(context, training)
     return _BYTES_A_WEIGHT * count_parameters(config_of(context, training), head, classes).total
+
+
+def _state_bytes(context: RunContext, training: TrainingStep, held: tuple[int, int]) -> float:
+    """So many copies of all weights, and so many numbers for each one that is trained."""
+    head, classes = head_of(context, training)
+    count = count_parameters(config_of(context, training), head, classes)
+    trained = count.total - (count.embeddings if training.training.freeze_embeddings else 0)
+    copies, numbers = held
+    return _BYTES_A_WEIGHT * (copies * count.total + numbers * trained)
 
 
 def _activation_bytes(context: RunContext, training: TrainingStep, workload: Workload) -> float:

@@ -18,7 +18,7 @@ from lightpaff.recipe_training import Distillation
 from lightpaff.targets.capture import encoded
 from lightpaff.targets.encodings import Encoding
 from lightpaff.targets.teacher import LiveTeacher, NoTeacher, Teacher
-from lightpaff.training.optimiser import create_optimiser
+from lightpaff.training.optimiser import create_optimiser, freeze
 from lightpaff.training.optimiser_step import LossModule
 
 _STEPS = 2
@@ -33,6 +33,7 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
         teacher = LiveTeacher(_random_teacher(context, training), context.hardware.precision)
+    freeze(model, settings)
     module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)

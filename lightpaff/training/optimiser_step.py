@@ -24,7 +24,7 @@ from lightpaff.targets.soft_targets import SoftTargets
 from lightpaff.targets.teacher import Teacher
 from lightpaff.training.device import Hardware, without_settings_from
 from lightpaff.training.loss import LossSums, distillation_loss
-from lightpaff.training.optimiser import create_optimiser
+from lightpaff.training.optimiser import create_optimiser, freeze
 from lightpaff.training.schedule import learning_rate
 from lightpaff.training.score_loss import score_loss
 from lightpaff.training.sharding import shard, whole
@@ -96,6 +96,7 @@ class OptimiserStep:
         if self.settings.activation_checkpointing:
             compute_activations_again(self.model.model)
             self.model.computes_again = True
+        freeze(self.model, self.settings)
         self.module: nn.Module = LossModule(self.model, self.gold_scale)
         if self.is_sharded:
             shard(self.module, self.model.model, self.hardware.device)

@@ -46,6 +46,7 @@ WORK = {
             "max_gradient_norm": 2.0,
             "dropout": 0.3,
             "evaluations": 3,
+            "freeze_embeddings": True,
         }.items()
     },
     "tasks.0.max_length": 12,

@@ -47,6 +47,10 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     ),
     "two tasks of one name": (repeat_the_task, ("tasks need different names; found toy, toy",)),
     "no corpus": (set_key("pretraining", None), ("teacher.pretraining needs a corpus", "add the section pretraining")),
+    "frozen embeddings that were never trained": (
+        set_key("teacher.pretraining.freeze_embeddings", True),
+        ("teacher.pretraining.freeze_embeddings: the embeddings would stay random; leave it out there",),
+    ),
     "two teachers": (
         set_key("teacher.source", "somewhere"),
         ("key 'teacher': give exactly one of source and from_scratch",),

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lightpaff.data.batch_order import BatchOrder
+from lightpaff.models.headed import embedding_tables
 from lightpaff.objectives.batch import Batch
 from lightpaff.targets.teacher import NoTeacher
 from lightpaff.training.checkpoint import weights_of
@@ -65,6 +66,18 @@ def plain_inputs(batch: Batch, head: str) -> dict[str, Any]:
         # transformers' own shift would lose the last target, which is no input; a cache would join the documents.
         return {**batch.inputs, "labels": labels_BS, "shift_labels": labels_BS, "use_cache": False}
     return {**batch.inputs, "labels": labels_BS}
+
+
+@pytest.mark.parametrize("kind", ["mlm", "clm", "translate", "classes"])
+def test_frozen_tables_stay_and_the_rest_is_trained(kind: str, make_job: Callable[..., TrainingJob]) -> None:
+    """Also where the output layer is one of them."""
+    job = make_job(kind, weight=0.5, **SETTINGS, freeze_embeddings=True)
+    before = weights_of(job.model)
+    train(job)
+    after = weights_of(job.model)
+    tables = embedding_tables(job.model)
+    for name, parameter in job.model.named_parameters():
+        assert torch.equal(after[name], before[name]) is any(parameter is table for table in tables), name
 
 
 @pytest.mark.parametrize("kind", ["mlm", "clm", "translate", "classes", "scores"])

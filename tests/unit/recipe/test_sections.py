@@ -193,3 +193,20 @@ def test_a_split_must_be_whole(tmp_path: Path, fractions: dict[str, float], take
     with pytest.raises(UserError, match=r"key 'tasks\.0\.validation\.split'") as caught:
         Recipe.load(path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "fine_tuning"])
+@pytest.mark.parametrize("initialisation", ["random", "teacher"])
+def test_random_embeddings_are_not_frozen(tmp_path: Path, stage: str, initialisation: str) -> None:
+    """In the first stage that there is."""
+    content = yaml.safe_load(yaml.safe_dump({**CONTENT, "student": {"layers": 1, "initialisation": initialisation}}))
+    content[stage]["training"]["freeze_embeddings"] = True
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    if initialisation == "random" and stage == "pretraining":
+        with pytest.raises(
+            UserError, match=r"pretraining\.training\.freeze_embeddings: the embeddings would stay random"
+        ):
+            Recipe.load(path)
+    else:
+        Recipe.load(path)

@@ -1,8 +1,9 @@
+import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from lightpaff.recipe_training import Training
-from lightpaff.training.optimiser import create_optimiser
+from lightpaff.training.optimiser import create_optimiser, freeze
 
 SETTINGS = Training(steps=1, learning_rate=0.5, weight_decay=0.1)
 
@@ -39,6 +40,15 @@ def test_frozen_parameters_stay_out() -> None:
     groups = create_optimiser(model, SETTINGS).param_groups
     kept = {id(parameter) for group in groups for parameter in group["params"]}
     assert kept == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_tables_are_frozen_where_the_settings_say_so(is_frozen: bool) -> None:
+    model = tiny_model()
+    freeze(model, SETTINGS.model_copy(update={"freeze_embeddings": is_frozen}))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    tables = {f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")}
+    assert frozen == (tables if is_frozen else set())
 
 
 def test_without_gradient_only_decay_moves_a_weight() -> None:
