@@ -147,7 +147,9 @@ class Recipe(Section):
                 found = error.errors()[0]
                 place = ".".join(map(str, found["loc"]))
                 told = "" if isinstance(found["input"], dict) else f"; found {found['input']!r}"
-                raise ValueError(f"arms.{name}: {place}: {found['msg'].removeprefix('Value error, ')}{told}") from error
+                raise ValueError(
+                    ": ".join(filter(None, (f"arms.{name}", place, found["msg"].removeprefix("Value error, ") + told)))
+                ) from error
             arm._require_one_encoding(stores, f"arms.{name}")
         return self
 

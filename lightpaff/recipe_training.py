@@ -101,8 +101,8 @@ class Training(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; left out, the model's own."""
     freeze_embeddings: bool = False
-    """Leave the tables of tokens, positions and segments as they begin (an output layer that is tied to one, too): less
-    time and memory a step, the more the larger the vocabulary is beside the layers."""
+    """Leave the table of tokens as it begins (an output layer that is tied to it, too): less time and memory a step,
+    the more so the larger the vocabulary is beside the layers."""
     evaluations: Annotated[int, Field(gt=0)] = 4
     """How often, evenly spread, the model is evaluated on the validation set; the best is kept."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0

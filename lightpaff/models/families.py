@@ -97,19 +97,19 @@ def head_of(config: PreTrainedConfig, head: str) -> Head:
 
 
 def last_layer_of(model: PreTrainedModel) -> LastLayer | None:
-    """An encoder's last layer; None where what it computes is needed at all positions.
+    """An encoder's last layer; None where it does not fall into two modules, or all that it computes is needed.
 
     Raises:
         UserError: the architecture is not supported.
     """
-    architecture = architecture_of(model.config)
-    if architecture.layer_halves is None:
+    architecture, config = architecture_of(model.config), model.config
+    # Chunks of a feed-forward have to come out even.
+    if architecture.layer_halves is None or getattr(config, "chunk_size_feed_forward", None):
         return None
-    layers = architecture.layers[0].path
-    last = sum(1 for _ in model.get_submodule(layers).children()) - 1
+    last = config.num_hidden_layers - 1
     # DeBERTa's convolution looks at all that the first layer gives.
-    has_convolution = bool(getattr(model.config, "conv_kernel_size", 0))
-    if last == 0 and has_convolution:
+    if last == 0 and getattr(config, "conv_kernel_size", None):
         return None
-    attention, rest = (f"{layers}.{last}.{half}" for half in architecture.layer_halves)
-    return LastLayer(f"{layers}.{last}", attention, model.get_submodule(rest))
+    path = f"{architecture.layers[0].path}.{last}"
+    attention, rest = (f"{path}.{half}" for half in architecture.layer_halves)
+    return LastLayer(path, attention, model.get_submodule(rest))

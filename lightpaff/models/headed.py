@@ -31,7 +31,8 @@ class HeadLayout:
     """Where a model splits.
 
     Attributes:
-        trunk: from the model's inputs to hidden_BSD, the states after its last layer.
+        trunk: from the model's inputs to hidden_BSD, the states after its last layer (of a `LastLayer` those that are
+            chosen).
         projection: the attribute path of the `nn.Linear` from features_PD to logits.
         pre_head: from hidden_PD to features_PD, what the projection takes (its width may differ from the trunk's).
         bias: the attribute path of a tensor (V or 1 x V) that is the projection's bias where the `nn.Linear` has none
@@ -50,6 +51,12 @@ class HeadLayout:
 def embedding_tables(model: nn.Module) -> set[Tensor]:
     """The weights that are looked up, once each, however many modules share them (an encoder-decoder's sides do)."""
     return {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
+def token_tables(model: PreTrainedModel) -> set[Tensor]:
+    """Of the embedding tables those of tokens: one, or one a side of an encoder-decoder."""
+    tokens = model.get_input_embeddings().weight.shape[0]
+    return {table for table in embedding_tables(model) if table.shape[0] == tokens}
 
 
 def span_logits(logits_BS2: Tensor, mask_BS: Tensor, classes: int) -> Tensor:
@@ -107,10 +114,14 @@ class HeadedModel(nn.Module):
             return choose(self.layout.trunk(self.model, inputs))
         self._forget_positions()
         self._forget_positions = self.last_layer.compute_only(lambda states_BSD: choose(states_BSD)[None]).remove
-        states_1PD = self.layout.trunk(self.model, inputs)
-        # What the backward pass computes again has to be what was computed.
-        if not (self.training and self.computes_again):
-            self._forget_positions()
+        is_computed_again = False
+        try:
+            states_1PD = self.layout.trunk(self.model, inputs)
+            # What the backward pass computes again has to be what was computed.
+            is_computed_again = self.training and self.computes_again
+        finally:
+            if not is_computed_again:
+                self._forget_positions()
         return states_1PD[0]
 
     @property

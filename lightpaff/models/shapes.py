@@ -17,7 +17,7 @@ from lightpaff.models.architecture import SizeNames
 from lightpaff.models.building import build_model
 from lightpaff.models.families import ARCHITECTURES, architecture_of, head_of, last_layer_of
 from lightpaff.models.fetching import without_origin
-from lightpaff.models.headed import embedding_tables
+from lightpaff.models.headed import embedding_tables, token_tables
 from lightpaff.models.opening import configure_head
 from lightpaff.recipe_sections import FromScratch, Shape
 
@@ -130,7 +130,13 @@ def count_parameters(config: PreTrainedConfig, head: str, classes: int) -> Param
 
 
 def training_flops_per_token(
-    config: PreTrainedConfig, head: str, classes: int, *, sequence_length: int, target_share: float
+    config: PreTrainedConfig,
+    head: str,
+    classes: int,
+    *,
+    sequence_length: int,
+    target_share: float,
+    freeze_embeddings: bool = False,
 ) -> float:
     """FLOPs of one training step, forward and backward, for every token that goes in.
 
@@ -149,18 +155,21 @@ def training_flops_per_token(
         classes: V.
         sequence_length: S, padding included; of an encoder-decoder, of either side.
         target_share: the target positions' share of the tokens (0.15 for MLM, 1/S for classification).
+        freeze_embeddings: whether an output layer that is tied to the table of tokens gets no gradient.
     """
     model = _build_without_memory(config, head, classes)
     known = head_of(config, head)
     trunk_share = 1 - target_share if known.target_parameters else 1.0
     last_layer = None if known.layout.spans else last_layer_of(model)
+    frozen = token_tables(model) if freeze_embeddings else set()
     weights = 0.0
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
             at_targets = f"{name}.".startswith((*known.parameters, *known.target_parameters)) or (
                 last_layer is not None and last_layer.is_read_alone(name)
             )
-            weights += (target_share if at_targets else trunk_share) * module.weight.numel()
+            share = target_share if at_targets else trunk_share
+            weights += share * module.weight.numel() * (2 / 3 if any(module.weight is table for table in frozen) else 1)
     shape = shape_of(config)
     assert shape.hidden_size is not None
     layers = trunk_share * shape.layers + target_share * (shape.decoder_layers or 0)

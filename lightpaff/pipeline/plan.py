@@ -139,7 +139,13 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
     flops = flops_of(context, training, workload)
     seconds = 0.0
     if training.step.state != "done":
-        kind = (training.arm.is_small, training.stage, training.asks_teacher == "live", workload.sequence_length)
+        kind = (
+            training.arm.is_small,
+            training.stage,
+            training.asks_teacher == "live",
+            workload.sequence_length,
+            training.training.freeze_embeddings,
+        )
         if kind not in speeds:
             speeds[kind] = measure_tokens_per_second(context, training)
         seconds = workload.tokens / speeds[kind]

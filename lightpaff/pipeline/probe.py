@@ -33,7 +33,7 @@ def measure_tokens_per_second(context: RunContext, training: TrainingStep) -> fl
     teacher: Teacher = NoTeacher()
     if training.asks_teacher == "live":
         teacher = LiveTeacher(_random_teacher(context, training), context.hardware.precision)
-    freeze(model, settings)
+    freeze(model.model, settings)
     module = LossModule(model, gold_scale=1.0).train()
     optimiser = create_optimiser(module, settings)
     distillation = Distillation(weight=0.5 if training.asks_teacher == "live" else 0.0)

@@ -83,7 +83,13 @@ def flops_of(context: RunContext, training: TrainingStep, workload: Workload) ->
     """What a training costs."""
     head, classes = head_of(context, training)
     shape = {"sequence_length": workload.sequence_length, "target_share": workload.target_share}
-    own = training_flops_per_token(config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
+    own = training_flops_per_token(
+        config_of(context, training),
+        head,
+        classes,
+        **shape,  # type: ignore[arg-type]
+        freeze_embeddings=training.training.freeze_embeddings,
+    )
     teacher = forward_flops_per_token(teacher_config_of(context, training), head, classes, **shape)  # type: ignore[arg-type]
     live = workload.tokens if training.asks_teacher == "live" else 0.0
     once = captured_tokens(training, workload)

@@ -2,17 +2,18 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from lightpaff.models.headed import embedding_tables
+from lightpaff.models.headed import token_tables
 from lightpaff.recipe_training import Training
 
 _BETAS = (0.9, 0.999)
 
 
-def freeze(model: nn.Module, settings: Training) -> None:
+def freeze(model: PreTrainedModel, settings: Training) -> None:
     """Leave out of the training what the settings say; before ranks share the model."""
     if settings.freeze_embeddings:
-        for table in embedding_tables(model):
+        for table in token_tables(model):
             table.requires_grad_(False)
 
 

@@ -96,7 +96,7 @@ class OptimiserStep:
         if self.settings.activation_checkpointing:
             compute_activations_again(self.model.model)
             self.model.computes_again = True
-        freeze(self.model, self.settings)
+        freeze(self.model.model, self.settings)
         self.module: nn.Module = LossModule(self.model, self.gold_scale)
         if self.is_sharded:
             shard(self.module, self.model.model, self.hardware.device)

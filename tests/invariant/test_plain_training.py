@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lightpaff.data.batch_order import BatchOrder
-from lightpaff.models.headed import embedding_tables
+from lightpaff.models.headed import token_tables
 from lightpaff.objectives.batch import Batch
 from lightpaff.targets.teacher import NoTeacher
 from lightpaff.training.checkpoint import weights_of
@@ -69,13 +69,15 @@ def plain_inputs(batch: Batch, head: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["mlm", "clm", "translate", "classes"])
-def test_frozen_tables_stay_and_the_rest_is_trained(kind: str, make_job: Callable[..., TrainingJob]) -> None:
-    """Also where the output layer is one of them."""
+def test_a_frozen_table_of_tokens_stays_and_the_rest_is_trained(
+    kind: str, make_job: Callable[..., TrainingJob]
+) -> None:
+    """Also where the output layer is tied to it."""
     job = make_job(kind, weight=0.5, **SETTINGS, freeze_embeddings=True)
     before = weights_of(job.model)
     train(job)
     after = weights_of(job.model)
-    tables = embedding_tables(job.model)
+    tables = token_tables(job.model.model)
     for name, parameter in job.model.named_parameters():
         assert torch.equal(after[name], before[name]) is any(parameter is table for table in tables), name
 

@@ -90,6 +90,27 @@ def test_a_convolution_over_what_the_first_layer_gives_needs_all_of_it(layers: i
         assert model.logits(INPUTS, POSITIONS_P).shape == (5, 3)
 
 
+def test_a_feed_forward_in_chunks_keeps_its_rows() -> None:
+    config = make_teacher("bert", layers=2)
+    config.chunk_size_feed_forward = 7
+    model = split_model(build_model(config, MASKED_TOKENS).eval(), MASKED_TOKENS, VOCABULARY)
+    with torch.no_grad():
+        assert model.logits(INPUTS, POSITIONS_P).shape == (5, VOCABULARY)
+
+
+def test_a_trunk_that_fails_leaves_nothing_behind() -> None:
+    model = make_headed("bert", CLASSES)
+    hook = last_module(model, "bert").register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        model.logits(INPUTS, POSITIONS_P)
+    hook.remove()
+    assert model.layout.trunk(model.model, INPUTS).shape == (3, 7, 32)
+
+
+def fail(*_: object) -> None:
+    raise MemoryError
+
+
 @pytest.mark.parametrize(
     ("model_type", "head"), [("modernbert", CLASSES), ("gpt2", NEXT_TOKENS), ("bart", TARGET_TOKENS)]
 )

@@ -257,6 +257,16 @@ def test_flops_of_gpt2_by_hand() -> None:
     assert found == 6 * weights + 12 * 2 * 32 * 16
 
 
+def test_a_frozen_output_layer_gets_no_gradient() -> None:
+    config = make_teacher("gpt2", layers=2)
+    shape: dict[str, Any] = {"sequence_length": 16, "target_share": 0.5}
+    trained, frozen = (
+        training_flops_per_token(config, NEXT_TOKENS, VOCABULARY, **shape, freeze_embeddings=answer)
+        for answer in (False, True)
+    )
+    assert trained - frozen == pytest.approx(2 * 0.5 * 32 * VOCABULARY)
+
+
 def test_flops_of_an_encoder_decoder_by_hand() -> None:
     config = make_teacher("bart", layers=3, decoder_layers=2)
     encoder_weights = 3 * (4 * 32 * 32 + 2 * 32 * 96)
