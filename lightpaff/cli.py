@@ -93,7 +93,8 @@ def study(
         typer.Argument(help="A study in YAML, see the folder studies/; with --preset, a recipe.", show_default=False),
     ],
     preset: Annotated[
-        Literal["quick"] | None, typer.Option(help="Will it pay for me? Three arms of a recipe in about an hour.")
+        Literal["quick"] | None,
+        typer.Option(help="Will it pay for me? Three arms of a recipe (two without pre-training) in about an hour."),
     ] = None,
     recipe: StudiedOption = None,
     task: TaskOption = None,
@@ -120,8 +121,10 @@ def study(
     console.print(f"Done: {result.page}")
 
 
-TeacherOption = Annotated[str | None, typer.Option(help="A directory, a Hub id, or what teacher.source takes.")]
-PartOption = Annotated[Path | None, typer.Option(help="Left out, a tenth of the data.")]
+TeacherOption = Annotated[
+    str | None, typer.Option(help="A directory, a Hub id (fetched and looked at), or what teacher.source takes.")
+]
+PartOption = Annotated[Path | None, typer.Option(help="Where neither is given, a tenth of the data each.")]
 UnlabelledOption = Annotated[list[Path] | None, typer.Option(help="More text of the same columns, without labels.")]
 ColumnOption = Annotated[
     list[str] | None,

@@ -38,7 +38,7 @@ class Recipe(Section):
     """What the student is fine-tuned on: one student a task."""
     fine_tuning: FineTuning
     control: bool = True
-    """Also train the same student without distillation (λ = 0 in both stages), same data and steps."""
+    """Also train the same student without distillation (λ = 0 in both stages): same labelled rows, same steps."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """More students to compare, by name: each is the student but for the keys that it gives anew, such as
     `pretraining.distillation.weight: 0`; of pretraining and fine_tuning, what their training and distillation have."""

@@ -41,6 +41,10 @@ _MODULES = "modules.json"
 _CONFIG_KEYS_OF_ORIGIN = ("_name_or_path", "transformers_version")
 
 
+class NotOnHubError(UserError):
+    """Neither the Hub, nor the local cache, gives a model of this name."""
+
+
 @dataclass(frozen=True)
 class FetchedModel:
     """A model directory on this machine.
@@ -73,13 +77,13 @@ def fetch_model(sources: Sequence[str], downloads: Path, sha256: str | None = No
         UserError: when no source can be had (each with its reason), or the weights are not those of `sha256`.
     """
     assert not isinstance(sources, str)
-    problems = []
+    problems: list[UserError] = []
     for source in sources:
         try:
             path, origin, found = _take_source(source, downloads)
             identity = _identity(path, found)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(error)
             continue
         if sha256 is not None and found != sha256.lower():
             raise UserError(
@@ -88,8 +92,8 @@ def fetch_model(sources: Sequence[str], downloads: Path, sha256: str | None = No
             )
         return FetchedModel(path, found, identity, origin)
     if len(problems) == 1:
-        raise UserError(problems[0])
-    raise UserError(f"none of {len(problems)} model sources can be had: {' | '.join(problems)}")
+        raise problems[0]
+    raise UserError(f"none of {len(problems)} model sources can be had: {' | '.join(map(str, problems))}")
 
 
 def identity_of_model(folder: Path) -> str:
@@ -210,7 +214,7 @@ def _take_from_hub(source: str, name: str, revision: str | None) -> Path:
     except Exception as error:  # errors of the Hub and of its HTTP library alike
         reason = f"{problem}, and the local cache does not have it" if problem else one_line(error)
         remedy = "check the name and the network, or name a local directory"
-        raise UserError(f"{source}: cannot be had from the Hub ({reason}); {remedy}") from error
+        raise NotOnHubError(f"{source}: cannot be had from the Hub ({reason}); {remedy}") from error
     return Path(snapshot)
 
 

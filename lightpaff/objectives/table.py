@@ -116,8 +116,8 @@ class TaskObjective(Protocol):
 
 class FewClasses(TaskObjective, Protocol):
     """One whose logits are few enough to keep: the teacher is asked once for every training row, and the best
-    checkpoint is that with the best first metric. Of the others the teacher is asked at every batch, and the best
-    checkpoint is that with the best likelihood of the gold targets."""
+    checkpoint is that with the best first metric. Of the others it is asked at every batch or in part beforehand,
+    and the best checkpoint is that with the best likelihood of the gold targets."""
 
     def outputs_of(self, logits_TV: NDArray[np.float32], data: Objective) -> ChoosingOutputs:
         """The logits at all targets of the data, with its gold answers."""

@@ -10,7 +10,7 @@ from lightpaff.start.columns import Table, look_at, names_of_columns
 from lightpaff.start.guessing import Guess, guess
 from lightpaff.start.labels import choose_labels, find_classes
 from lightpaff.start.parts import Files, divide
-from lightpaff.start.teacher import classes_of, look_at_teacher
+from lightpaff.start.teacher import classes_of, fetch_teacher, look_at_teacher
 from lightpaff.start.writing import UNLABELLED, NewRecipe, make_recipe, require_free, write_recipe
 
 _ANY_LATENCY = "1000s"
@@ -53,10 +53,11 @@ def new_recipe(
     """
     teacher = teacher and os.path.expanduser(teacher)
     tables = {part: look_at(path) for part, path in files.parts.items()}
-    name, found = _name_of(files.train), guess(tables["train"], columns, classes_of(teacher))
+    fetched = fetch_teacher(teacher)
+    name, found = _name_of(files.train), guess(tables["train"], columns, classes_of(fetched))
     _check_columns(files, tables, found, columns or {})
     found = replace(found, labels=find_classes(name, files.train, found))
-    known = look_at_teacher(teacher, found)
+    known = look_at_teacher(teacher, found, fetched)
     parts = divide(files, tables, found)
     if found.group is not None and parts.group is None and columns and "group" in columns:
         raise UserError(

@@ -28,7 +28,7 @@ _HEADS = {
     "answer": ("ForQuestionAnswering", "spans"),
 }
 """Of a model that does the task already: in the name of its class, and as `models.architecture` calls it."""
-_GGUF = ".gguf"
+_GGUF = ".gguf"  # As models/gguf.py has it, which imports torch.
 _WITHOUT_PRETRAINING_HEAD = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Model")
 
 
@@ -62,6 +62,24 @@ class TeacherFacts:
         return math.ceil((self.layers or 6) / 2)
 
 
+def fetch_teacher(named: str | None) -> str | None:
+    """The directory of a teacher that is on the Hub; of others, and where it cannot be had now, the name itself.
+
+    Raises:
+        UserError: what is there cannot be used.
+    """
+    if named is None or Path(named).exists() or named.startswith(WHEEL_PREFIX) or named.endswith(_GGUF):
+        return named
+    parse_hub_source(named)
+    from lightpaff.models.fetching import NotOnHubError, fetch_model
+
+    try:
+        # The Hub's library keeps what it fetched; nothing else is downloaded.
+        return str(fetch_model([named], downloads=Path()).path)
+    except NotOnHubError:
+        return named
+
+
 def classes_of(named: str | None) -> int | None:
     """How many classes a model in a directory gives a text, 1 where it gives a score; None where nobody knows.
 
@@ -84,8 +102,13 @@ def classes_of(named: str | None) -> int | None:
     return 1 if kind == "regression" else config.num_labels
 
 
-def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
+def look_at_teacher(named: str | None, guess: Guess, fetched: str | None = None) -> TeacherFacts:
     """What a teacher is, or which is taken where none is named.
+
+    Args:
+        named: by the user.
+        guess: of the task.
+        fetched: what `fetch_teacher` says; left out, the name.
 
     Raises:
         UserError: it can be nowhere, is of another family than the task, has no tokenizer, or has other labels than the
@@ -95,18 +118,20 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     if named is None:
         usual = _USUAL.get(family, [])
         told = usual[0] if usual else "none, so a small one is made here from your text"
-        return TeacherFacts(usual, layers=_USUAL_LAYERS[family], why=[f"teacher: {told}; --teacher names another"])
-    if not Path(named).is_dir():
+        why = [f"teacher: {told}; --teacher names another"]
+        return TeacherFacts(usual, needs_pretraining=family != "decoder", layers=_USUAL_LAYERS[family], why=why)
+    place = Path(fetched or named)
+    if not place.is_dir():
         return _look_elsewhere(named)
     from lightpaff.models.families import check_family
     from lightpaff.models.opening import read_config
     from lightpaff.models.shapes import longest_input, shape_of
     from lightpaff.models.vocabulary import load_tokenizer
 
-    config = read_config(Path(named))
+    config = read_config(place)
     check_family(config, family, named)
     shape, head = shape_of(config), _head_of(config)
-    is_tuned, tokenizer = _is_tuned(Path(named), config, guess.objective), load_tokenizer(Path(named), family)
+    is_tuned, tokenizer = _is_tuned(place, config, guess.objective), load_tokenizer(place, family)
     why = [f"teacher: {named}, {head or config.model_type}, {shape.layers} x {shape.hidden_size}"]
     names = _names_of(config) if is_tuned and guess.objective != "answer" else []
     if is_tuned:
@@ -115,7 +140,7 @@ def look_at_teacher(named: str | None, guess: Guess) -> TeacherFacts:
     unknown = _unknown_language(tokenizer, guess)
     why += [f"languages: not named to the teacher, whose tokenizer has no token <{unknown}>"] if unknown else []
     return TeacherFacts(
-        [str(Path(named).absolute())],
+        [str(place.absolute()) if Path(named).is_dir() else named],
         is_tuned=is_tuned,
         needs_pretraining=is_tuned or any(head.endswith(ending) for ending in _WITHOUT_PRETRAINING_HEAD),
         layers=shape.layers,
@@ -132,7 +157,7 @@ def _look_elsewhere(named: str) -> TeacherFacts:
         parse_wheel_source(named)
     elif not named.endswith(_GGUF):
         parse_hub_source(named)
-        told = "no such directory here: taken as a Hub id, and looked at when the recipe runs"
+        told = "no such directory here, and the Hub does not give it now: looked at when the recipe runs"
         return TeacherFacts([named], why=[f"teacher: {named}, {told}"])
     elif not Path(named).is_file():
         raise UserError(f"{named}: no such file; check the path")

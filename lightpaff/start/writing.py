@@ -145,7 +145,8 @@ def _teacher_lines(teacher: TeacherFacts, *, has_corpus: bool) -> list[str]:
         rate = "3.0e-4" if teacher.sources else "1.0e-3"
         steps = 200 if teacher.sources else 2000
         if teacher.sources:
-            lines.append("  # It comes without a pre-training head: a short pre-training on your text makes one.")
+            comes = "It comes" if teacher.layers else "Nobody looked whether it comes"
+            lines.append(f"  # {comes} without a pre-training head: a short pre-training on your text makes one.")
         lines.append(f"  pretraining: {{steps: {steps}, batch_size: 32, learning_rate: {rate}, dropout: 0.0}}")
     return lines
 
@@ -156,7 +157,7 @@ def _student_lines(family: str, teacher: TeacherFacts, budget: str) -> list[str]
     lines = ["student:", f"  layers: {teacher.student_layers}  # {told}; --max-latency and --size find others"]
     if family == "encoder-decoder":
         lines.append("  decoder_layers: 1")
-    lines.append("  initialisation: teacher  # evenly spaced layers of it")
+    lines.append("  initialisation: teacher  # teacher: its evenly spaced layers")
     return lines
 
 

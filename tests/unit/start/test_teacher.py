@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 from lightpaff.errors import UserError
@@ -12,7 +13,7 @@ from lightpaff.recipe_sections import FromScratch
 from lightpaff.start.guessing import Guess, Objective
 from lightpaff.start.new import new_recipe
 from lightpaff.start.parts import Files
-from lightpaff.start.teacher import classes_of, look_at_teacher
+from lightpaff.start.teacher import classes_of, fetch_teacher, look_at_teacher
 from tests.unit.start.made_files import WORDS, model, sentence, write_file
 
 LABELLED = {"text": "text", "label": "label"}
@@ -91,7 +92,41 @@ def test_what_can_be_no_teacher_is_refused(named: str, told: str) -> None:
 def test_a_hub_id_is_said_to_be_one(named: str) -> None:
     found = look_at_teacher(named, Guess("tag", {}))
     assert found.sources == [named]
-    assert "no such directory here: taken as a Hub id" in found.why[0]
+    assert "no such directory here, and the Hub does not give it now: looked at when the recipe runs" in found.why[0]
+
+
+@pytest.mark.parametrize(("head", "is_tuned"), [("SequenceClassification", True), ("MaskedLM", False)])
+def test_a_model_on_the_hub_is_looked_at(
+    head: str, is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here out of the local cache, since nothing else can be reached."""
+    keep_as_the_hub_does(Path(model(tmp_path, head, ["neg", "pos"])), tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    path = write_file(tmp_path, lambda row: {"text": sentence(9), "label": ("neg", "pos")[row % 2]})
+    recipe, made = new_recipe(Files(path), "hub:team/small@main", tmp_path / "recipe.yaml")
+    assert recipe.teacher.source == ["hub:team/small@main"]
+    assert recipe.tasks[0].teacher == ("hub:team/small@main" if is_tuned else None)
+    assert (recipe.teacher.pretraining is not None) is is_tuned
+    assert f"teacher: hub:team/small@main, BertFor{head}, 12 x 768" in made.decisions
+
+
+def test_a_pickle_on_the_hub_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = keep_as_the_hub_does(Path(model(tmp_path, "MaskedLM")), tmp_path / "cache")
+    (kept / "model.safetensors").rename(kept / "pytorch_model.bin")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"team/small: holds pytorch_model\.bin, a pickle"):
+        fetch_teacher("team/small")
+
+
+def keep_as_the_hub_does(directory: Path, cache: Path) -> Path:
+    """Move a model's directory to where the Hub's cache has the snapshot of team/small."""
+    (directory / "model.safetensors").write_bytes(b"")
+    commit = "1" * 40
+    kept = cache / "models--team--small"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(commit)
+    (kept / "snapshots").mkdir()
+    return directory.rename(kept / "snapshots" / commit)
 
 
 def test_a_gguf_file_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
