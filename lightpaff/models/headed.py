@@ -72,7 +72,7 @@ def span_logits(logits_BS2: Tensor, mask_BS: Tensor, classes: int) -> Tensor:
 
 
 class HeadedModel(nn.Module):
-    """A model with one head, whose logits are computed at the target positions only.
+    """A model with one head, whose logits are computed at the target positions only; by one thread at a time.
 
     Attributes:
         model: the transformers model; `model.save_pretrained` saves everything.
