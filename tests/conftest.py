@@ -257,6 +257,14 @@ OPTIONAL_RUNTIMES = ("ctranslate2", "openvino")
 """Of the extra `export`: not on every machine (the project's own GPU machine has neither)."""
 
 
+LONGEST = ("smoke/test_studies.py", "smoke/test_ranks.py", "smoke/test_shapes.py", "smoke/test_online.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: begun last, they would leave one worker without anything to do."""
+    items.sort(key=lambda item: not str(item.path).endswith(LONGEST))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose marker `needs` names a package that is not installed."""
     for mark in item.iter_markers("needs"):

@@ -68,7 +68,7 @@ def wait_for_training(steps: Path, kind: str) -> None:
 @pytest.fixture
 def long_recipe(recipe: Any) -> Any:
     """A student's pre-training that takes a while, and saves after every step."""
-    recipe.set("pretraining.training.steps", 300)
+    recipe.set("pretraining.training.steps", 100)
     recipe.set("pretraining.training.checkpoint_seconds", 0)
     return recipe
 
