@@ -107,16 +107,6 @@ class Recipe(Section):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks need different names; found {', '.join(names)}")
-        stages = {"fine_tuning.training": self.fine_tuning.training}
-        if self.pretraining is not None:
-            stages = {"pretraining.training": self.pretraining.training}
-        if self.student.initialisation != "random":
-            stages = {}
-        if self.teacher.from_scratch is not None and self.teacher.pretraining is not None:
-            stages["teacher.pretraining"] = self.teacher.pretraining
-        for key, training in stages.items():
-            if training.freeze_embeddings:
-                raise ValueError(f"{key}.freeze_embeddings: the embeddings would stay random; leave it out there")
         divergence = self.fine_tuning.distillation.divergence
         scores = [task.name for task in self.tasks if task.objective == "regress"]
         if scores and divergence != "forward_kl":
@@ -124,6 +114,23 @@ class Recipe(Section):
                 f"fine_tuning.distillation.divergence is {divergence}, but {scores[0]} has a score, no distribution: "
                 "its term is a squared error; leave the key out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> Self:
+        """Embeddings that begin random have to learn in the first training that there is."""
+        if self.pretraining is None:
+            of_student, training = "fine_tuning.training", self.fine_tuning.training
+        else:
+            of_student, training = "pretraining.training", self.pretraining.training
+        of_teacher = self.teacher.pretraining if self.teacher.from_scratch is not None else None
+        random = {
+            of_student: self.student.initialisation == "random" and training.freeze_embeddings,
+            "teacher.pretraining": of_teacher is not None and of_teacher.freeze_embeddings,
+        }
+        for key, is_frozen in random.items():
+            if is_frozen:
+                raise ValueError(f"{key}.freeze_embeddings: the embeddings would stay random; leave it out there")
         return self
 
     @model_validator(mode="after")

@@ -149,16 +149,18 @@ def _plan_training(context: RunContext, training: TrainingStep, speeds: dict[Any
         if kind not in speeds:
             speeds[kind] = measure_tokens_per_second(context, training)
         seconds = workload.tokens / speeds[kind]
-    memory = _state_bytes(context, training, _IN_TRAINING)
+    count = count_parameters(config_of(context, training), *head_of(context, training))
+    trained = count.total - (count.embeddings if training.training.freeze_embeddings else 0)
+    memory = _state_bytes(count.total, trained, _IN_TRAINING)
     if context.hardware.device.type == "cpu":
-        memory += _state_bytes(context, training, _WHILE_SAVING)
+        memory += _state_bytes(count.total, trained, _WHILE_SAVING)
     return PlannedTraining(
         training,
         workload,
         flops.own,
         flops.teacher,
         memory_bytes=memory + _activation_bytes(context, training, workload) + _teacher_bytes(context, training),
-        disk_bytes=_state_bytes(context, training, _ON_DISK),
+        disk_bytes=_state_bytes(count.total, trained, _ON_DISK),
         seconds=seconds,
     )
 
@@ -202,13 +204,10 @@ def _weight_bytes(context: RunContext, training: TrainingStep) -> float:
     return _BYTES_A_WEIGHT * count_parameters(config_of(context, training), head, classes).total
 
 
-def _state_bytes(context: RunContext, training: TrainingStep, held: tuple[int, int]) -> float:
+def _state_bytes(weights: int, trained: int, held: tuple[int, int]) -> float:
     """So many copies of all weights, and so many numbers for each one that is trained."""
-    head, classes = head_of(context, training)
-    count = count_parameters(config_of(context, training), head, classes)
-    trained = count.total - (count.embeddings if training.training.freeze_embeddings else 0)
     copies, numbers = held
-    return _BYTES_A_WEIGHT * (copies * count.total + numbers * trained)
+    return _BYTES_A_WEIGHT * (copies * weights + numbers * trained)
 
 
 def _activation_bytes(context: RunContext, training: TrainingStep, workload: Workload) -> float:
