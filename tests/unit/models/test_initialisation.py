@@ -75,7 +75,7 @@ def start_student(architecture: str, teacher_path: Path | None, **sizes: Any) ->
 
 @pytest.mark.parametrize(
     ("teacher_layers", "student_layers", "expected"),
-    [(6, 3, [0, 3, 5]), (12, 6, [0, 2, 4, 7, 9, 11]), (12, 3, [0, 6, 11]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
+    [(6, 3, [0, 2, 5]), (12, 6, [0, 2, 4, 7, 9, 11]), (12, 3, [0, 5, 11]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
 )
 def test_the_chosen_layers(teacher_layers: int, student_layers: int, expected: list[int]) -> None:
     assert evenly_spaced(teacher_layers, student_layers) == expected
@@ -96,7 +96,7 @@ def test_a_student_has_the_chosen_layers_of_its_teacher(architecture: str, tmp_p
     teacher = save_teacher(tmp_path, architecture)
     student = start_student(architecture, tmp_path)
     teacher_state, paths = teacher.state_dict(), [layers.path for layers in ARCHITECTURES[architecture].layers]
-    chosen = {f"{path}.{place}.": f"{path}.{layer}." for path in paths for place, layer in enumerate([0, 3, 5])}
+    chosen = {f"{path}.{place}.": f"{path}.{layer}." for path in paths for place, layer in enumerate([0, 2, 5])}
     copied = dict.fromkeys(chosen, 0)
     for name, tensor in student.state_dict().items():
         source = name
@@ -157,7 +157,7 @@ def test_a_decoder_takes_its_own_evenly_spaced_layers(architecture: str, tmp_pat
     teacher = save_teacher(tmp_path, architecture, layers=3, decoder_layers=4).state_dict()
     student = start_student(architecture, tmp_path, layers=2, decoder_layers=3).state_dict()
     encoder_path, decoder_path = (layers.path for layers in ARCHITECTURES[architecture].layers)
-    for path, layers in ((encoder_path, [0, 2]), (decoder_path, [0, 2, 3])):
+    for path, layers in ((encoder_path, [0, 2]), (decoder_path, [0, 1, 3])):
         for place, layer in enumerate(layers):
             names = [name for name in student if name.startswith(f"{path}.{place}.")]
             assert names
@@ -183,15 +183,15 @@ def test_gemmas_layers_keep_their_kind_of_attention_and_their_positions(tmp_path
     teacher = ARCHITECTURES["gemma3_text"].heads[pretraining_head("gemma3_text")].auto_class.from_config(config)
     teacher.save_pretrained(tmp_path)
     student = start_student("gemma3_text", tmp_path, layers=3)
-    # Layers 0, 3 and 5 of the teacher.
-    assert student.config.layer_types == ["sliding_attention", "full_attention", "full_attention"]
+    # Layers 0, 2 and 5 of the teacher.
+    assert student.config.layer_types == ["sliding_attention", "sliding_attention", "full_attention"]
     student.save_pretrained(tmp_path / "student")
     again = type(student).from_pretrained(tmp_path / "student")
     assert again.config.layer_types == student.config.layer_types
     ids = torch.arange(12)[None] % VOCABULARY
     # The teacher without its other layers says the same.
-    teacher.model.layers = torch.nn.ModuleList(teacher.model.layers[layer] for layer in (0, 3, 5))
-    teacher.config.layer_types = [teacher.config.layer_types[layer] for layer in (0, 3, 5)]
+    teacher.model.layers = torch.nn.ModuleList(teacher.model.layers[layer] for layer in (0, 2, 5))
+    teacher.config.layer_types = [teacher.config.layer_types[layer] for layer in (0, 2, 5)]
     teacher.config.num_hidden_layers = 3
     for place, layer in enumerate(teacher.model.layers):
         layer.self_attn.layer_idx = place
