@@ -5,7 +5,7 @@ A student that starts from the teacher's layers needs far fewer tokens (Minitron
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -50,6 +50,7 @@ def create_student(
     seed: int,
     attention: str,
     dropout: float | None = None,
+    taken: Mapping[str, list[int]] = {},
     calibration: Iterable[dict[str, Tensor]] = (),
 ) -> PreTrainedModel:
     """Make a student in float32 on the CPU, in evaluation mode.
@@ -59,11 +60,12 @@ def create_student(
         head: one of the architecture's: `masked_tokens`, `classes`, `next_tokens` or `target_tokens`.
         classes: V.
         initialisation: `random`, or `teacher`: everything but the layers is the teacher's, and so are the layers
-            that `evenly_spaced` chooses; of a narrower student, cut to its widths (`narrowing.py`).
+            that are taken; of a narrower student, cut to its widths (`narrowing.py`).
         teacher_path: the teacher's directory, for `teacher`.
         seed: of the random weights, and of a head that the teacher's directory lacks.
         attention: transformers' `attn_implementation`.
         dropout: every dropout probability; None leaves the config's.
+        taken: the layers, by the size that counts them (`layers`, `decoder_layers`); else `evenly_spaced` chooses.
         calibration: inputs of the teacher's trunk, on the CPU, that tell what a narrower student takes.
 
     Raises:
@@ -78,8 +80,8 @@ def create_student(
         return _build_random(config, head, seed, attention)
     assert teacher_path is not None
     teacher_config = read_config(teacher_path)
-    check_sizes(config, teacher_config)
-    chosen = _choose_layers(config, teacher_config)
+    check_sizes(config, teacher_config, taken)
+    chosen = _choose_layers(config, teacher_config, taken)
     if kinds := getattr(teacher_config, "layer_types", None):
         # A layer keeps the kind of attention, local or global, that it was trained with.
         [layers] = chosen.values()
@@ -112,11 +114,14 @@ def carry_pooler(source: Path, destination: Path) -> None:
     write_whole(destination / WEIGHTS, save(tensors, {"format": "pt"}))
 
 
-def _choose_layers(config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> dict[str, list[int]]:
+def _choose_layers(
+    config: PreTrainedConfig, teacher_config: PreTrainedConfig, taken: Mapping[str, list[int]]
+) -> dict[str, list[int]]:
     """By the path of each list of layers, which of the teacher's the student takes."""
     student, teacher = shape_of(config), shape_of(teacher_config)
     return {
-        layers.path: evenly_spaced(getattr(teacher, layers.count), getattr(student, layers.count))
+        layers.path: taken.get(layers.count)
+        or evenly_spaced(getattr(teacher, layers.count), getattr(student, layers.count))
         for layers in architecture_of(config).layers
     }
 
@@ -164,11 +169,13 @@ def _without_spare_rows(tensors: dict[str, Tensor], student: PreTrainedModel) ->
     return {name: tensor[tuple(slice(size) for size in sizes[name])] for name, tensor in tensors.items()}
 
 
-def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> None:
+def check_sizes(
+    student_config: PreTrainedConfig, teacher_config: PreTrainedConfig, taken: Mapping[str, list[int]] = {}
+) -> None:
     """Check that a student can start from the teacher's layers.
 
     Raises:
-        UserError: it cannot be cut out of the teacher, or has more layers.
+        UserError: it cannot be cut out of the teacher, has more layers, or is to take layers that the teacher lacks.
     """
     student, teacher = shape_of(student_config), shape_of(teacher_config)
     remedy = "set student.initialisation to random"
@@ -179,4 +186,12 @@ def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConf
             raise UserError(
                 f"student.{field} is {wanted} and the teacher has {found}: there are too few to start from; "
                 f"set student.{field} to {found} or less, or {remedy}"
+            )
+    for field, layers in taken.items():
+        found = getattr(teacher, field)
+        if found is None:
+            raise UserError(f"student.teacher_{field}: a {teacher_config.model_type} has no decoder; leave it out")
+        if layers[-1] >= found:
+            raise UserError(
+                f"student.teacher_{field} names layer {layers[-1]}, and the teacher's are 0 to {found - 1}; take others"
             )

@@ -205,7 +205,7 @@ def _find_student_config(
     if ready is None:
         config = student_config(teacher_config, recipe.student, classes)
         if recipe.student.initialisation == "teacher":
-            check_sizes(config, teacher_config)
+            check_sizes(config, teacher_config, recipe.student.taken_layers)
         return config
     config = read_config(ready.path)
     found = shape_of(config).model_dump()

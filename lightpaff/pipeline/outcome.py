@@ -170,7 +170,8 @@ def _describe_distillation(distillation: Distillation) -> str:
 
 
 def _describe_start(recipe: Recipe) -> str:
-    known = {"random": "random weights", "teacher": "evenly spaced layers of its teacher"}
+    taken = " and ".join(f"{size} {', '.join(map(str, taken))}" for size, taken in recipe.student.taken_layers.items())
+    known = {"random": "random weights", "teacher": f"{taken or 'evenly spaced layers'} of its teacher"}
     return known.get(recipe.student.initialisation, recipe.student.initialisation)
 
 

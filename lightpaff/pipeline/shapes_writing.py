@@ -30,6 +30,10 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
             f"{path}: student.{_START} is {recipe.student.initialisation}, a ready-made model with sizes of its own; "
             f"leave --write out, or set student.{_START} to random"
         )
+    if recipe.student.taken_layers:
+        raise UserError(
+            f"{path}: student.teacher_layers names layers, and another shape has another number of them; leave it out"
+        )
     try:
         edit_student(path.read_bytes().decode(), {"layers": recipe.student.layers})
     except (KeyError, StopIteration, AssertionError) as error:

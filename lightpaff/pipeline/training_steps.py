@@ -73,6 +73,7 @@ def initial_step(
     config = context.inputs.student_config if arm.is_small else context.inputs.teacher_config
     initialisation = context.recipe.student.initialisation if arm.is_small else "random"
     seeds = context.recipe.seeds
+    taken = context.recipe.student.taken_layers if arm.is_small else {}
     seed = seeds.pretraining if arm.is_small else seeds.of_teacher[0]
     is_cut = start is not None and is_narrower(config, context.inputs.teacher_config)
 
@@ -85,6 +86,7 @@ def initial_step(
             teacher_path=start.path if start else None,
             seed=seed,
             attention="eager",
+            taken=taken,
             calibration=_calibration(open_text()) if is_cut and open_text else (),
         )
         _save(model, context, folders.result)
@@ -98,6 +100,7 @@ def initial_step(
         "initialisation": initialisation,
         "seed": seed,
         "start": start.identity if start else None,
+        **({"taken": taken} if taken else {}),
     }
     if is_cut and context.recipe.pretraining is not None:
         # The inputs by which it is cut are masked as in pre-training.

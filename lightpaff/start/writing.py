@@ -157,7 +157,7 @@ def _student_lines(family: str, teacher: TeacherFacts, budget: str) -> list[str]
     lines = ["student:", f"  layers: {teacher.student_layers}  # {told}; --max-latency and --size find others"]
     if family == "encoder-decoder":
         lines.append("  decoder_layers: 1")
-    lines.append("  initialisation: teacher  # teacher: its evenly spaced layers")
+    lines.append("  initialisation: teacher  # teacher: its evenly spaced layers; teacher_layers names others")
     return lines
 
 

@@ -64,6 +64,18 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
         set_key("student.layers", 3),
         ("student.layers is 3 and the teacher has 2", "set student.layers to 2 or less"),
     ),
+    "layers that the teacher lacks": (
+        set_key("student", {"layers": 2, "initialisation": "teacher", "teacher_layers": [0, 2]}),
+        ("student.teacher_layers names layer 2, and the teacher's are 0 to 1; take others",),
+    ),
+    "layers of a decoder that is not there": (
+        set_key("student.teacher_decoder_layers", [0]),
+        ("student.teacher_decoder_layers: a bert has no decoder; leave it out",),
+    ),
+    "more layers than the student has": (
+        set_key("student.teacher_layers", [0, 1]),
+        ("key 'student': teacher_layers is [0, 1], and layers 1: name as many, ascending, the first of them 0",),
+    ),
     "heads that do not divide": (
         set_key("teacher.from_scratch.heads", 3),
         ("teacher.from_scratch.heads is 3, which does not divide the hidden size 32", "set a divisor"),
@@ -86,7 +98,7 @@ def test_recipe(case: str, tiny_recipe: Any, expect_refusal: Refuse) -> None:
     path = tiny_recipe.write()
     message = expect_refusal(path, *fragments)
     is_about_values = fragments[0].startswith(
-        ("student.hidden", "student.layers is", "teacher.from", "pretraining.seq", "tasks.")
+        ("student.hidden", "student.layers is", "student.teacher", "teacher.from", "pretraining.seq", "tasks.")
     )
     assert is_about_values or message.startswith(f"{path}: ")
 

@@ -350,6 +350,7 @@ def test_ready_studies_are_whole(path: Path) -> None:
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_ready_studies_run_on_any_recipe(path: Path, tiny_recipe: Any, run_cli: Callable[..., Any]) -> None:
     tiny_recipe.set("student.initialisation", "random")
+    tiny_recipe.set("teacher.from_scratch.layers", 6)
     tiny_recipe.content["tasks"][0]["unlabelled"] = ["unlabelled.jsonl"]
     content = yaml.safe_load(path.read_text())
     short = tiny_recipe.folder / "short.yaml"

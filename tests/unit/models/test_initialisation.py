@@ -109,6 +109,22 @@ def test_a_student_has_the_chosen_layers_of_its_teacher(architecture: str, tmp_p
     assert [len(list(student.get_submodule(path).children())) for path in paths] == [3] * len(paths)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "t5", "gpt2"])
+def test_a_student_has_the_layers_that_are_named(architecture: str, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path, architecture).state_dict()
+    named = {"layers": [0, 1, 4], "decoder_layers": [0, 4, 5]}
+    lists = ARCHITECTURES[architecture].layers
+    taken = {layers.count: named[layers.count] for layers in lists}
+    student = start_student(architecture, tmp_path, taken=taken).state_dict()
+    for layers in lists:
+        for place, layer in enumerate(taken[layers.count]):
+            names = [name for name in student if name.startswith(f"{layers.path}.{place}.")]
+            assert names
+            for name in names:
+                there = name.replace(f"{layers.path}.{place}.", f"{layers.path}.{layer}.")
+                assert torch.equal(student[name], teacher[there])
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_beyond_the_tokenizer_are_left_out(architecture: str, tmp_path: Path) -> None:
     """No loss trains them, and other programs' softmax counts them."""
