@@ -143,9 +143,9 @@ class Student(Shape):
                     f"teacher_{size} is for initialisation: teacher, and that is {self.initialisation}; leave it out"
                 )
             # Some architectures' first layer is unlike the others (T5's positions, ModernBERT's norm).
-            if len(taken) != counts[size] or taken != sorted({0, *taken}):
+            if len(taken) != counts[size] or taken[0] != 0 or taken != sorted(set(taken)):
                 raise ValueError(
-                    f"teacher_{size} is {taken}, and {size} {counts[size]}: name as many, ascending, the first of them 0"
+                    f"teacher_{size} is {taken}, and {size} {counts[size]}: name as many, ascending, the first 0"
                 )
         return self
 

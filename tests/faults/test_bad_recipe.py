@@ -74,7 +74,7 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     ),
     "more layers than the student has": (
         set_key("student.teacher_layers", [0, 1]),
-        ("key 'student': teacher_layers is [0, 1], and layers 1: name as many, ascending, the first of them 0",),
+        ("key 'student': teacher_layers is [0, 1], and layers 1: name as many, ascending, the first 0",),
     ),
     "heads that do not divide": (
         set_key("teacher.from_scratch.heads", 3),
