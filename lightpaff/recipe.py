@@ -76,11 +76,28 @@ class Recipe(Section):
                 )
         their_own = {
             "student.decoder_layers": self.student.decoder_layers,
+            "student.teacher_decoder_layers": self.student.teacher_decoder_layers,
             "teacher.from_scratch.decoder_layers": scratch and scratch.decoder_layers,
         }
         for key, value in their_own.items():
             if value is not None and self.family != "encoder-decoder":
                 raise ValueError(f"{key} is for the family encoder-decoder; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_named_layers(self) -> Self:
+        student = self.student
+        counts = {"layers": student.layers, "decoder_layers": student.decoder_layers or student.layers}
+        for size, layers in student.named_layers.items():
+            key = f"student.teacher_{size}"
+            if student.initialisation != "teacher":
+                raise ValueError(f"{key} is for student.initialisation: teacher; leave it out")
+            # Some architectures' first layer is unlike the others (T5's positions, ModernBERT's norm).
+            if len(layers) != counts[size] or layers[0] != 0 or layers != sorted(set(layers)):
+                raise ValueError(
+                    f"{key} is {layers}, and the student has {counts[size]} {size.replace('_', ' ')}: name as many, "
+                    "ascending, the first 0, or leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -123,31 +123,16 @@ class Student(Shape):
     dimensions, heads and units that are most active on some of its text); or a source like the teacher's, a ready-made
     small model with the teacher's vocabulary."""
     teacher_layers: list[int] | None = None
-    """Where it starts from its teacher: which layers it takes, counted from 0, that one among them; left out, evenly
-    spaced ones."""
+    """With `initialisation: teacher`, the teacher's layers that it takes, ascending and counted from 0, which is one of
+    them; left out, evenly spaced ones."""
     teacher_decoder_layers: list[int] | None = None
     """The same of an encoder-decoder's decoder."""
 
     @property
-    def taken_layers(self) -> dict[str, list[int]]:
-        """Those that are named, by the size that says how many there are."""
+    def named_layers(self) -> dict[str, list[int]]:
+        """The teacher's layers that are named, by the size that says how many there are."""
         named = {"layers": self.teacher_layers, "decoder_layers": self.teacher_decoder_layers}
-        return {size: taken for size, taken in named.items() if taken is not None}
-
-    @model_validator(mode="after")
-    def _check_taken_layers(self) -> Self:
-        counts = {"layers": self.layers, "decoder_layers": self.decoder_layers or self.layers}
-        for size, taken in self.taken_layers.items():
-            if self.initialisation != "teacher":
-                raise ValueError(
-                    f"teacher_{size} is for initialisation: teacher, and that is {self.initialisation}; leave it out"
-                )
-            # Some architectures' first layer is unlike the others (T5's positions, ModernBERT's norm).
-            if len(taken) != counts[size] or taken[0] != 0 or taken != sorted(set(taken)):
-                raise ValueError(
-                    f"teacher_{size} is {taken}, and {size} {counts[size]}: name as many, ascending, the first 0"
-                )
-        return self
+        return {size: layers for size, layers in named.items() if layers is not None}
 
 
 class Pretraining(Section):

@@ -32,12 +32,35 @@ def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
 
     12 layers to 6 are 0, 2, 4, 7, 9, 11, DistilBERT's own choice (Sanh et al. 2019); 6 to 3 are 0, 2, 5. The first
     layer reads the embeddings (ModernBERT's has no norm before its attention) and the last feeds the head, so both
-    stay in place. Of two as near the lower one is taken: it is missed more (docs/results.md).
+    stay in place. Of two as near it is the lower one,
+    with which the demo's student ends nearer to its teacher (docs/results.md).
     """
     assert 1 <= student_layers <= teacher_layers
     gaps = max(student_layers - 1, 1)
     # Integers, rounded half down: Python's round would take halves to even numbers.
     return [(2 * layer * (teacher_layers - 1) + gaps - 1) // (2 * gaps) for layer in range(student_layers)]
+
+
+def taken_layers(
+    student_config: PreTrainedConfig, teacher_config: PreTrainedConfig, named: Mapping[str, list[int]]
+) -> dict[str, list[int]]:
+    """Which of the teacher's layers a student takes, by the size that says how many there are (`layers`,
+    `decoder_layers`): those that are named there, else those that `evenly_spaced` chooses.
+
+    Raises:
+        UserError: the teacher has no such layer.
+    """
+    student, teacher = shape_of(student_config), shape_of(teacher_config)
+    taken = {}
+    for size in [layers.count for layers in architecture_of(student_config).layers]:
+        found = getattr(teacher, size)
+        taken[size] = named.get(size) or evenly_spaced(found, getattr(student, size))
+        if taken[size][-1] >= found:
+            raise UserError(
+                f"student.teacher_{size} names layer {taken[size][-1]}, and the teacher's are 0 to {found - 1}; take "
+                "others"
+            )
+    return taken
 
 
 def create_student(
@@ -50,7 +73,7 @@ def create_student(
     seed: int,
     attention: str,
     dropout: float | None = None,
-    taken: Mapping[str, list[int]] = {},
+    named_layers: Mapping[str, list[int]] = {},
     calibration: Iterable[dict[str, Tensor]] = (),
 ) -> PreTrainedModel:
     """Make a student in float32 on the CPU, in evaluation mode.
@@ -65,7 +88,7 @@ def create_student(
         seed: of the random weights, and of a head that the teacher's directory lacks.
         attention: transformers' `attn_implementation`.
         dropout: every dropout probability; None leaves the config's.
-        taken: the layers, by the size that counts them (`layers`, `decoder_layers`); else `evenly_spaced` chooses.
+        named_layers: see `taken_layers`.
         calibration: inputs of the teacher's trunk, on the CPU, that tell what a narrower student takes.
 
     Raises:
@@ -80,8 +103,9 @@ def create_student(
         return _build_random(config, head, seed, attention)
     assert teacher_path is not None
     teacher_config = read_config(teacher_path)
-    check_sizes(config, teacher_config, taken)
-    chosen = _choose_layers(config, teacher_config, taken)
+    check_sizes(config, teacher_config)
+    taken = taken_layers(config, teacher_config, named_layers)
+    chosen = {layers.path: taken[layers.count] for layers in architecture_of(config).layers}
     if kinds := getattr(teacher_config, "layer_types", None):
         # A layer keeps the kind of attention, local or global, that it was trained with.
         [layers] = chosen.values()
@@ -112,18 +136,6 @@ def carry_pooler(source: Path, destination: Path) -> None:
     for name, tensor in read_tensors(source, names).items():
         tensors[f"{prefix}.{name.removeprefix(f'{prefix}.')}"] = tensor.float()
     write_whole(destination / WEIGHTS, save(tensors, {"format": "pt"}))
-
-
-def _choose_layers(
-    config: PreTrainedConfig, teacher_config: PreTrainedConfig, taken: Mapping[str, list[int]]
-) -> dict[str, list[int]]:
-    """By the path of each list of layers, which of the teacher's the student takes."""
-    student, teacher = shape_of(config), shape_of(teacher_config)
-    return {
-        layers.path: taken.get(layers.count)
-        or evenly_spaced(getattr(teacher, layers.count), getattr(student, layers.count))
-        for layers in architecture_of(config).layers
-    }
 
 
 def _build_random(config: PreTrainedConfig, head: str, seed: int, attention: str) -> PreTrainedModel:
@@ -169,13 +181,11 @@ def _without_spare_rows(tensors: dict[str, Tensor], student: PreTrainedModel) ->
     return {name: tensor[tuple(slice(size) for size in sizes[name])] for name, tensor in tensors.items()}
 
 
-def check_sizes(
-    student_config: PreTrainedConfig, teacher_config: PreTrainedConfig, taken: Mapping[str, list[int]] = {}
-) -> None:
+def check_sizes(student_config: PreTrainedConfig, teacher_config: PreTrainedConfig) -> None:
     """Check that a student can start from the teacher's layers.
 
     Raises:
-        UserError: it cannot be cut out of the teacher, has more layers, or is to take layers that the teacher lacks.
+        UserError: it cannot be cut out of the teacher, or has more layers.
     """
     student, teacher = shape_of(student_config), shape_of(teacher_config)
     remedy = "set student.initialisation to random"
@@ -186,12 +196,4 @@ def check_sizes(
             raise UserError(
                 f"student.{field} is {wanted} and the teacher has {found}: there are too few to start from; "
                 f"set student.{field} to {found} or less, or {remedy}"
-            )
-    for field, layers in taken.items():
-        found = getattr(teacher, field)
-        if found is None:
-            raise UserError(f"student.teacher_{field}: a {teacher_config.model_type} has no decoder; leave it out")
-        if layers[-1] >= found:
-            raise UserError(
-                f"student.teacher_{field} names layer {layers[-1]}, and the teacher's are 0 to {found - 1}; take others"
             )

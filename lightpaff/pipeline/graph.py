@@ -25,7 +25,7 @@ VERSIONS = {
     "tokenizer": 4,
     "corpus": 5,
     "task": 8,
-    "initial": 5,
+    "initial": 4,
     "pretrain": 7,
     "finetune": 10,
     "capture": 6,

@@ -12,7 +12,7 @@ from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, SPANS, TOKEN_CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
-from lightpaff.models.initialisation import check_sizes
+from lightpaff.models.initialisation import check_sizes, taken_layers
 from lightpaff.models.opening import check_directory, lacks_head, read_config
 from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
 from lightpaff.models.vocabulary import (
@@ -205,7 +205,8 @@ def _find_student_config(
     if ready is None:
         config = student_config(teacher_config, recipe.student, classes)
         if recipe.student.initialisation == "teacher":
-            check_sizes(config, teacher_config, recipe.student.taken_layers)
+            check_sizes(config, teacher_config)
+            taken_layers(config, teacher_config, recipe.student.named_layers)
         return config
     config = read_config(ready.path)
     found = shape_of(config).model_dump()

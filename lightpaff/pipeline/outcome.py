@@ -20,6 +20,7 @@ from lightpaff.evaluation.outputs import Outputs
 from lightpaff.evaluation.tags import TagPredictions
 from lightpaff.evaluation.texts import GeneratedTexts
 from lightpaff.machine import describe_busyness
+from lightpaff.models.initialisation import taken_layers
 from lightpaff.models.opening import read_config
 from lightpaff.models.shapes import count_parameters, shape_of
 from lightpaff.models.weights import float32_bytes
@@ -44,7 +45,6 @@ from lightpaff.pipeline.online import export_lines, online_lines
 from lightpaff.pipeline.online_steps import read_online
 from lightpaff.pipeline.training_steps import MADE_WITH, TRAINING
 from lightpaff.pipeline.workload import flops_of, workload_of
-from lightpaff.recipe import Recipe
 from lightpaff.recipe_training import Distillation
 from lightpaff.report.metrics import METRICS
 from lightpaff.report.rows import (
@@ -132,7 +132,7 @@ def _summary(finished: Finished) -> dict[str, str]:
     pretraining = recipe.pretraining
     facts = {
         "teacher": f"{teacher}, {_describe(context.inputs.teacher_config)}",
-        "student": f"{_describe(context.inputs.student_config)}, started from {_describe_start(recipe)}",
+        "student": f"{_describe(context.inputs.student_config)}, started from {_describe_start(context)}",
         "distillation in pre-training": (
             _describe_distillation(pretraining.distillation) if pretraining else "no pre-training stage"
         ),
@@ -169,10 +169,13 @@ def _describe_distillation(distillation: Distillation) -> str:
     return f"λ = {distillation.weight:g}, temperature {distillation.temperature:g}, {distillation.divergence}"
 
 
-def _describe_start(recipe: Recipe) -> str:
-    taken = " and ".join(f"{size} {', '.join(map(str, taken))}" for size, taken in recipe.student.taken_layers.items())
-    known = {"random": "random weights", "teacher": f"{taken or 'evenly spaced layers'} of its teacher"}
-    return known.get(recipe.student.initialisation, recipe.student.initialisation)
+def _describe_start(context: RunContext) -> str:
+    student, inputs = context.recipe.student, context.inputs
+    if student.initialisation != "teacher":
+        return "random weights" if student.initialisation == "random" else student.initialisation
+    taken = taken_layers(inputs.student_config, inputs.teacher_config, student.named_layers)
+    told = [f"{size.replace('_', ' ')} {', '.join(map(str, layers))}" for size, layers in taken.items()]
+    return f"{' and '.join(told)} of its teacher"
 
 
 def _task_facts(context: RunContext, steps: TaskSteps) -> TaskFacts:

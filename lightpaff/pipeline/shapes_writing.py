@@ -21,7 +21,8 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
     """The recipe that is to get a student.
 
     Raises:
-        UserError: it cannot be read, is for another family, or its student is a ready-made model.
+        UserError: it cannot be read, is for another family, or its student is a ready-made model or
+            names its teacher's layers.
     """
     recipe = Recipe.load(path)
     check_family(teacher_config, recipe.family, str(path))
@@ -30,9 +31,10 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
             f"{path}: student.{_START} is {recipe.student.initialisation}, a ready-made model with sizes of its own; "
             f"leave --write out, or set student.{_START} to random"
         )
-    if recipe.student.taken_layers:
+    for size in recipe.student.named_layers:
         raise UserError(
-            f"{path}: student.teacher_layers names layers, and another shape has another number of them; leave it out"
+            f"{path}: student.teacher_{size} names layers, and another shape may have another number of them; leave it "
+            "out"
         )
     try:
         edit_student(path.read_bytes().decode(), {"layers": recipe.student.layers})

@@ -18,7 +18,7 @@ from lightpaff.data.languages import tokenizer_between
 from lightpaff.data.token_table import TokenTable
 from lightpaff.files import write_json_whole
 from lightpaff.models.headed import HeadedModel
-from lightpaff.models.initialisation import carry_pooler, create_student
+from lightpaff.models.initialisation import carry_pooler, create_student, taken_layers
 from lightpaff.models.narrowing import is_narrower
 from lightpaff.models.opening import quiet_transformers
 from lightpaff.models.shapes import config_identity
@@ -73,7 +73,6 @@ def initial_step(
     config = context.inputs.student_config if arm.is_small else context.inputs.teacher_config
     initialisation = context.recipe.student.initialisation if arm.is_small else "random"
     seeds = context.recipe.seeds
-    taken = context.recipe.student.taken_layers if arm.is_small else {}
     seed = seeds.pretraining if arm.is_small else seeds.of_teacher[0]
     is_cut = start is not None and is_narrower(config, context.inputs.teacher_config)
 
@@ -86,7 +85,7 @@ def initial_step(
             teacher_path=start.path if start else None,
             seed=seed,
             attention="eager",
-            taken=taken,
+            named_layers=context.recipe.student.named_layers,
             calibration=_calibration(open_text()) if is_cut and open_text else (),
         )
         _save(model, context, folders.result)
@@ -100,8 +99,9 @@ def initial_step(
         "initialisation": initialisation,
         "seed": seed,
         "start": start.identity if start else None,
-        **({"taken": taken} if taken else {}),
     }
+    if start is not None:
+        settings["layers"] = taken_layers(config, context.inputs.teacher_config, context.recipe.student.named_layers)
     if is_cut and context.recipe.pretraining is not None:
         # The inputs by which it is cut are masked as in pre-training.
         settings |= context.recipe.pretraining.model_dump(include={"mask_rate", "fragment_ratio"})

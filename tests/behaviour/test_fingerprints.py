@@ -106,10 +106,10 @@ def test_what_changes_no_work_changes_no_fingerprint(key: str, tiny_recipe: Any)
 def test_the_layers_that_a_student_takes_are_in_the_fingerprint(tiny_recipe: Any) -> None:
     tiny_recipe.set("teacher.from_scratch.layers", 3)
     sizes = {"layers": 2, "initialisation": "teacher"}
-    lower, upper = (
-        fingerprints(tiny_recipe, "student", {**sizes, "teacher_layers": taken}) for taken in ([0, 1], [0, 2])
+    lower, spaced, unnamed = (
+        fingerprints(tiny_recipe, "student", {**sizes, "teacher_layers": named}) for named in ([0, 1], [0, 2], None)
     )
-    assert lower != upper
+    assert lower != spaced == unnamed
 
 
 STORED: dict[str, Any] = {"kind": "sampled", "draws": 12, "epochs": 2, "proposal": 1.0}

@@ -70,11 +70,11 @@ RECIPES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     ),
     "layers of a decoder that is not there": (
         set_key("student.teacher_decoder_layers", [0]),
-        ("student.teacher_decoder_layers: a bert has no decoder; leave it out",),
+        ("student.teacher_decoder_layers is for the family encoder-decoder; leave it out",),
     ),
     "more layers than the student has": (
         set_key("student.teacher_layers", [0, 1]),
-        ("key 'student': teacher_layers is [0, 1], and layers 1: name as many, ascending, the first 0",),
+        ("student.teacher_layers is [0, 1], and the student has 1 layers: name as many, ascending, the first 0, or",),
     ),
     "heads that do not divide": (
         set_key("teacher.from_scratch.heads", 3),

@@ -115,7 +115,7 @@ def test_a_student_has_the_layers_that_are_named(architecture: str, tmp_path: Pa
     named = {"layers": [0, 1, 4], "decoder_layers": [0, 4, 5]}
     lists = ARCHITECTURES[architecture].layers
     taken = {layers.count: named[layers.count] for layers in lists}
-    student = start_student(architecture, tmp_path, taken=taken).state_dict()
+    student = start_student(architecture, tmp_path, named_layers=taken).state_dict()
     for layers in lists:
         for place, layer in enumerate(taken[layers.count]):
             names = [name for name in student if name.startswith(f"{layers.path}.{place}.")]

@@ -60,8 +60,8 @@ def test_a_recipe_gets_a_shape(tmp_path: Path) -> None:
     path.write_text(BLOCK)
     check_recipe(path, BertConfig())
     [_] = write_shape(path, CHOICE, BertConfig())
-    assert Recipe.load(path).student.model_dump() == {
-        **CHOICE.model_dump(),
+    assert Recipe.load(path).student.model_dump(exclude_none=True) == {
+        **CHOICE.model_dump(exclude_none=True),
         "initialisation": "teacher",
     }
     assert [line for line in path.read_text().splitlines() if "#" in line] == [
@@ -99,6 +99,10 @@ def test_a_student_that_something_else_shares_is_left_alone(tmp_path: Path) -> N
     [
         ({"student": {"layers": 2, "initialisation": "some/model"}}, "a ready-made model with sizes of its own"),
         ({"student": {"heads": 2}}, "key 'student.layers' is missing"),
+        (
+            {"student": {"layers": 2, "initialisation": "teacher", "teacher_layers": [0, 3]}},
+            "student.teacher_layers names layers, and another shape may have another number",
+        ),
     ],
 )
 def test_refusals(change: dict[str, Any], message: str, tmp_path: Path) -> None:
