@@ -63,6 +63,12 @@ def taken_layers(
     return taken
 
 
+def keep_kinds(config: PreTrainedConfig, teacher_config: PreTrainedConfig, taken: Mapping[str, list[int]]) -> None:
+    """Write into a student's config that each layer keeps the kind of attention, local or global, of the one it is."""
+    if kinds := getattr(teacher_config, "layer_types", None):
+        config.layer_types = [kinds[layer] for layer in taken["layers"]]
+
+
 def create_student(
     config: PreTrainedConfig,
     head: str,
@@ -105,11 +111,8 @@ def create_student(
     teacher_config = read_config(teacher_path)
     check_sizes(config, teacher_config)
     taken = taken_layers(config, teacher_config, named_layers)
+    keep_kinds(config, teacher_config, taken)
     chosen = {layers.path: taken[layers.count] for layers in architecture_of(config).layers}
-    if kinds := getattr(teacher_config, "layer_types", None):
-        # A layer keeps the kind of attention, local or global, that it was trained with.
-        [layers] = chosen.values()
-        config.layer_types = [kinds[layer] for layer in layers]
     opened = open_headed(teacher_path, head, classes, device="cpu", attention=attention, seed=seed)
     student = _build_random(config, head, seed, attention)
     _untie_as_in_teacher(student, opened.model)

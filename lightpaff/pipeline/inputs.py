@@ -12,7 +12,7 @@ from lightpaff.errors import UserError
 from lightpaff.models.architecture import CLASSES, SPANS, TOKEN_CLASSES
 from lightpaff.models.families import PRETRAINING_HEADS, check_family
 from lightpaff.models.fetching import FetchedModel, fetch_model
-from lightpaff.models.initialisation import check_sizes, taken_layers
+from lightpaff.models.initialisation import check_sizes, keep_kinds, taken_layers
 from lightpaff.models.opening import check_directory, lacks_head, read_config
 from lightpaff.models.shapes import longest_input, scratch_config, shape_of, student_config
 from lightpaff.models.vocabulary import (
@@ -206,7 +206,7 @@ def _find_student_config(
         config = student_config(teacher_config, recipe.student, classes)
         if recipe.student.initialisation == "teacher":
             check_sizes(config, teacher_config)
-            taken_layers(config, teacher_config, recipe.student.named_layers)
+            keep_kinds(config, teacher_config, taken_layers(config, teacher_config, recipe.student.named_layers))
         return config
     config = read_config(ready.path)
     found = shape_of(config).model_dump()

@@ -37,6 +37,8 @@ TEACHERS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention", "full_attention"] * 2,
         **{"num_hidden_layers": 6},
     },
+    # Of two layers evenly spaced the last looks back on a window, of the first two none does.
+    "qwen2": {**SIZES, "layer_types": ["full_attention"] * 3 + ["sliding_attention"], "use_sliding_window": True},
 }
 PROMPT = "bright clever funny gentle grand lovely superb warm bright"
 
@@ -101,8 +103,18 @@ def test_a_student_and_its_graph_look_back_as_plain_transformers(
 
 
 @pytest.mark.needs("ctranslate2")
-def test_ctranslate2_is_refused_a_window_before_training(tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
-    recipe = make_recipe(tmp_path, "mistral").set("exports", [{"to": "ctranslate2", "quantise": "int8"}])
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2"])
+def test_ctranslate2_is_refused_a_window_before_training(
+    architecture: str, tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    recipe = make_recipe(tmp_path, architecture).set("exports", [{"to": "ctranslate2", "quantise": "int8"}])
     outcome = run_cli("plan", recipe.write())
     assert outcome.code == 2
     assert f"drops the window of {WINDOW} tokens that its layers look back on (sliding_window)" in outcome.message
+
+
+@pytest.mark.needs("ctranslate2")
+def test_ctranslate2_takes_layers_without_a_window(tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    recipe = make_recipe(tmp_path, "qwen2").set("exports", [{"to": "ctranslate2", "quantise": "int8"}])
+    outcome = run_cli("plan", recipe.set("student.teacher_layers", [0, 1]).write())
+    assert outcome.code == 0, outcome.stderr
