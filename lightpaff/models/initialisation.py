@@ -32,8 +32,7 @@ def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
 
     12 layers to 6 are 0, 2, 4, 7, 9, 11, DistilBERT's own choice (Sanh et al. 2019); 6 to 3 are 0, 2, 5. The first
     layer reads the embeddings (ModernBERT's has no norm before its attention) and the last feeds the head, so both
-    stay in place. Of two as near it is the lower one,
-    with which the demo's student ends nearer to its teacher (docs/results.md).
+    stay in place. Of two as near it is the lower one, with which the demo's student ends nearer to its teacher.
     """
     assert 1 <= student_layers <= teacher_layers
     gaps = max(student_layers - 1, 1)

@@ -21,8 +21,7 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
     """The recipe that is to get a student.
 
     Raises:
-        UserError: it cannot be read, is for another family, or its student is a ready-made model or
-            names its teacher's layers.
+        UserError: it cannot be read, is for another family, or its student is a ready-made model or names layers.
     """
     recipe = Recipe.load(path)
     check_family(teacher_config, recipe.family, str(path))
