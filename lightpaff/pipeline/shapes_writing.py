@@ -30,10 +30,10 @@ def check_recipe(path: Path, teacher_config: PreTrainedConfig) -> Recipe:
             f"{path}: student.{_START} is {recipe.student.initialisation}, a ready-made model with sizes of its own; "
             f"leave --write out, or set student.{_START} to random"
         )
-    for size in recipe.student.named_layers:
+    if named := list(recipe.student.named_layers):
         raise UserError(
-            f"{path}: student.teacher_{size} names layers, and another shape may have another number of them; leave it "
-            "out"
+            f"{path}: student.teacher_{named[0]} names layers, and another shape may have another number of them; "
+            "leave it out"
         )
     try:
         edit_student(path.read_bytes().decode(), {"layers": recipe.student.layers})
